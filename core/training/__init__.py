@@ -1,0 +1,1 @@
+"""Training of the embedded language models and of sparse autoencoders."""

@@ -1,0 +1,100 @@
+"""Text to train on: sources named in a config, read as documents, split by document, encoded to token ids.
+
+A source is a file below the text folder: `.jsonl`, `.jsonl.gz` (an object a line, with `text` or `messages`) or
+`.txt`, `.txt.zst` (a document a line).
+"""
+
+import gzip
+import hashlib
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zstandard
+from tokenizers import Tokenizer
+
+from core.errors import MissingFileError, PromptFileError
+
+HELD_OUT_SHARE = 0.01
+_ENCODE_BATCH = 2_000  # documents handed to the tokenizer at once
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextSource:
+    """One file of a training corpus."""
+
+    path: str  # relative to the text folder
+    licence: str
+    share: float = 1.0  # share of its documents that one pass over the corpus takes
+
+
+@dataclass(frozen=True)
+class Document:
+    """One text, or one conversation (then `text` joins its messages with line breaks)."""
+
+    text: str
+    messages: tuple[dict[str, str], ...] = ()
+
+
+def _open_text(path: Path) -> io.TextIOBase:
+    if not path.is_file():
+        raise MissingFileError(path, "set STEERSCOPE_TEXT (or --text) to the folder that holds the corpus")
+    if path.suffix == ".gz":
+        return gzip.open(path, "rt", encoding="utf-8")  # type: ignore[return-value]
+    if path.suffix == ".zst":
+        return io.TextIOWrapper(zstandard.ZstdDecompressor().stream_reader(path.open("rb")), encoding="utf-8")
+    return path.open(encoding="utf-8")
+
+
+def _parse(line: str, path: Path, number: int) -> Document:
+    try:
+        row: dict[str, Any] = json.loads(line)
+    except json.JSONDecodeError as exc:
+        raise PromptFileError(path, f"line {number} is not JSON: {exc}") from exc
+    if "messages" in row:
+        return Document("\n".join(m["content"] for m in row["messages"]), tuple(row["messages"]))
+    if "text" not in row:
+        raise PromptFileError(path, f"line {number} has neither 'text' nor 'messages'")
+    return Document(row["text"])
+
+
+def read_documents(path: Path) -> Iterator[Document]:
+    """Documents of one source, in file order, empty lines left out."""
+    json_lines = ".jsonl" in path.suffixes
+    with _open_text(path) as lines:
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                yield _parse(line, path, number) if json_lines else Document(line.strip())
+
+
+def is_held_out(document: Document) -> bool:
+    """Whether a document is kept from training: 1%, chosen by a hash of its longest paragraph.
+
+    The same passage may stand in two sources (an answer by itself, and in a dialogue): both copies fall on one side.
+    """
+    longest = max(document.text.split("\n\n"), key=len)
+    words = " ".join(longest.lower().split())
+    digest = hashlib.blake2b(words.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") / 2**64 < HELD_OUT_SHARE
+
+
+def encode_documents(texts: Iterator[str], tokenizer: Tokenizer, end_of_text: int) -> list[np.ndarray]:
+    """Token ids (uint16) of each text, each followed by `end_of_text`."""
+    encoded: list[np.ndarray] = []
+    batch: list[str] = []
+
+    def flush() -> None:
+        for encoding in tokenizer.encode_batch_fast(batch, add_special_tokens=False):
+            encoded.append(np.array([*encoding.ids, end_of_text], dtype=np.uint16))
+        batch.clear()
+
+    for text in texts:
+        batch.append(text)
+        if len(batch) == _ENCODE_BATCH:
+            flush()
+    flush()
+    return encoded
