@@ -85,7 +85,7 @@ def load_embedding_model(name: str = EMBEDDED_MODEL_NAME) -> EmbeddingModel:
     place = str(embedded_model_folder()) if name == EMBEDDED_MODEL_NAME else name
     try:
         model = SentenceTransformer(
-            place, device="cpu", local_files_only=Path(place).is_dir(), model_kwargs={"use_safetensors": True}
+            place, local_files_only=Path(place).is_dir(), model_kwargs={"use_safetensors": True}
         )
     except (OSError, ValueError) as exc:
         raise EmbeddingModelError(

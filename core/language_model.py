@@ -1,0 +1,336 @@
+"""The language model: loading, tokens with their special positions, and interventions at hook points.
+
+The only module of the explorer that imports transformers and transformer_lens. The weights run unwrapped, as transformers
+loads them; `TransformerBridge` tells, for every architecture it knows, which module a hook name stands for.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from core.catalog import Setup
+from core.errors import HubError, ModelFolderError, UnknownHookError, UnsafeWeightsError
+
+Intervention = Callable[[Tensor], Tensor | None]  # the activation in, its replacement (or None: as it is) out
+
+# what the running thread does at each hook point; a context variable, so that no thread sees another's edits
+_interventions: ContextVar[Mapping[tuple[int, str], Intervention]] = ContextVar("interventions", default={})
+
+
+class _StopForward(Exception):
+    """Ends a forward pass at the hook point, once the activation is in hand."""
+
+
+@dataclass(frozen=True)
+class HookSite:
+    """Where a hook name stands in the native model: the input or the output of one of its modules."""
+
+    hook_name: str
+    module_path: str
+    side: Literal["hook_in", "hook_out"]
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """A batch of tokenised prompts."""
+
+    ids: Int[Tensor, "prompt pos"]
+    attention: Bool[Tensor, "prompt pos"]  # False: padding
+    special: Bool[Tensor, "prompt pos"]  # beginning-of-text and template tokens, by position; padding too
+
+    @property
+    def position_ids(self) -> Int[Tensor, "prompt pos"]:
+        return (self.attention.long().cumsum(-1) - 1).clamp(min=0)
+
+
+@dataclass(frozen=True)
+class TokenisedPrompt:
+    """One prompt: its ids, and which of them are special by their position."""
+
+    ids: list[int]
+    special: list[bool]
+
+
+class LanguageModel:
+    """A causal language model with its tokenizer, its device and its hook points."""
+
+    def __init__(self, name: str, model: Any, tokenizer: Any, *, chat: bool = False, prepend_bos: bool = True) -> None:
+        self.name = name
+        self.model = model
+        self.tokenizer = tokenizer
+        self.chat = chat
+        self.prepend_bos = prepend_bos
+        self.device = next(model.parameters()).device
+        config = model.config.get_text_config()
+        self.n_layers: int = config.num_hidden_layers
+        self.d_model: int = config.hidden_size
+        self.n_context: int = config.max_position_embeddings
+        self._sites: dict[str, HookSite] = {}
+        self._lock = threading.Lock()
+
+    # ---- tokens ----
+
+    @property
+    def bos_token_id(self) -> int | None:
+        """The token that a text begins with: the tokenizer's own, or its end-of-text (as GPT-2 does)."""
+        bos = self.tokenizer.bos_token_id
+        return int(bos if bos is not None else self.tokenizer.eos_token_id)
+
+    @property
+    def end_token_ids(self) -> list[int]:
+        """Tokens that end a generation."""
+        end = self.model.generation_config.eos_token_id
+        if end is None:
+            end = self.tokenizer.eos_token_id
+        return [] if end is None else [int(i) for i in (end if isinstance(end, list) else [end])]
+
+    def _plain_ids(self, text: str) -> list[int]:
+        # what a user types is text: '<|im_start|>' inside a prompt is no template token
+        ids = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids
+        return list(ids)
+
+    def tokenise(self, text: str, *, generate: bool = False, max_length: int | None = None) -> TokenisedPrompt:
+        """A prompt as the model reads it: after the beginning-of-text token, or as a user's message in the template.
+
+        Args:
+            generate: with a chat template, adds the header of the assistant's turn.
+            max_length: keep at most that many tokens.
+        """
+        if self.chat:
+            return self.tokenise_chat([{"role": "user", "content": text}], generate=generate, max_length=max_length)
+        ids = self._plain_ids(text)
+        special = [False] * len(ids)
+        if self.prepend_bos:
+            ids, special = [self.bos_token_id, *ids], [True, *special]  # type: ignore[list-item]
+        return TokenisedPrompt(ids[:max_length], special[:max_length])
+
+    def tokenise_chat(
+        self, messages: Sequence[Mapping[str, str]], *, generate: bool = False, max_length: int | None = None
+    ) -> TokenisedPrompt:
+        """A conversation through the chat template; everything but the messages' contents is special.
+
+        Raises:
+            ModelFolderError: the tokenizer has no chat template.
+        """
+        if not self.tokenizer.chat_template:
+            raise ModelFolderError(f"the tokenizer of {self.name} has no chat template; use a setup with chat = false")
+        text = self.tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=generate)
+        encoding = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        content = [False] * len(text)
+        cursor = 0
+        for message in messages:
+            body = message["content"].strip()  # templates may trim
+            start = text.find(body, cursor)
+            cursor = start + len(body)
+            content[start:cursor] = [True] * len(body)
+        special = [not any(content[a:b]) for a, b in encoding.offset_mapping]
+        return TokenisedPrompt(list(encoding.input_ids)[:max_length], special[:max_length])
+
+    def pad(self, prompts: Sequence[TokenisedPrompt], side: Literal["left", "right"] = "right") -> Tokens:
+        """Prompts of different lengths as one batch on the model's device."""
+        longest = max(len(prompt.ids) for prompt in prompts)
+        filler = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self.bos_token_id
+        ids = torch.full((len(prompts), longest), filler, dtype=torch.long)
+        attention = torch.zeros((len(prompts), longest), dtype=torch.bool)
+        special = torch.ones((len(prompts), longest), dtype=torch.bool)
+        for row, prompt in enumerate(prompts):
+            n = len(prompt.ids)
+            place = slice(longest - n, longest) if side == "left" else slice(0, n)
+            ids[row, place] = torch.tensor(prompt.ids)
+            attention[row, place] = True
+            special[row, place] = torch.tensor(prompt.special)
+        return Tokens(ids.to(self.device), attention.to(self.device), special.to(self.device))
+
+    def token_strings(self, ids: Sequence[int]) -> list[str]:
+        """Each token as text, its leading space kept."""
+        return [self.tokenizer.decode([int(i)]) for i in ids]
+
+    # ---- hook points ----
+
+    @cached_property
+    def _bridge(self) -> Any:
+        """A `TransformerBridge` around an empty copy of the model: names without weights."""
+        from transformer_lens.model_bridge import TransformerBridge
+        from transformers import AutoModelForCausalLM
+
+        with torch.device("meta"):
+            skeleton = AutoModelForCausalLM.from_config(self.model.config)
+        try:
+            return TransformerBridge.boot_transformers(
+                self.name, hf_model=skeleton, tokenizer=self.tokenizer, device="meta"
+            )
+        except NotImplementedError:  # a fused QKV projection is split at boot and needs memory, not values
+            with torch.device("meta"):
+                skeleton = AutoModelForCausalLM.from_config(self.model.config)
+            return TransformerBridge.boot_transformers(
+                self.name, hf_model=skeleton.to_empty(device="cpu"), tokenizer=self.tokenizer, device="cpu"
+            )
+
+    def hook_site(self, hook_name: str) -> HookSite:
+        """The module, and its side, that a TransformerLens hook name stands for.
+
+        Raises:
+            UnknownHookError: no such hook point, or none that is a module's input or output.
+        """
+        if hook_name not in self._sites:
+            point = self._bridge.hook_dict.get(hook_name)
+            component, _, side = (point.name if point is not None else "").rpartition(".")
+            if side not in ("hook_in", "hook_out") or not component:
+                last = self.n_layers - 1
+                known = f"blocks.0 to blocks.{last}, each with hook_resid_pre, hook_resid_post, hook_mlp_out, attn.hook_z"
+                raise UnknownHookError(hook_name, self.name, known)
+            path = self._bridge.adapter.translate_transformer_lens_path(component)
+            self._sites[hook_name] = self._install(HookSite(hook_name, path, side))
+        return self._sites[hook_name]
+
+    def _install(self, site: HookSite) -> HookSite:
+        """Puts one permanent native hook at the site; it does what the running thread asks for, or nothing."""
+        module: nn.Module = self.model.get_submodule(site.module_path)
+        key = (id(self), site.hook_name)
+
+        def on_input(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            intervention = _interventions.get().get(key)
+            if intervention is None:
+                return None
+            if args:
+                new = intervention(args[0])
+                return None if new is None else ((new, *args[1:]), kwargs)
+            new = intervention(kwargs["hidden_states"])
+            return None if new is None else (args, {**kwargs, "hidden_states": new})
+
+        def on_output(_module: nn.Module, _args: tuple[Any, ...], output: Any) -> Any:
+            intervention = _interventions.get().get(key)
+            if intervention is None:
+                return None
+            # blocks return a tensor or a tuple, by architecture and version of transformers
+            if isinstance(output, tuple):
+                new = intervention(output[0])
+                return None if new is None else (new, *output[1:])
+            return intervention(output)
+
+        with self._lock:
+            if site.hook_name not in self._sites:
+                if site.side == "hook_in":
+                    module.register_forward_pre_hook(on_input, with_kwargs=True)
+                else:
+                    module.register_forward_hook(on_output)
+                self._sites[site.hook_name] = site
+        return site
+
+    @contextmanager
+    def intervene(self, interventions: Mapping[str, Intervention]) -> Iterator[None]:
+        """While active, and in this thread only, applies each intervention at its hook point.
+
+        Raises:
+            UnknownHookError: see `hook_site`.
+        """
+        for hook_name in interventions:
+            self.hook_site(hook_name)
+        mine = {(id(self), name): intervention for name, intervention in interventions.items()}
+        token = _interventions.set({**_interventions.get(), **mine})
+        try:
+            yield
+        finally:
+            _interventions.reset(token)
+
+    # ---- forward passes ----
+
+    @torch.inference_mode()
+    def activations(self, tokens: Tokens, hook_name: str) -> Float[Tensor, "prompt pos d_in"]:
+        """The activation at a hook point; the forward pass goes no further than that."""
+        seen: list[Tensor] = []
+
+        def catch(x: Tensor) -> None:
+            seen.append(x)
+            raise _StopForward
+
+        with self.intervene({hook_name: catch}):
+            try:
+                self.forward(tokens)
+            except _StopForward:
+                return seen[0]
+        raise UnknownHookError(hook_name, self.name, "no forward pass through it")
+
+    @torch.inference_mode()
+    def forward(
+        self, tokens: Tokens, cache: Any = None, *, position_ids: Tensor | None = None, last_only: bool = False
+    ) -> Float[Tensor, "prompt pos vocabulary"]:
+        """Logits of a batch; with a cache, `tokens.ids` are the new tokens and `tokens.attention` covers all."""
+        output = self.model(
+            input_ids=tokens.ids,
+            attention_mask=tokens.attention.long(),
+            position_ids=tokens.position_ids if position_ids is None else position_ids,
+            past_key_values=cache,
+            use_cache=cache is not None,
+            **({"logits_to_keep": 1} if last_only else {}),
+        )
+        return output.logits  # type: ignore[no-any-return]
+
+    def new_cache(self) -> Any:
+        """An empty key-value cache."""
+        from transformers import DynamicCache
+
+        return DynamicCache(config=self.model.config)
+
+    @torch.inference_mode()
+    def unembed(self, directions: Float[Tensor, "direction d_model"]) -> Float[Tensor, "direction vocabulary"]:
+        """Logit-lens scores of residual directions: each direction times the unembedding."""
+        weight = self.model.get_output_embeddings().weight
+        return directions.to(weight) @ weight.T
+
+
+def best_device() -> str:
+    """cuda, else mps, else cpu."""
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _check_folder(folder: Path) -> None:
+    if not (folder / "config.json").is_file():
+        raise ModelFolderError(f"'{folder}' is no model folder: it has no config.json")
+    if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json", "tokenizer.model")):
+        raise ModelFolderError(f"'{folder}' has no tokenizer (tokenizer.json); save the tokenizer beside the weights")
+    if not any(folder.glob("*.safetensors")):
+        raise UnsafeWeightsError(str(folder))
+
+
+def load_language_model(setup: Setup, *, prepend_bos: bool = True) -> LanguageModel:
+    """Loads the setup's model from its folder, a hub cache, or a hub.
+
+    Raises:
+        ModelFolderError: the folder lacks its config or tokenizer.
+        UnsafeWeightsError: there are only pickled weights.
+        HubError: a hub name that is neither cached nor reachable.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    local = Path(setup.model).is_dir()
+    if local:
+        _check_folder(Path(setup.model))
+    device = best_device() if setup.device == "auto" else setup.device
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(setup.model, local_files_only=local)
+        model = AutoModelForCausalLM.from_pretrained(
+            setup.model, dtype=getattr(torch, setup.dtype), local_files_only=local, use_safetensors=True
+        )
+    except OSError as exc:
+        reason = str(exc).splitlines()[0]
+        if local:
+            raise ModelFolderError(f"cannot load the model in '{setup.model}': {reason}") from exc
+        raise HubError(
+            f"cannot fetch '{setup.model}' ({reason}); connect, or give a folder as `model` in a setup of your own"
+        ) from exc
+    model.to(device).eval().requires_grad_(False)
+    return LanguageModel(setup.model, model, tokenizer, chat=setup.chat, prepend_bos=prepend_bos)
