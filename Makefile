@@ -1,0 +1,46 @@
+# Steerscope on a bare machine: needs make and Python 3.11 or newer, nothing else.
+#   make app    installs, builds the embedded setup's store (first time), serves the app on localhost
+#   make test   installs test tools too, runs the whole test suite
+#   make check  formatting, lint and types
+# PYTHON=/path/to/python chooses the interpreter; TORCH_INDEX=URL a package index to take torch from (a CPU build).
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help app test check
+.DELETE_ON_ERROR:
+
+help:
+	@sed -n '2,5s/^# *//p' Makefile
+
+app: $(VENV)/installed
+	$(BIN)/python -m core build demo-base
+	$(BIN)/python -m streamlit run app.py
+
+test: $(VENV)/installed-dev
+	$(BIN)/python -m pytest
+
+check: $(VENV)/installed-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+# The two stamps: reinstalled when a requirements file is newer, otherwise instant.
+$(VENV)/installed: requirements.txt | $(BIN)/python
+	@echo "Installing requirements.txt into $(VENV): 2.2 GB and a few minutes, once."
+	$(if $(TORCH_INDEX),$(PIP) --index-url $(TORCH_INDEX) $$(grep ^torch== $<))
+	$(PIP) -r $<
+	@touch $@
+
+$(VENV)/installed-dev: requirements-dev.txt $(VENV)/installed
+	$(PIP) -r $<
+	@touch $@
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+		|| { echo "'$(PYTHON)' is not Python 3.11 or newer; name one: make PYTHON=/path/to/python3.11" >&2; exit 2; }
+	@$(PYTHON) -m venv $(VENV) \
+		|| { rm -rf $(VENV); echo "'$(PYTHON)' cannot make a virtual environment; on Debian: apt-get install python3-venv" >&2; exit 2; }
