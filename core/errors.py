@@ -3,11 +3,15 @@
 SteerscopeError
 ├── UsageError        the request cannot be: a wrong name, number, file, or combination
 │   └── UnknownSetupError, SetupConfigError, EmptyTopicError, TopicTooLongError, MissingFileError, PromptFileError,
-│       PromptTooLongError, NeuronRangeError, UnknownHookError, EditError, TrainingConfigError
+│       PromptTooLongError, NeuronRangeError, UnknownHookError, EditError, TrainingConfigError, SettingsError,
+│       ExportError
 └── StateError        what is on disk does not fit, or is not there yet
-    └── ModelFolderError, UnsafeWeightsError, AutoencoderError, EmbeddingModelError, HubError
+    ├── ModelFolderError, UnsafeWeightsError, AutoencoderError, EmbeddingModelError, HubError, ScoringError
+    └── StoreError    the store of a setup
+        └── StoreNotBuiltError, StoreSchemaError, StoreDamagedError, StoreBusyError, StoreWriteError
 
-Each message says the rule, the value at hand and the next step, in one line. The command line prints it and ends with 2.
+Each message says the rule, the value at hand and the next step, in one line. The command line prints it and
+ends with 2.
 """
 
 from collections.abc import Sequence
@@ -49,7 +53,8 @@ class TopicTooLongError(UsageError):
 
     def __init__(self, length: int, limit: int) -> None:
         super().__init__(
-            f"the topic has {length:,} characters; at most {limit:,} are read: shorten it, or put one prompt a line in a file"
+            f"the topic has {length:,} characters; at most {limit:,} are read: "
+            "shorten it, or put one prompt a line in a file"
         )
 
 
@@ -96,6 +101,14 @@ class TrainingConfigError(UsageError):
     """A training configuration has a wrong or missing value."""
 
 
+class SettingsError(UsageError):
+    """A setting that is none of the choices, or out of range."""
+
+
+class ExportError(UsageError):
+    """A table that cannot be written in that format, or to that place."""
+
+
 class ModelFolderError(StateError):
     """A language model's folder lacks something."""
 
@@ -104,7 +117,9 @@ class UnsafeWeightsError(StateError):
     """Weights that only exist as a pickle."""
 
     def __init__(self, place: str) -> None:
-        super().__init__(f"'{place}' has no safetensors weights; pickled ones (.bin, .pt) are not loaded: convert them first")
+        super().__init__(
+            f"'{place}' has no safetensors weights; pickled ones (.bin, .pt) are not loaded: convert them first"
+        )
 
 
 class AutoencoderError(StateError):
@@ -117,3 +132,45 @@ class EmbeddingModelError(StateError):
 
 class HubError(StateError):
     """Something has to come from a hub, and the hub does not answer."""
+
+
+class ScoringError(StateError):
+    """A store in which no neuron can be scored against the topic."""
+
+
+class StoreError(StateError):
+    """The store of a setup is not there, not readable, or not writable."""
+
+
+class StoreNotBuiltError(StoreError):
+    """No store yet."""
+
+    def __init__(self, path: Path, mend: str) -> None:
+        super().__init__(f"no store '{path}'; build it: {mend}")
+
+
+class StoreSchemaError(StoreError):
+    """A store that another version of this program wrote."""
+
+    def __init__(self, path: Path, found: str, expected: int, mend: str) -> None:
+        super().__init__(
+            f"'{path}' has schema version {found}, this program reads version {expected}; rebuild it: {mend}"
+        )
+
+
+class StoreDamagedError(StoreError):
+    """A store that is cut short, corrupt, or lacks a table or a column."""
+
+    def __init__(self, path: Path, problem: str, mend: str) -> None:
+        super().__init__(f"'{path}' is damaged: {problem}; rebuild it: {mend}")
+
+
+class StoreBusyError(StoreError):
+    """Another process is writing to the same place."""
+
+
+class StoreWriteError(StoreError):
+    """A write failed (a full disk, no permission); the message says what is intact."""
+
+    def __init__(self, path: Path, reason: str, intact: str) -> None:
+        super().__init__(f"cannot write '{path}': {reason}; {intact}")
