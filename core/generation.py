@@ -1,0 +1,219 @@
+"""Steered decoding: key-value cache, batched, seeded per row, streamed token by token.
+
+The loop is our own rather than `transformers.generate` because an edit's context must close between two tokens (another
+thread may steer the same model), every row draws from its own seeded generator whatever else is in the batch, and each
+token carries figures of what the edit did there. Without an edit it gives what `transformers.generate` gives (tested).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from core.errors import PromptTooLongError, UsageError
+from core.language_model import LanguageModel, TokenisedPrompt, Tokens
+from core.metrics import contamination, contamination_share, neurons_changed, reconstruction_delta
+from core.settings import GenerationSettings
+from core.steering import DEFAULT_POSITIONS, Edit, PlacedEdit, Positions, Recorder, steered
+
+_TOP_NEURONS = 5  # kept per token for display
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenFigures:
+    """What the edit did at one generated token; None where nothing is defined (no edit, or not edited there)."""
+
+    contamination: float | None = None
+    contamination_share: float | None = None
+    reconstruction_delta: float | None = None
+    neurons_changed: int | None = None
+    top_neurons: tuple[tuple[int, float], ...] = ()  # (neuron, activation) after the edit, strongest first
+
+
+@dataclass(kw_only=True)
+class Generation:
+    """One continuation."""
+
+    prompt: str
+    edit: str
+    prompt_tokens: TokenisedPrompt
+    ids: list[int] = field(default_factory=list)
+    tokens: list[str] = field(default_factory=list)
+    figures: list[TokenFigures] = field(default_factory=list)  # one a token
+    text: str = ""
+    positions_edited: int = 0
+    positions_run: int = 0
+
+
+def tokenise_prompts(
+    model: LanguageModel, prompts: Sequence[str], settings: GenerationSettings
+) -> list[TokenisedPrompt]:
+    """The prompts as the model reads them before it answers.
+
+    Raises:
+        PromptTooLongError: a prompt that leaves no room for the new tokens.
+        UsageError: an empty prompt.
+    """
+    tokenised = []
+    for prompt in prompts:
+        if not prompt.strip():
+            raise UsageError("the prompt is empty; type at least one word")
+        tokens = model.tokenise(prompt, generate=True)
+        if len(tokens.ids) + settings.max_new_tokens > model.n_context:
+            raise PromptTooLongError(len(tokens.ids), settings.max_new_tokens, model.n_context)
+        tokenised.append(tokens)
+    return tokenised
+
+
+def choose_tokens(
+    logits: Float[Tensor, "prompt vocabulary"], settings: GenerationSettings, generators: Sequence[torch.Generator]
+) -> Int[Tensor, "prompt"]:
+    """The next token of each row: the likeliest, or one drawn from the `top_k` likeliest."""
+    if settings.greedy:
+        return logits.argmax(-1)
+    logits = logits.float() / settings.temperature
+    kth = torch.topk(logits, min(settings.top_k, logits.shape[-1])).values[..., -1:]
+    probabilities = logits.masked_fill(logits < kth, -torch.inf).softmax(-1).cpu()
+    drawn = [torch.multinomial(row, 1, generator=g) for row, g in zip(probabilities, generators, strict=True)]
+    return torch.cat(drawn).to(logits.device)
+
+
+class _Decoder:
+    """Forward passes of one batch over a growing cache, each under the edits."""
+
+    def __init__(self, model: LanguageModel, prompts: Sequence[TokenisedPrompt], placed: Sequence[PlacedEdit]) -> None:
+        self.model, self.placed = model, placed
+        self.cache = model.new_cache()
+        self.tokens = model.pad(prompts, side="left")
+        self.attention = self.tokens.attention
+        self.positions_run = self.attention.sum(-1)
+        self.positions_edited = torch.zeros_like(self.positions_run)
+
+    def prompt(self) -> Float[Tensor, "prompt vocabulary"]:
+        """Reads the prompts; logits of the first new token."""
+        return self._forward(self.tokens, generated=False, recorder=Recorder())
+
+    def step(
+        self, ids: Int[Tensor, "prompt"], alive: Bool[Tensor, "prompt"], recorder: Recorder
+    ) -> Float[Tensor, "prompt vocabulary"]:
+        """Reads one new token a row; logits of the next."""
+        self.positions_run = self.positions_run + alive
+        new = Tokens(ids[:, None], alive[:, None], torch.zeros_like(alive[:, None]))
+        self.attention = torch.cat([self.attention, torch.ones_like(alive[:, None])], dim=-1)
+        return self._forward(new, generated=True, recorder=recorder)
+
+    def _forward(self, new: Tokens, *, generated: bool, recorder: Recorder) -> Float[Tensor, "prompt vocabulary"]:
+        positions = (self.attention.long().cumsum(-1) - 1).clamp(min=0)[:, -new.ids.shape[1] :]
+        made = torch.full_like(new.attention, generated)
+        whole = Tokens(new.ids, self.attention, new.special)
+        with steered(
+            self.model, self.placed, special=new.special, generated=made, attention=new.attention, recorder=recorder
+        ):
+            logits = self.model.forward(whole, self.cache, position_ids=positions, last_only=True)
+        for edited in recorder.edited:
+            self.positions_edited = self.positions_edited + edited.sum(-1)
+        return logits[:, -1]
+
+
+def _figures(recorder: Recorder, n_rows: int, score: Float[Tensor, "d_sae"] | None) -> list[TokenFigures]:
+    """Per row, what the edit did to the row's token of this step."""
+    figures = [TokenFigures()] * n_rows
+    for mask, outcome in zip(recorder.edited, recorder.outcomes, strict=False):  # no outcomes unless explained
+        rows = mask.any(-1).nonzero()[:, 0].tolist()
+        changed = neurons_changed(outcome, int(max(outcome.a.neurons.max(), outcome.edited_a.neurons.max())) + 1)
+        delta = reconstruction_delta(outcome)
+        total = None if score is None else contamination(outcome.edited_a, score)
+        share = None if score is None else contamination_share(outcome.edited_a, score)
+        slots = min(_TOP_NEURONS, outcome.edited_a.values.shape[-1])
+        values, places = outcome.edited_a.values.topk(slots, dim=-1)
+        neurons = outcome.edited_a.neurons.gather(-1, places)
+        for i, row in enumerate(rows):
+            figures[row] = TokenFigures(
+                contamination=None if total is None else float(total[i]),
+                contamination_share=None if share is None else float(share[i]),
+                reconstruction_delta=float(delta[i]),
+                neurons_changed=int(changed[i]),
+                top_neurons=tuple((int(n), float(v)) for n, v in zip(neurons[i], values[i], strict=True) if v > 0),
+            )
+    return figures
+
+
+def placed_edit(edit: Edit | None, positions: Positions | None) -> list[PlacedEdit]:
+    """An edit at the positions asked for, or at its default ones."""
+    return [] if edit is None else [PlacedEdit(edit, positions or DEFAULT_POSITIONS[edit.name])]
+
+
+class Generator:
+    """Continues prompts under one edit; iterate over it for tokens as they come, or call `finish`."""
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        prompts: Sequence[str],
+        edit: Edit | None,
+        settings: GenerationSettings,
+        *,
+        positions: Positions | None = None,
+        score: Float[Tensor, "d_sae"] | None = None,
+        measure: bool = True,
+    ) -> None:
+        """
+        Args:
+            edit: None leaves the model untouched.
+            positions: which tokens are edited; by default the edit's own (see `steering.DEFAULT_POSITIONS`).
+            score: one a neuron; needed for contamination.
+            measure: fill each token's figures; costs a second decode of the SAE a token.
+
+        Raises:
+            PromptTooLongError, UsageError: see `tokenise_prompts`.
+        """
+        self.settings, self.model, self.score = settings, model, score
+        self.measure = measure and edit is not None
+        self.placed = placed_edit(edit, positions)
+        tokenised = tokenise_prompts(model, prompts, settings)
+        name = "none" if edit is None else edit.name
+        self.generations = [
+            Generation(prompt=text, edit=name, prompt_tokens=tokens)
+            for text, tokens in zip(prompts, tokenised, strict=True)
+        ]
+
+    def __iter__(self) -> Iterator[list[Generation]]:
+        """Yields the growing continuations after every token; stop by not asking for more."""
+        settings, rows = self.settings, self.generations
+        generators = [torch.Generator().manual_seed(settings.seed + row) for row in range(len(rows))]
+        decoder = _Decoder(self.model, [g.prompt_tokens for g in rows], self.placed)
+        ends = set(self.model.end_token_ids)
+        alive = torch.ones(len(rows), dtype=torch.bool, device=self.model.device)
+        logits = decoder.prompt()
+        for number in range(settings.max_new_tokens):
+            ids = choose_tokens(logits, settings, generators)
+            alive = alive & torch.tensor([int(i) not in ends for i in ids], device=alive.device)
+            if not alive.any():
+                break
+            last = number + 1 == settings.max_new_tokens
+            recorder = Recorder(explain=self.measure)
+            if not last or self.measure:  # the last token is read only to be measured
+                logits = decoder.step(ids, alive, recorder)
+            self._append(ids.tolist(), alive.tolist(), _figures(recorder, len(rows), self.score))
+            for row, generation in enumerate(rows):
+                generation.positions_run = int(decoder.positions_run[row])
+                generation.positions_edited = int(decoder.positions_edited[row])
+            yield rows
+
+    def _append(self, ids: list[int], alive: list[bool], figures: list[TokenFigures]) -> None:
+        for row, generation in enumerate(self.generations):
+            if alive[row]:
+                generation.ids.append(ids[row])
+                generation.figures.append(figures[row])
+                generation.text = self.model.tokenizer.decode(generation.ids)
+                generation.tokens.append(self.model.token_strings([ids[row]])[0])
+
+    def finish(self) -> list[Generation]:
+        """Runs to the end."""
+        for _ in self:
+            pass
+        return self.generations
