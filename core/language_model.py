@@ -65,12 +65,12 @@ class TokenisedPrompt:
 class LanguageModel:
     """A causal language model with its tokenizer, its device and its hook points."""
 
-    def __init__(self, name: str, model: Any, tokenizer: Any, *, chat: bool = False, prepend_bos: bool = True) -> None:
+    def __init__(self, name: str, model: Any, tokenizer: Any, *, chat: bool = False) -> None:
         self.name = name
         self.model = model
         self.tokenizer = tokenizer
         self.chat = chat
-        self.prepend_bos = prepend_bos
+        self.prepend_bos = True  # as the SAE was trained; set from its metadata
         self.device = next(model.parameters()).device
         config = model.config.get_text_config()
         self.n_layers: int = config.num_hidden_layers
@@ -306,7 +306,7 @@ def _check_folder(folder: Path) -> None:
         raise UnsafeWeightsError(str(folder))
 
 
-def load_language_model(setup: Setup, *, prepend_bos: bool = True) -> LanguageModel:
+def load_language_model(setup: Setup) -> LanguageModel:
     """Loads the setup's model from its folder, a hub cache, or a hub.
 
     Raises:
@@ -333,4 +333,4 @@ def load_language_model(setup: Setup, *, prepend_bos: bool = True) -> LanguageMo
             f"cannot fetch '{setup.model}' ({reason}); connect, or give a folder as `model` in a setup of your own"
         ) from exc
     model.to(device).eval().requires_grad_(False)
-    return LanguageModel(setup.model, model, tokenizer, chat=setup.chat, prepend_bos=prepend_bos)
+    return LanguageModel(setup.model, model, tokenizer, chat=setup.chat)

@@ -1,0 +1,78 @@
+"""What the command line prints: tables for people or as JSON, and progress."""
+
+import json
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+_LIST_ITEMS = 6  # shown of a list in a table's cell
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON knows it; NaN becomes null."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, dict):
+        return {key: plain(v) for key, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on standard output."""
+    print(json.dumps(plain(value), ensure_ascii=False, indent=2))
+
+
+def _cell(value: Any) -> str:
+    value = plain(value)
+    if value is None:
+        return "n/a"
+    if isinstance(value, float):
+        return f"{value:.3g}" if abs(value) < 1_000 else f"{value:,.0f}"
+    if isinstance(value, list):
+        return " ".join(repr(v)[1:-1] if isinstance(v, str) else _cell(v) for v in value[:_LIST_ITEMS])
+    return str(value)
+
+
+def print_table(frame: pd.DataFrame, *, as_json: bool, title: str = "") -> None:
+    """A table: aligned columns of three significant figures, or a JSON list of objects with all digits."""
+    if as_json:
+        print_json(frame.to_dict("records"))
+        return
+    table = Table(title=title or None, header_style="bold")
+    for column in frame.columns:
+        number = pd.api.types.is_numeric_dtype(frame[column])
+        table.add_column(str(column), justify="right" if number else "left", overflow="fold")
+    for row in frame.itertuples(index=False):
+        table.add_row(*(_escape(_cell(value)) for value in row))
+    Console().print(table)
+
+
+def _escape(text: str) -> str:
+    return text.replace("[", r"\[")
+
+
+@contextmanager
+def stage_progress(title: str) -> Iterator[Callable[[str, float], None]]:
+    """A bar a stage on standard error, told (stage, share done)."""
+    columns = (TextColumn("{task.description:<14}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        progress.console.print(title)
+        tasks: dict[str, TaskID] = {}
+
+        def report(stage: str, share: float) -> None:
+            for other, task in tasks.items():
+                if other != stage:
+                    progress.stop_task(task)
+            if stage not in tasks:
+                tasks[stage] = progress.add_task(stage, total=1.0)
+            progress.update(tasks[stage], completed=share)
+
+        yield report

@@ -1,0 +1,51 @@
+"""Is everything in place: versions, devices, the embedding model, the health of each store."""
+
+import platform
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import pandas as pd
+
+from core.catalog import all_setups, missing_parts
+from core.embeddings import embedded_model_folder
+from core.errors import SteerscopeError, StoreNotBuiltError
+from core.language_model import best_device
+from core.store import Store
+
+PACKAGES = ("torch", "transformers", "transformer-lens", "sae-lens", "sentence-transformers", "streamlit", "duckdb")
+
+
+def _packages() -> Iterator[tuple[str, str, bool]]:
+    yield "python", platform.python_version(), True
+    for package in PACKAGES:
+        try:
+            yield package, version(package), True
+        except PackageNotFoundError:
+            yield package, "not installed: pip install -r requirements.txt", False
+
+
+def _embedding_model() -> tuple[str, str, bool]:
+    try:
+        embedded_model_folder()
+    except SteerscopeError as exc:
+        return "all-MiniLM-L6-v2", str(exc), False
+    return "all-MiniLM-L6-v2", "weights checked", True
+
+
+def _store(root: Path, name: str) -> tuple[str, str, bool]:
+    try:
+        with Store.open(root, name) as store:
+            store.check()
+            return f"store {name}", f"{store.n_prompts:,} prompts, {store.d_sae:,} neurons, every block read", True
+    except StoreNotBuiltError:
+        return f"store {name}", f"not built: python -m core build {name}", True
+    except SteerscopeError as exc:
+        return f"store {name}", str(exc), False
+
+
+def examine(root: Path) -> pd.DataFrame:
+    """One row a thing examined: what, finding, ok."""
+    rows = [*_packages(), ("device", best_device(), True), _embedding_model()]
+    rows += [_store(root, setup.name) for setup in all_setups().values() if not missing_parts(setup)]
+    return pd.DataFrame(rows, columns=["what", "finding", "ok"])
