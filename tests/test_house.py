@@ -2,13 +2,16 @@
 
 import re
 import subprocess
+import sys
 import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
 import typer.main
 
 from core.cli import app
+from tests.test_layers import imports_of, modules
 
 ROOT = Path(__file__).resolve().parent.parent
 MAX_FILE_BYTES, MAX_DATA_BYTES = 50 * 2**20, 200 * 2**20
@@ -37,6 +40,24 @@ def test_requirements_are_exact_pins(name: str) -> None:
     requirements = [line for line in lines if line]
     assert requirements
     assert [line for line in requirements if not re.fullmatch(r"[A-Za-z0-9._-]+==\d+(\.\w+)+", line)] == []
+
+
+def test_every_imported_library_is_pinned() -> None:
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    pinned = {line.split("==")[0].replace("-", "_") for line in lines if "==" in line}
+    distributions = packages_distributions()
+    imported = {
+        item.library: f"{file.relative_to(ROOT)}:{item.line}"
+        for file in modules(ROOT, "app.py", "core", "pages")
+        for item in imports_of(file, ROOT)
+        if item.library not in {*sys.stdlib_module_names, "core", "pages"}
+    }
+    assert imported
+    assert {
+        library: place
+        for library, place in imported.items()
+        if not pinned & {name.replace("-", "_") for name in distributions.get(library, [])}
+    } == {}
 
 
 def test_tracked_files_stay_below_50_mb() -> None:
