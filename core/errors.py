@@ -3,10 +3,11 @@
 SteerscopeError
 ├── UsageError        the request cannot be: a wrong name, number, file, or combination
 │   └── UnknownSetupError, SetupConfigError, EmptyTopicError, TopicTooLongError, MissingFileError, PromptFileError,
-│       PromptTooLongError, NeuronRangeError, UnknownHookError, EditError, TrainingConfigError, SettingsError,
-│       ExportError
+│       PromptTooLongError, NeuronRangeError, UnknownHookError, EditError, TrainingConfigError, EmptyDatasetError,
+│       ConversationError, SettingsError, ExportError
 └── StateError        what is on disk does not fit, or is not there yet
-    ├── ModelFolderError, UnsafeWeightsError, AutoencoderError, EmbeddingModelError, HubError, ScoringError
+    ├── ModelFolderError, UnsafeWeightsError, AutoencoderError, EmbeddingModelError, HubError, ScoringError,
+    │   CheckpointError
     └── StoreError    the store of a setup
         └── StoreNotBuiltError, StoreSchemaError, StoreDamagedError, StoreBusyError, StoreWriteError
 
@@ -101,6 +102,17 @@ class TrainingConfigError(UsageError):
     """A training configuration has a wrong or missing value."""
 
 
+class EmptyDatasetError(UsageError):
+    """There is no text to train on, or too little."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"nothing to train on: {what}; name larger sources or a larger share of them")
+
+
+class ConversationError(UsageError):
+    """A conversation that cannot be put through a chat template."""
+
+
 class SettingsError(UsageError):
     """A setting that is none of the choices, or out of range."""
 
@@ -124,6 +136,15 @@ class UnsafeWeightsError(StateError):
 
 class AutoencoderError(StateError):
     """An SAE that cannot be loaded, or that does not fit the model."""
+
+
+class CheckpointError(StateError):
+    """A checkpoint or a result of training cannot be written."""
+
+    def __init__(self, folder: Path, intact: Path | None, problem: Exception) -> None:
+        kept = f"'{intact}' is intact" if intact else "there is no earlier checkpoint"
+        reason = str(problem).splitlines()[0]
+        super().__init__(f"cannot write to '{folder}' ({reason}); {kept}; free space and run the same command again")
 
 
 class EmbeddingModelError(StateError):
@@ -162,7 +183,7 @@ class StoreDamagedError(StoreError):
     """A store that is cut short, corrupt, or lacks a table or a column."""
 
     def __init__(self, path: Path, problem: str, mend: str) -> None:
-        super().__init__(f"'{path}' is damaged: {problem}; rebuild it: {mend}")
+        super().__init__(f"'{path}' is damaged: {problem}; mend it: {mend}")
 
 
 class StoreBusyError(StoreError):

@@ -21,7 +21,7 @@ def _check_choice(name: str, value: str, kind: Any) -> None:
         raise SettingsError(f"{name} is one of {', '.join(get_args(kind))}, not '{value}'")
 
 
-def _check_whole(name: str, value: int, least: int) -> None:
+def _check_whole(name: str, value: object, least: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise SettingsError(f"{name} is a whole number from {least} up, not {value!r}")
 

@@ -1,0 +1,101 @@
+"""Tables out: CSV, Markdown, Parquet."""
+
+import io
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from pandas.api.types import is_numeric_dtype
+
+from core.errors import ExportError
+from core.files import written_whole
+
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")  # what spreadsheets run: OWASP, "CSV Injection"
+_MARKDOWN_DIGITS = 6  # significant ones
+
+
+def _plain(value: Any) -> Any:
+    """Lists as JSON text; anything else as it is."""
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, list | tuple | dict) else value
+
+
+def _inert(value: Any) -> Any:
+    """Text that a spreadsheet would run as a formula, behind an apostrophe."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA_STARTS) else value
+
+
+def _csv(table: pd.DataFrame) -> bytes:
+    """UTF-8; numbers at full precision."""
+    columns = [column if is_numeric_dtype(column) else column.map(_plain).map(_inert) for _, column in table.items()]
+    header = [_inert(str(name)) for name in table.columns]
+    text: str = pd.DataFrame(dict(enumerate(columns))).to_csv(header=header, index=False, lineterminator="\n")
+    return text.encode()
+
+
+def _markdown_cell(value: Any) -> str:
+    if value is None or value is pd.NaT or value is pd.NA or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, float | np.floating):
+        return f"{value:.{_MARKDOWN_DIGITS}g}"
+    text = str(_plain(value))
+    for plain, escaped in (("\\", "\\\\"), ("|", "\\|"), ("&", "&amp;"), ("<", "&lt;"), (">", "&gt;")):
+        text = text.replace(plain, escaped)
+    return "<br>".join(text.splitlines())
+
+
+def _markdown(table: pd.DataFrame) -> bytes:
+    """A GitHub table; six significant digits."""
+    rules = ["---:" if is_numeric_dtype(kind) else "---" for kind in table.dtypes]
+    rows = [[_markdown_cell(str(name)) for name in table.columns], rules]
+    rows += [[_markdown_cell(value) for value in row] for row in table.itertuples(index=False, name=None)]
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows).encode()
+
+
+def _parquet(table: pd.DataFrame) -> bytes:
+    buffer = io.BytesIO()
+    try:
+        table.to_parquet(buffer, index=False)
+    except (ValueError, TypeError) as exc:  # pyarrow's errors are these: a column of mixed types, a name twice
+        raise ExportError(f"this table cannot be Parquet: {str(exc).splitlines()[0]}; export it as csv") from exc
+    return buffer.getvalue()
+
+
+_WRITERS: dict[str, Callable[[pd.DataFrame], bytes]] = {"csv": _csv, "md": _markdown, "parquet": _parquet}
+FORMATS = tuple(_WRITERS)
+
+
+def export_bytes(table: pd.DataFrame, format: str) -> bytes:
+    """The table as a file's content; its index is left out.
+
+    Raises:
+        ExportError: an unknown format, or a table that the format cannot hold.
+    """
+    if format not in _WRITERS:
+        raise ExportError(f"tables are written as {', '.join(FORMATS)}, not '{format}'")
+    return _WRITERS[format](table)
+
+
+def export_table(table: pd.DataFrame, path: Path, format: str | None = None) -> Path:
+    """Writes the table to a file, whole or not at all; one of that name is replaced.
+
+    Args:
+        format: csv, md or parquet; by the suffix of `path` when None.
+
+    Raises:
+        ExportError: an unknown format, no such folder, or a disk that is full or not writable.
+    """
+    content = export_bytes(table, format or path.suffix.removeprefix("."))
+    if not path.parent.is_dir():
+        raise ExportError(f"no folder '{path.parent}' to write '{path.name}' to; create it first")
+    try:
+        with written_whole(path) as partial:
+            partial.write_bytes(content)
+    except OSError as exc:
+        raise ExportError(f"cannot write '{path}': {exc.strerror}; choose another place") from exc
+    return path

@@ -1,0 +1,59 @@
+"""Files that are whole or not there, and locks that die with their process."""
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from core.errors import StoreBusyError
+
+_POLL_S = 0.02
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """A path to write to; on leaving, the file takes the name `path` in one step. After an exception nothing is left.
+
+    Raises:
+        OSError: the disk is full, or the folder cannot be written.
+    """
+    partial = path.with_name(path.name + ".partial")
+    try:
+        yield partial
+        with partial.open("rb+") as file:
+            os.fsync(file.fileno())  # the name must not reach the disk before the content does
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def exclusive_lock(path: Path, *, busy: str, timeout_s: float = 0.0) -> Iterator[None]:
+    """Holds the lock file `path`, against other processes and other threads; the kernel frees it when a process dies.
+
+    Args:
+        busy: the message when it stays taken; `{process}` in it becomes the holder's process id.
+        timeout_s: how long to wait for it.
+
+    Raises:
+        StoreBusyError: still taken after `timeout_s`.
+    """
+    deadline = time.monotonic() + timeout_s
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as exc:
+                if time.monotonic() >= deadline:
+                    holder = os.pread(handle, 32, 0).decode("ascii", "replace").strip() or "unknown"
+                    raise StoreBusyError(busy.format(process=holder)) from exc
+                time.sleep(_POLL_S)
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, str(os.getpid()).encode(), 0)
+        yield
+    finally:
+        os.close(handle)  # frees the lock
