@@ -44,7 +44,7 @@ def _open_text(path: Path) -> io.TextIOBase:
     if not path.is_file():
         raise MissingFileError(path, "set STEERSCOPE_TEXT (or --text) to the folder that holds the corpus")
     if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8")  # type: ignore[return-value]
+        return gzip.open(path, "rt", encoding="utf-8")
     if path.suffix == ".zst":
         return io.TextIOWrapper(zstandard.ZstdDecompressor().stream_reader(path.open("rb")), encoding="utf-8")
     return path.open(encoding="utf-8")
@@ -83,13 +83,14 @@ def is_held_out(document: Document) -> bool:
 
 
 def encode_documents(texts: Iterator[str], tokenizer: Tokenizer, end_of_text: int) -> list[np.ndarray]:
-    """Token ids (uint16) of each text, each followed by `end_of_text`."""
+    """Token ids of each text, each followed by `end_of_text`; uint16 where the vocabulary allows it, else uint32."""
+    dtype = np.uint16 if tokenizer.get_vocab_size() <= 2**16 else np.uint32
     encoded: list[np.ndarray] = []
     batch: list[str] = []
 
     def flush() -> None:
         for encoding in tokenizer.encode_batch_fast(batch, add_special_tokens=False):
-            encoded.append(np.array([*encoding.ids, end_of_text], dtype=np.uint16))
+            encoded.append(np.array([*encoding.ids, end_of_text], dtype=dtype))
         batch.clear()
 
     for text in texts:

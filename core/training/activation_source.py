@@ -1,0 +1,56 @@
+"""Activations for training, chunk after chunk: batches of tokens through the model as far as its hook point."""
+
+from dataclasses import replace
+from typing import Protocol
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from core.language_model import LanguageModel
+from core.training.encoded_texts import TrainingTokens
+
+
+class TokenBatches(Protocol):
+    """Batches of tokens without end, by number: what a resumed run asks for is what an unbroken one saw."""
+
+    @property
+    def batches_per_pass(self) -> int: ...
+
+    def batch(self, number: int) -> TrainingTokens: ...
+
+
+class ActivationSource:
+    """The activations of one batch of tokens after another at one hook point."""
+
+    def __init__(
+        self, model: LanguageModel, hook_name: str, batches: TokenBatches, *, keep_special: bool, autocast: bool = False
+    ) -> None:
+        """`keep_special`: whether activations at special positions are trained on, too."""
+        self.position = 0  # number of the next batch
+        self._model, self._hook_name, self._batches = model, hook_name, batches
+        self._keep_special, self._autocast = keep_special, autocast
+
+    def next_chunk(self) -> Float[Tensor, "token d_in"]:
+        """The activations of the next batch, padding left out, in float32."""
+        tokens = on_device(self._batches.batch(self.position), self._model.device)
+        self.position += 1
+        with torch.autocast(tokens.ids.device.type, dtype=torch.bfloat16, enabled=self._autocast):
+            x = self._model.activations(tokens, self._hook_name)
+        return x[kept_positions(tokens, self._keep_special)].float()
+
+
+def kept_positions(tokens: TrainingTokens, keep_special: bool) -> Bool[Tensor, "prompt pos"]:
+    """Where activations count: never at padding, at special tokens only if asked for."""
+    return tokens.attention if keep_special else tokens.attention & ~tokens.special
+
+
+def on_device(tokens: TrainingTokens, device: torch.device) -> TrainingTokens:
+    """The same tokens on another device."""
+    return replace(
+        tokens,
+        ids=tokens.ids.to(device),
+        attention=tokens.attention.to(device),
+        special=tokens.special.to(device),
+        role=tokens.role.to(device),
+    )

@@ -1,0 +1,249 @@
+"""Trains one sparse autoencoder with sae_lens's training classes and `SAETrainer`, fed by our own data provider.
+
+Initialisation as the FAST paper's Appendix A: Kaiming uniform, decoder rows of unit norm, decoder bias at the geometric
+median of a sample of activations, encoder bias 0. Loss, gradient and optimiser are sae_lens's own, and so is the format
+on disk. The decoder of the saved SAE has unit norm in every architecture: what training let it drift by is folded into
+the encoder, which leaves the function as it is.
+"""
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import sae_lens
+import torch
+from jaxtyping import Float
+from sae_lens.config import SAETrainerConfig
+from sae_lens.saes.sae import SAEMetadata, TrainingSAE
+from torch import Tensor
+
+from core.catalog import Setup
+from core.errors import CheckpointError
+from core.language_model import LanguageModel, load_language_model
+from core.training.activation_source import ActivationSource
+from core.training.autoencoder_config import AutoencoderConfig
+from core.training.checkpoints import latest_checkpoint, load_checkpoint, save_checkpoint
+from core.training.geometric_median import geometric_median
+from core.training.mixing_buffer import MixingBuffer
+from core.training.sae_card import write_card
+from core.training.sae_evaluation import evaluate_autoencoder, load_trained
+from core.training.training_text import token_batches
+
+Progress = Callable[[str, float], None]  # what is being done, and the share of the whole run that is done
+
+_LOG_EVERY_STEPS = 10
+
+
+def new_autoencoder(config: AutoencoderConfig, d_in: int) -> TrainingSAE[Any]:
+    """An SAE of `expansion * d_in` neurons, its weights drawn from the config's seed; the decoder bias is still 0.
+
+    The decoder is drawn Kaiming uniform, each row then brought to unit norm, and the encoder is its transpose. JumpReLU
+    instead multiplies encoder, encoder bias and threshold by the norm that each row had (FAST paper, Appendix A), so
+    that the reconstruction stays what it was before.
+    """
+    common: dict[str, Any] = {
+        "d_in": d_in,
+        "d_sae": config.expansion * d_in,
+        "device": config.device,
+        "apply_b_dec_to_input": config.apply_b_dec_to_input,
+        "normalize_activations": "expected_average_only_in" if config.normalise else "none",
+        "decoder_init_norm": None if config.architecture == "jumprelu" else 1.0,
+        "metadata": SAEMetadata(
+            model_name=config.model,
+            hook_name=config.hook_name,
+            context_size=config.max_conversation_tokens if config.method == "fast" else config.context_size,
+            prepend_bos=config.method == "btp",  # a prompt begins after an end-of-text token, as a document does
+            training_method=config.method,
+            training_tokens=config.tokens,
+            training_seed=config.seed,
+        ),
+    }
+    with torch.random.fork_rng():
+        torch.manual_seed(config.seed)
+        sae = _of_architecture(config, common)
+    if config.architecture == "jumprelu":
+        sae.fold_W_dec_norm()
+    return sae
+
+
+def _of_architecture(config: AutoencoderConfig, common: dict[str, Any]) -> TrainingSAE[Any]:
+    l1 = {"l1_coefficient": config.sparsity, "l1_warm_up_steps": config.sparsity_warmup_steps}
+    match config.architecture:
+        case "standard":
+            return sae_lens.StandardTrainingSAE(sae_lens.StandardTrainingSAEConfig(**common, **l1))
+        case "gated":
+            return sae_lens.GatedTrainingSAE(sae_lens.GatedTrainingSAEConfig(**common, **l1))
+        case "jumprelu":
+            return sae_lens.JumpReLUTrainingSAE(
+                sae_lens.JumpReLUTrainingSAEConfig(
+                    **common,
+                    l0_coefficient=config.sparsity,
+                    l0_warm_up_steps=config.sparsity_warmup_steps,
+                    jumprelu_bandwidth=config.bandwidth,
+                    jumprelu_init_threshold=config.initial_threshold,
+                )
+            )
+    top = {"k": config.k, "aux_loss_coefficient": config.aux_coefficient}
+    if config.architecture == "topk":
+        return sae_lens.TopKTrainingSAE(sae_lens.TopKTrainingSAEConfig(**common, **top))
+    return sae_lens.BatchTopKTrainingSAE(sae_lens.BatchTopKTrainingSAEConfig(**common, **top))
+
+
+def new_trainer(config: AutoencoderConfig, sae: TrainingSAE[Any]) -> Any:
+    """sae_lens's trainer for the config; it is stepped from outside, with batches of the mixing buffer."""
+    settings = SAETrainerConfig(
+        total_training_samples=config.steps * config.batch_size,
+        train_batch_size_samples=config.batch_size,
+        lr=config.lr,
+        lr_end=config.lr_end,
+        lr_scheduler_name="cosineannealing",
+        lr_warm_up_steps=config.warmup_steps,
+        adam_beta1=config.beta1,
+        adam_beta2=config.beta2,
+        device=config.device,
+        autocast=config.autocast,
+        dead_feature_window=max(1, config.dead_window // config.batch_size),
+        feature_sampling_window=max(1, config.dead_window // config.batch_size),
+    )
+    return sae_lens.SAETrainer(cfg=settings, sae=sae, data_provider=iter(()))
+
+
+@torch.no_grad()
+def initialise_from_activations(trainer: Any, sample: Float[Tensor, "token d_in"], config: AutoencoderConfig) -> None:
+    """Sets the scale of the activations and the decoder bias: the geometric median of the scaled sample."""
+    scale = 1.0
+    if config.normalise:
+        scale = sample.shape[1] ** 0.5 / sample.norm(dim=1).mean().item()
+        trainer.activation_scaler.scaling_factor = scale
+    trainer.sae.b_dec.copy_(geometric_median(sample * scale))
+
+
+class AutoencoderRun:
+    """One training run in its folder: `checkpoints/`, `losses.jsonl`, at the end `sae/`."""
+
+    def __init__(self, config: AutoencoderConfig, model: LanguageModel, text_folder: Path, folder: Path) -> None:
+        self.config, self.folder = config, folder
+        batches = token_batches(config, model, text_folder, folder.parent / "texts")
+        self.source = ActivationSource(
+            model, config.hook_name, batches, keep_special=config.keep_special, autocast=config.autocast
+        )
+        d_in = self.source.next_chunk().shape[1]
+        self.source.position = 0
+        self.buffer = MixingBuffer(
+            self.source.next_chunk,
+            size=config.buffer_size,
+            batch_size=config.batch_size,
+            d_in=d_in,
+            seed=config.seed,
+            device=config.device,
+        )
+        self.trainer = new_trainer(config, new_autoencoder(config, d_in))
+        checkpoint = latest_checkpoint(folder / "checkpoints")
+        if checkpoint is None:
+            initialise_from_activations(self.trainer, self.buffer.sample(config.median_tokens), config)
+        else:
+            load_checkpoint(checkpoint, config.identity(), self.trainer, self.buffer, self.source)
+        self._cut_log()
+
+    @property
+    def _log_path(self) -> Path:
+        return self.folder / "losses.jsonl"
+
+    def _cut_log(self) -> None:
+        """Drops log rows of steps after the checkpoint: they are taken again."""
+        rows = self._log_path.read_text(encoding="utf-8").splitlines(True) if self._log_path.exists() else []
+        kept = [row for row in rows if row.endswith("\n") and json.loads(row)["step"] <= self.trainer.n_training_steps]
+        self._log_path.write_text("".join(kept), encoding="utf-8")
+
+    def train(self, progress: Progress) -> None:
+        """Steps to the end, with a checkpoint every `checkpoint_steps`."""
+        config, trainer = self.config, self.trainer
+        started, first = time.perf_counter(), trainer.n_training_steps
+        with self._log_path.open("a", encoding="utf-8") as log:
+            while trainer.n_training_steps < config.steps:
+                trainer.maybe_reset_sparsity()
+                output = trainer.step(next(self.buffer))
+                trainer.n_training_steps += 1
+                step = trainer.n_training_steps
+                if step % _LOG_EVERY_STEPS == 0 or step == config.steps:
+                    log.write(json.dumps(self._log_row(output)) + "\n")
+                    log.flush()
+                    rate = (step - first) * config.batch_size / (time.perf_counter() - started)
+                    left = (config.steps - step) * config.batch_size / rate
+                    progress(f"{config.name}: {rate:,.0f} tokens/s, {left / 60:.0f} min left", step / config.steps)
+                if step % config.checkpoint_steps == 0 or step == config.steps:
+                    save_checkpoint(self.folder / "checkpoints", config.identity(), trainer, self.buffer, self.source)
+
+    @torch.no_grad()
+    def _log_row(self, output: Any) -> dict[str, float]:
+        trainer = self.trainer
+        row = {"step": trainer.n_training_steps, "tokens": trainer.n_training_samples, "loss": output.loss.item()}
+        row |= {name: float(value) for name, value in output.losses.items()}
+        row["l0"] = output.feature_acts.bool().sum(-1).float().mean().item()
+        row["dead"] = trainer.dead_neurons.float().mean().item()
+        return {name: round(value, 5) for name, value in row.items()}
+
+    def save(self) -> Path:
+        """Writes the finished SAE as `sae/`, whole or not at all, in sae_lens's inference format."""
+        sae, scale = self.trainer.sae, self.trainer.activation_scaler.scaling_factor
+        self.trainer.set_final_sae_metadata()
+        if scale is not None:
+            sae.fold_activation_norm_scaling_factor(scale)
+        if self.config.architecture in ("standard", "gated", "jumprelu"):  # sae_lens itself folds the others on saving
+            sae.fold_W_dec_norm()
+        partial, whole = self.folder / "sae.partial", self.folder / "sae"
+        try:
+            shutil.rmtree(partial, ignore_errors=True)
+            sae.save_inference_model(partial)
+            os.replace(partial, whole)
+        except OSError as exc:
+            raise CheckpointError(whole, latest_checkpoint(self.folder / "checkpoints"), exc) from exc
+        return whole
+
+
+def load_model_to_train_on(config: AutoencoderConfig) -> LanguageModel:
+    """The config's language model, in float32.
+
+    Raises:
+        ModelFolderError, HubError: see `core.language_model.load_language_model`.
+    """
+    return load_language_model(Setup(name=config.model, model=config.model, sae="", device=config.device))
+
+
+def train_autoencoder(
+    config: AutoencoderConfig,
+    text_folder: Path,
+    work_folder: Path,
+    progress: Progress = lambda stage, share: None,
+    model: LanguageModel | None = None,
+) -> Path:
+    """Trains, saves and evaluates one SAE; a run that was interrupted continues, a finished one is left as it is.
+
+    Returns:
+        `work_folder/<name>/sae`: `cfg.json` and `sae_weights.safetensors` for `sae_lens.SAE.load_from_disk`, the
+        measured figures `evaluation.json`, and the card `README.md`.
+
+    Raises:
+        TrainingConfigError, EmptyDatasetError, MissingFileError: the config or its texts.
+        CheckpointError: the disk is full; what was saved before is intact.
+    """
+    folder = work_folder / config.name
+    if (folder / "sae" / "README.md").exists():
+        return folder / "sae"
+    folder.mkdir(parents=True, exist_ok=True)
+    model = model or load_model_to_train_on(config)
+    run = AutoencoderRun(config, model, text_folder, folder)
+    run.train(progress)
+    saved = run.save()
+    progress(f"{config.name}: evaluating on held-out text", 1.0)
+    sae = load_trained(saved, model.device)
+    held_out = token_batches(config, model, text_folder, work_folder / "texts", held_out=True)
+    evaluation = evaluate_autoencoder(
+        sae, model, held_out, max_tokens=config.evaluation_tokens, keep_special=config.keep_special
+    )
+    write_card(saved, config, evaluation, sae.d_in)
+    return saved

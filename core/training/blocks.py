@@ -1,0 +1,60 @@
+"""Block training, BT(P) and BT(F): texts concatenated and cut into blocks of `context_size` tokens.
+
+FAST paper, Figure 2(b): a block may hold the end of one text and the beginning of the next. BT(P) cuts plain text, BT(F)
+conversations in their chat template; the cutting is the same.
+"""
+
+import numpy as np
+import torch
+from jaxtyping import Int, UInt8
+
+from core.errors import EmptyDatasetError
+from core.training.encoded_texts import EncodedTexts, TrainingTokens
+
+
+def cut_blocks(
+    texts: EncodedTexts, context_size: int, rng: np.random.Generator
+) -> tuple[Int[np.ndarray, "block pos"], UInt8[np.ndarray, "block pos"]]:
+    """Ids and kinds of all whole blocks of the texts in a random order; the remainder at the end is dropped.
+
+    Raises:
+        EmptyDatasetError: fewer tokens than one block.
+    """
+    ids, kinds = texts.gather(rng.permutation(len(texts)))
+    n = len(ids) // context_size
+    if n == 0:
+        raise EmptyDatasetError(f"{len(ids)} tokens, fewer than one block of context_size {context_size}")
+    shape, used = (n, context_size), n * context_size
+    return ids[:used].reshape(shape), kinds[:used].reshape(shape)
+
+
+class BlockBatches:
+    """Batches of blocks; the batch of a number depends on the seed and the number alone.
+
+    Every pass over the texts concatenates them in a new order, so that its blocks are new.
+    """
+
+    def __init__(self, texts: EncodedTexts, *, context_size: int, blocks_per_batch: int, seed: int) -> None:
+        self._texts, self._context_size, self._seed = texts, context_size, seed
+        self._per_batch = blocks_per_batch
+        self._pass = -1
+        self._cut(0)
+
+    def _cut(self, number: int) -> None:
+        rng = np.random.default_rng([self._seed, number])
+        self._ids, self._kinds = cut_blocks(self._texts, self._context_size, rng)
+        self._pass = number
+
+    @property
+    def batches_per_pass(self) -> int:
+        # every pass has equally many blocks: the same tokens in another order
+        return -(-len(self._ids) // self._per_batch)
+
+    def batch(self, number: int) -> TrainingTokens:
+        """The blocks of one forward pass; special are all tokens that are not content."""
+        of_pass, place = divmod(number, self.batches_per_pass)
+        if of_pass != self._pass:
+            self._cut(of_pass)
+        rows = slice(place * self._per_batch, (place + 1) * self._per_batch)
+        ids = self._ids[rows]
+        return TrainingTokens.of(ids, self._kinds[rows], torch.ones(ids.shape, dtype=torch.bool))

@@ -1,0 +1,82 @@
+"""Checkpoints of SAE training: model, optimiser, schedulers, mixing buffer and its position, all or nothing.
+
+A checkpoint is a folder, written as `.partial` and renamed when whole; the one before it is removed only afterwards. So
+a run that is killed, or that finds the disk full, continues from the last whole one.
+"""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from core.errors import CheckpointError, TrainingConfigError
+from core.training.activation_source import ActivationSource
+from core.training.mixing_buffer import MixingBuffer
+
+_PREFIX = "step-"
+
+
+def _step(folder: Path) -> int:
+    return int(folder.name.removeprefix(_PREFIX))
+
+
+def latest_checkpoint(folder: Path) -> Path | None:
+    """The last whole checkpoint in a folder of them."""
+    return max((p for p in folder.glob(f"{_PREFIX}*") if p.name[len(_PREFIX) :].isdigit()), key=_step, default=None)
+
+
+def save_checkpoint(
+    folder: Path, config: dict[str, Any], trainer: Any, buffer: MixingBuffer, source: ActivationSource
+) -> Path:
+    """Writes the state after the trainer's last step, then removes older checkpoints.
+
+    Raises:
+        CheckpointError: the disk is full or cannot be written; the earlier checkpoint is intact.
+    """
+    whole = folder / f"{_PREFIX}{trainer.n_training_steps}"
+    partial = folder / "checkpoint.partial"
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        save_file(_state(trainer.sae), partial / "sae.safetensors")
+        save_file(buffer.state_dict(), partial / "buffer.safetensors")
+        trainer.save_trainer_state(partial)
+        position = {"batch": source.position, "config": config}
+        (partial / "position.json").write_text(json.dumps(position), encoding="utf-8")
+        os.replace(partial, whole)
+    except (OSError, RuntimeError, SafetensorError) as exc:  # a full disk, as json, torch and safetensors report it
+        shutil.rmtree(partial, ignore_errors=True)
+        raise CheckpointError(folder, latest_checkpoint(folder), exc) from exc
+    for older in folder.glob(f"{_PREFIX}*"):
+        if older != whole:
+            shutil.rmtree(older)
+    return whole
+
+
+def load_checkpoint(
+    checkpoint: Path, config: dict[str, Any], trainer: Any, buffer: MixingBuffer, source: ActivationSource
+) -> None:
+    """Puts trainer, SAE, buffer and source where they were.
+
+    Raises:
+        TrainingConfigError: the checkpoint belongs to a run with other settings.
+    """
+    position = json.loads((checkpoint / "position.json").read_text(encoding="utf-8"))
+    if differing := sorted(k for k in config if position["config"].get(k) != config[k]):
+        raise TrainingConfigError(
+            f"'{checkpoint}' was written with another {differing[0]} ({position['config'].get(differing[0])!r}, now "
+            f"{config[differing[0]]!r}); restore it, or delete the folder '{checkpoint.parent.parent}' to start anew"
+        )
+    trainer.sae.load_state_dict(load_file(checkpoint / "sae.safetensors"))
+    trainer.load_trainer_state(checkpoint)
+    buffer.load_state_dict(load_file(checkpoint / "buffer.safetensors"))
+    source.position = position["batch"]
+
+
+def _state(sae: nn.Module) -> dict[str, Any]:
+    return {name: tensor.contiguous() for name, tensor in sae.state_dict().items()}

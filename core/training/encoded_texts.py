@@ -1,0 +1,93 @@
+"""Texts as token ids in three flat arrays, with each token's kind; on disk as three .npy files, read by memory map.
+
+Encoding is done once per tokenizer and set of sources; the jobs of a grid share the result.
+"""
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Int, UInt8
+from torch import Tensor
+
+from core.errors import EmptyDatasetError
+from core.language_model import Tokens
+
+CONTENT, TEMPLATE, ROLE = 0, 1, 2  # kind of a token: what was said, a special token or the template's text, a role word
+
+_PARTS = ("ids", "kinds", "starts")
+
+
+@dataclass(frozen=True)
+class TrainingTokens(Tokens):
+    """A batch for one forward pass; `special` covers the template, its role words and padding."""
+
+    role: Bool[Tensor, "prompt pos"]
+
+    @classmethod
+    def of(
+        cls,
+        ids: Int[np.ndarray, "prompt pos"],
+        kinds: UInt8[np.ndarray, "prompt pos"],
+        attention: Bool[Tensor, "prompt pos"],
+    ) -> "TrainingTokens":
+        """From ids and kinds; padding is special."""
+        of_kind = torch.from_numpy(np.array(kinds))
+        return cls(
+            torch.from_numpy(ids.astype(np.int64)),
+            attention,
+            (of_kind != CONTENT) | ~attention,
+            (of_kind == ROLE) & attention,
+        )
+
+
+@dataclass(frozen=True)
+class EncodedTexts:
+    """Documents or conversations, one after the other."""
+
+    ids: Int[np.ndarray, "token"]
+    kinds: UInt8[np.ndarray, "token"]
+    starts: Int[np.ndarray, "text+1"]  # first token of each text; the last entry is the number of tokens
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    @property
+    def n_tokens(self) -> int:
+        return int(self.starts[-1])
+
+    def gather(self, order: Int[np.ndarray, "chosen"]) -> tuple[np.ndarray, np.ndarray]:
+        """Ids and kinds of the chosen texts, concatenated in that order."""
+        spans = [slice(self.starts[i], self.starts[i + 1]) for i in order]
+        return np.concatenate([self.ids[s] for s in spans]), np.concatenate([self.kinds[s] for s in spans])
+
+    @classmethod
+    def join(cls, texts: Iterator[tuple[np.ndarray, np.ndarray]], what: str) -> "EncodedTexts":
+        """From (ids, kinds) of each text.
+
+        Raises:
+            EmptyDatasetError: no texts; `what` names where they were to come from.
+        """
+        pairs = [(ids, kinds) for ids, kinds in texts if len(ids)]
+        if not pairs:
+            raise EmptyDatasetError(what)
+        starts = np.cumsum([0] + [len(ids) for ids, _ in pairs], dtype=np.int64)
+        return cls(np.concatenate([i for i, _ in pairs]), np.concatenate([k for _, k in pairs]), starts)
+
+    def save(self, folder: Path) -> None:
+        """Writes the folder whole or not at all."""
+        partial = folder.with_name(folder.name + ".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        for part in _PARTS:
+            np.save(partial / f"{part}.npy", getattr(self, part))
+        os.replace(partial, folder)
+
+    @classmethod
+    def load(cls, folder: Path) -> "EncodedTexts":
+        """Maps a saved folder into memory."""
+        return cls(*(np.load(folder / f"{part}.npy", mmap_mode="r", allow_pickle=False) for part in _PARTS))

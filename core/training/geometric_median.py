@@ -1,0 +1,64 @@
+"""The geometric median: the point whose weighted distances to given points have the smallest sum.
+
+It initialises an SAE's decoder bias (FAST paper, Appendix A, Eq. 9-12). Weiszfeld's algorithm: start at the weighted
+mean, then take again and again the mean in which each point weighs by its weight over its distance.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+TOLERANCE = 1e-10  # a step this short, relative to the points' mean distance from their mean, ends the iteration
+MAX_ITERATIONS = 10_000
+
+
+def geometric_median(
+    points: Float[Tensor, "point d"],
+    weights: Float[Tensor, "point"] | None = None,
+    *,
+    tolerance: float = TOLERANCE,
+    max_iterations: int = MAX_ITERATIONS,
+) -> Float[Tensor, "d"]:
+    """Weighted geometric median, computed in float64, in the dtype of `points`.
+
+    A median that coincides with one of the points, where the plain iteration would divide by zero or stop short, is
+    reached by the step of Vardi and Zhang (2000): the pull of the others has to exceed the point's own weight.
+
+    Args:
+        weights: positive weight of each point; equal where not given.
+        tolerance: relative length of the last step. The iteration converges linearly, so that the result is off by a
+            small multiple of it.
+
+    Raises:
+        ValueError: no points.
+    """
+    if len(points) == 0:
+        raise ValueError("the geometric median of no points is not defined")
+    x = points.double()
+    w = torch.ones(len(x), dtype=x.dtype, device=x.device) if weights is None else weights.to(x)
+    y = (w[:, None] * x).sum(0) / w.sum()
+    scale = (x - y).norm(dim=1).mean()
+    for _ in range(max_iterations):
+        following = _weiszfeld_step(x, w, y, closest=1e-12 * scale)
+        step = (following - y).norm()
+        y = following
+        if step <= tolerance * scale:
+            break
+    return y.to(points.dtype)
+
+
+def _weiszfeld_step(
+    x: Float[Tensor, "point d"], w: Float[Tensor, "point"], y: Float[Tensor, "d"], closest: Float[Tensor, ""]
+) -> Float[Tensor, "d"]:
+    """One step from `y`; points nearer than `closest` count as being at `y`."""
+    distances = torch.cdist(x, y[None], compute_mode="donot_use_mm_for_euclid_dist")[:, 0]
+    apart = distances > closest
+    if not apart.any():
+        return y
+    pull = torch.where(apart, w / distances.clamp(min=torch.finfo(x.dtype).tiny), 0.0)
+    target = (pull @ x) / pull.sum()
+    if apart.all():
+        return target
+    own_weight = w[~apart].sum()
+    strength = (pull @ (x - y)).norm()
+    return y + (1 - own_weight / strength).clamp(min=0.0) * (target - y) if strength > 0 else y

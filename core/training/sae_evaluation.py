@@ -1,0 +1,179 @@
+"""How well an SAE reconstructs held-out text: MSE, L0, explained variance, dead share, cross-entropy recovered.
+
+MSE (FAST paper, Eq. 7, as we read it): mean over sequences of the mean over tokens of ||x - x_hat||^2 / d_in; beside it
+the mean over all tokens pooled, and both over special tokens alone, with and without the role words. Raw values; log2
+of them is how we read the paper's tables.
+"""
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from core.catalog import Setup
+from core.language_model import LanguageModel
+from core.sparse_autoencoder import SparseAutoencoder, check_fits, load_sparse_autoencoder
+from core.training.activation_source import TokenBatches, kept_positions, on_device
+from core.training.encoded_texts import TrainingTokens
+
+EVALUATION_FILE = "evaluation.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeanSquaredError:
+    """One kind of token's error; None where the texts hold no such token."""
+
+    by_sequence: float | None  # mean over sequences of the mean over their tokens
+    pooled: float | None  # mean over all tokens
+    tokens: int
+
+    @property
+    def log2(self) -> float | None:
+        """log2 of the mean over sequences."""
+        return None if not self.by_sequence else math.log2(self.by_sequence)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Figures of one SAE on one set of held-out texts."""
+
+    sequences: int
+    tokens: int  # activations that the figures are over
+    mse_all: MeanSquaredError
+    mse_special: MeanSquaredError
+    mse_special_without_roles: MeanSquaredError
+    l0: float  # mean number of active neurons a token
+    explained_variance: float
+    dead_share: float  # share of neurons that fired on none of the tokens
+    ce_model: float  # next-token cross-entropy in nats: of the model itself,
+    ce_spliced: float  # with the SAE's reconstruction at the hook point,
+    ce_zero: float  # and with zeros there
+
+    @property
+    def ce_recovered(self) -> float:
+        """1 where the SAE changes nothing, 0 where it is as bad as zeros."""
+        return (self.ce_zero - self.ce_spliced) / (self.ce_zero - self.ce_model)
+
+    def save(self, folder: Path) -> None:
+        figures = asdict(self) | {"ce_recovered": self.ce_recovered, "mse_all_log2": self.mse_all.log2}
+        figures["mse_special_log2"] = self.mse_special.log2
+        (folder / EVALUATION_FILE).write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+
+
+class _Errors:
+    """Running means of the squared error over one kind of token."""
+
+    def __init__(self) -> None:
+        self.total, self.tokens, self.of_sequences, self.sequences = 0.0, 0, 0.0, 0
+
+    def add(self, error: Float[Tensor, "seq pos"], where: Bool[Tensor, "seq pos"]) -> None:
+        counts = where.sum(1)
+        sums = (error * where).sum(1).double()
+        has = counts > 0
+        self.total += sums.sum().item()
+        self.tokens += int(counts.sum())
+        self.of_sequences += (sums[has] / counts[has]).sum().item()
+        self.sequences += int(has.sum())
+
+    def mean(self) -> MeanSquaredError:
+        if not self.tokens:
+            return MeanSquaredError(by_sequence=None, pooled=None, tokens=0)
+        return MeanSquaredError(
+            by_sequence=self.of_sequences / self.sequences, pooled=self.total / self.tokens, tokens=self.tokens
+        )
+
+
+class _Variance:
+    """Total variance of activations, summed over dimensions: the squared distances from their mean."""
+
+    def __init__(self, d_in: int) -> None:
+        self.n, self.sum, self.squares = 0, torch.zeros(d_in, dtype=torch.float64), 0.0
+
+    def add(self, x: Float[Tensor, "token d_in"]) -> None:
+        x = x.double().cpu()
+        self.n, self.sum, self.squares = self.n + len(x), self.sum + x.sum(0), self.squares + x.pow(2).sum().item()
+
+    def total(self) -> float:
+        return self.squares - (self.sum.pow(2).sum() / self.n).item()
+
+
+def _next_token_nats(logits: Float[Tensor, "seq pos vocab"], tokens: TrainingTokens) -> tuple[float, int]:
+    """Summed cross-entropy of the tokens that follow another, and their number."""
+    real = tokens.attention[:, 1:]
+    nats = nn.functional.cross_entropy(logits[:, :-1][real].float(), tokens.ids[:, 1:][real], reduction="sum")
+    return nats.item(), int(real.sum())
+
+
+def _spliced(
+    model: LanguageModel, hook_name: str, tokens: TrainingTokens, new: Tensor, where: Bool[Tensor, "seq pos"]
+) -> tuple[float, int]:
+    """Cross-entropy with the activation replaced by `new` at the given positions."""
+    with model.intervene({hook_name: lambda x: torch.where(where[..., None], new.to(x), x)}):
+        return _next_token_nats(model.forward(tokens), tokens)
+
+
+@torch.inference_mode()
+def evaluate_autoencoder(
+    sae: SparseAutoencoder, model: LanguageModel, batches: TokenBatches, *, max_tokens: int, keep_special: bool
+) -> Evaluation:
+    """Measures an SAE over one pass of the batches, or until `max_tokens` activations are seen.
+
+    Args:
+        keep_special: whether special tokens count in all figures and are replaced when the SAE is spliced in; if not,
+            they stay as they are and only their own MSE is taken.
+
+    Raises:
+        AutoencoderError: the SAE's width is not the model's.
+    """
+    errors = {name: _Errors() for name in ("all", "special", "special_without_roles")}
+    variance = _Variance(sae.d_in)
+    fired = torch.zeros(sae.d_sae, dtype=torch.bool)
+    squared_error, active, sequences = 0.0, 0, 0
+    nats = {"model": 0.0, "spliced": 0.0, "zero": 0.0}
+    predicted = 0
+    for number in range(batches.batches_per_pass):
+        tokens = on_device(batches.batch(number), model.device)
+        x = model.activations(tokens, sae.hook_name)
+        check_fits(sae, x.shape[-1], model.name)
+        pre = sae.pre_activations(x)
+        a = sae.activate(pre)
+        x_hat = sae.decode(a, pre)
+        kept = kept_positions(tokens, keep_special)
+        special = tokens.special & tokens.attention
+        error = (x - x_hat).pow(2).mean(-1)
+        for name, where in zip(errors, (kept, special, special & ~tokens.role), strict=True):
+            errors[name].add(error, where)
+        variance.add(x[kept])
+        squared_error += (error[kept].double().sum() * sae.d_in).item()
+        active += int((a[kept] != 0).sum())
+        fired |= (a[kept] != 0).any(0).cpu()
+        sequences += len(tokens.ids)
+        own, n = _next_token_nats(model.forward(tokens), tokens)
+        nats["model"] += own
+        nats["spliced"] += _spliced(model, sae.hook_name, tokens, x_hat, kept)[0]
+        nats["zero"] += _spliced(model, sae.hook_name, tokens, torch.zeros_like(x), kept)[0]
+        predicted += n
+        if variance.n >= max_tokens:
+            break
+    return Evaluation(
+        sequences=sequences,
+        tokens=variance.n,
+        mse_all=errors["all"].mean(),
+        mse_special=errors["special"].mean(),
+        mse_special_without_roles=errors["special_without_roles"].mean(),
+        l0=active / variance.n,
+        explained_variance=1 - squared_error / variance.total(),
+        dead_share=1 - fired.float().mean().item(),
+        ce_model=nats["model"] / predicted,
+        ce_spliced=nats["spliced"] / predicted,
+        ce_zero=nats["zero"] / predicted,
+    )
+
+
+def load_trained(folder: Path, device: torch.device) -> SparseAutoencoder:
+    """The SAE in a folder that training wrote."""
+    return load_sparse_autoencoder(Setup(name=folder.parent.name, model="", sae=str(folder)), device)
