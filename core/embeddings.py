@@ -103,4 +103,5 @@ def distances_to_topic(
     """
     # ||a - b||^2 = 2 - 2ab on unit vectors; float64 because the difference cancels where a = b
     nearest = (embeddings.astype(np.float64) @ topic.astype(np.float64).T).max(axis=1)
-    return np.sqrt(np.clip(2.0 - 2.0 * nearest, 0.0, 4.0)).astype(np.float32)
+    distances: np.ndarray = np.sqrt(np.clip(2.0 - 2.0 * nearest, 0.0, 4.0))
+    return distances.astype(np.float32)

@@ -1,7 +1,7 @@
 """The language model: loading, tokens with their special positions, and interventions at hook points.
 
-The only module of the explorer that imports transformers and transformer_lens. The weights run unwrapped, as transformers
-loads them; `TransformerBridge` tells, for every architecture it knows, which module a hook name stands for.
+The only module of the explorer that imports transformers and transformer_lens. The weights run unwrapped, as
+transformers loads them; `TransformerBridge` tells, for every architecture it knows, which module a hook name means.
 """
 
 from __future__ import annotations
@@ -13,22 +13,27 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from types import MappingProxyType
+from typing import Any, Literal, cast
 
 import torch
 from jaxtyping import Bool, Float, Int
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from core.catalog import Setup
-from core.errors import HubError, ModelFolderError, UnknownHookError, UnsafeWeightsError
+from core.chat_template import encode_conversation, encode_text
+from core.errors import HubError, ModelFolderError, SetupConfigError, UnknownHookError, UnsafeWeightsError
 
 Intervention = Callable[[Tensor], Tensor | None]  # the activation in, its replacement (or None: as it is) out
 
 # what the running thread does at each hook point; a context variable, so that no thread sees another's edits
-_interventions: ContextVar[Mapping[tuple[int, str], Intervention]] = ContextVar("interventions", default={})
+_interventions: ContextVar[Mapping[tuple[int, str], Intervention]] = ContextVar(
+    "interventions", default=MappingProxyType({})
+)
 
 
-class _StopForward(Exception):
+class _StopForward(Exception):  # noqa: N818 - a signal, not an error
     """Ends a forward pass at the hook point, once the activation is in hand."""
 
 
@@ -82,7 +87,7 @@ class LanguageModel:
     # ---- tokens ----
 
     @property
-    def bos_token_id(self) -> int | None:
+    def bos_token_id(self) -> int:
         """The token that a text begins with: the tokenizer's own, or its end-of-text (as GPT-2 does)."""
         bos = self.tokenizer.bos_token_id
         return int(bos if bos is not None else self.tokenizer.eos_token_id)
@@ -95,11 +100,6 @@ class LanguageModel:
             end = self.tokenizer.eos_token_id
         return [] if end is None else [int(i) for i in (end if isinstance(end, list) else [end])]
 
-    def _plain_ids(self, text: str) -> list[int]:
-        # what a user types is text: '<|im_start|>' inside a prompt is no template token
-        ids = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids
-        return list(ids)
-
     def tokenise(self, text: str, *, generate: bool = False, max_length: int | None = None) -> TokenisedPrompt:
         """A prompt as the model reads it: after the beginning-of-text token, or as a user's message in the template.
 
@@ -109,10 +109,10 @@ class LanguageModel:
         """
         if self.chat:
             return self.tokenise_chat([{"role": "user", "content": text}], generate=generate, max_length=max_length)
-        ids = self._plain_ids(text)
+        ids = list(encode_text(self.tokenizer, text).input_ids)
         special = [False] * len(ids)
         if self.prepend_bos:
-            ids, special = [self.bos_token_id, *ids], [True, *special]  # type: ignore[list-item]
+            ids, special = [self.bos_token_id, *ids], [True, *special]
         return TokenisedPrompt(ids[:max_length], special[:max_length])
 
     def tokenise_chat(
@@ -125,23 +125,13 @@ class LanguageModel:
         """
         if not self.tokenizer.chat_template:
             raise ModelFolderError(f"the tokenizer of {self.name} has no chat template; use a setup with chat = false")
-        text = self.tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=generate)
-        encoding = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-        content = [False] * len(text)
-        cursor = 0
-        for message in messages:
-            body = message["content"].strip()  # templates may trim
-            start = text.find(body, cursor)
-            cursor = start + len(body)
-            content[start:cursor] = [True] * len(body)
-        special = [not any(content[a:b]) for a, b in encoding.offset_mapping]
-        return TokenisedPrompt(list(encoding.input_ids)[:max_length], special[:max_length])
+        ids, special = encode_conversation(self.tokenizer, messages, generate=generate)
+        return TokenisedPrompt(ids[:max_length], special[:max_length])
 
     def pad(self, prompts: Sequence[TokenisedPrompt], side: Literal["left", "right"] = "right") -> Tokens:
         """Prompts of different lengths as one batch on the model's device."""
         longest = max(len(prompt.ids) for prompt in prompts)
-        filler = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self.bos_token_id
-        ids = torch.full((len(prompts), longest), filler, dtype=torch.long)
+        ids = torch.zeros((len(prompts), longest), dtype=torch.long)  # never attended to: any token will do
         attention = torch.zeros((len(prompts), longest), dtype=torch.bool)
         special = torch.ones((len(prompts), longest), dtype=torch.bool)
         for row, prompt in enumerate(prompts):
@@ -181,18 +171,31 @@ class LanguageModel:
         """The module, and its side, that a TransformerLens hook name stands for.
 
         Raises:
-            UnknownHookError: no such hook point, or none that is a module's input or output.
+            UnknownHookError: no such hook point, or no module whose input or output alone it is.
         """
         if hook_name not in self._sites:
-            point = self._bridge.hook_dict.get(hook_name)
-            component, _, side = (point.name if point is not None else "").rpartition(".")
-            if side not in ("hook_in", "hook_out") or not component:
+            site = self._find_site(hook_name)
+            if site is None:
                 last = self.n_layers - 1
-                known = f"blocks.0 to blocks.{last}, each with hook_resid_pre, hook_resid_post, hook_mlp_out, attn.hook_z"
+                known = (
+                    f"blocks.0 to blocks.{last}, each with hook_resid_pre, hook_resid_post, hook_mlp_out, attn.hook_z"
+                )
                 raise UnknownHookError(hook_name, self.name, known)
-            path = self._bridge.adapter.translate_transformer_lens_path(component)
-            self._sites[hook_name] = self._install(HookSite(hook_name, path, side))
+            self._sites[hook_name] = self._install(site)
         return self._sites[hook_name]
+
+    def _find_site(self, hook_name: str) -> HookSite | None:
+        point = self._bridge.hook_dict.get(hook_name)
+        component, _, side = (point.name if point is not None else "").rpartition(".")
+        # the bridge reads the middle of a block where a norm begins: an edit there would miss the residual branch
+        if side not in ("hook_in", "hook_out") or not component or hook_name.endswith("hook_resid_mid"):
+            return None
+        path = self._bridge.adapter.translate_transformer_lens_path(component)
+        try:
+            self.model.get_submodule(path)
+        except AttributeError:  # the bridge splits a fused query, key and value projection; the model does not
+            return None
+        return HookSite(hook_name, path, cast(Literal["hook_in", "hook_out"], side))
 
     def _install(self, site: HookSite) -> HookSite:
         """Puts one permanent native hook at the site; it does what the running thread asks for, or nothing."""
@@ -287,7 +290,7 @@ class LanguageModel:
     def unembed(self, directions: Float[Tensor, "direction d_model"]) -> Float[Tensor, "direction vocabulary"]:
         """Logit-lens scores of residual directions: each direction times the unembedding."""
         weight = self.model.get_output_embeddings().weight
-        return directions.to(weight) @ weight.T
+        return cast(Tensor, directions.to(weight) @ weight.T)
 
 
 def best_device() -> str:
@@ -295,6 +298,15 @@ def best_device() -> str:
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _usable_device(name: str) -> str:
+    device = best_device() if name == "auto" else name
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as exc:
+        raise SetupConfigError(f"device '{device}' is not to be had here; use 'cpu' or 'auto'") from exc
+    return device
 
 
 def _check_folder(folder: Path) -> None:
@@ -310,27 +322,38 @@ def load_language_model(setup: Setup) -> LanguageModel:
     """Loads the setup's model from its folder, a hub cache, or a hub.
 
     Raises:
-        ModelFolderError: the folder lacks its config or tokenizer.
+        ModelFolderError: the folder lacks its config, its tokenizer or some of its weights, or they are damaged.
         UnsafeWeightsError: there are only pickled weights.
         HubError: a hub name that is neither cached nor reachable.
+        SetupConfigError: a device that this machine does not have.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     local = Path(setup.model).is_dir()
     if local:
         _check_folder(Path(setup.model))
-    device = best_device() if setup.device == "auto" else setup.device
+    device = _usable_device(setup.device)
     try:
         tokenizer = AutoTokenizer.from_pretrained(setup.model, local_files_only=local)
-        model = AutoModelForCausalLM.from_pretrained(
-            setup.model, dtype=getattr(torch, setup.dtype), local_files_only=local, use_safetensors=True
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            setup.model,
+            dtype=getattr(torch, setup.dtype),
+            local_files_only=local,
+            use_safetensors=True,
+            output_loading_info=True,
         )
-    except OSError as exc:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as exc:
         reason = str(exc).splitlines()[0]
-        if local:
+        if local or not isinstance(exc, OSError):
             raise ModelFolderError(f"cannot load the model in '{setup.model}': {reason}") from exc
         raise HubError(
             f"cannot fetch '{setup.model}' ({reason}); connect, or give a folder as `model` in a setup of your own"
         ) from exc
-    model.to(device).eval().requires_grad_(False)
+    model, report = loaded
+    if missing := sorted(report["missing_keys"]):  # transformers would leave them random
+        raise ModelFolderError(
+            f"the weights in '{setup.model}' lack {missing[0]} ({len(missing)} tensors in all); copy the folder again"
+        )
+    module: nn.Module = model
+    module.to(device).eval().requires_grad_(False)
     return LanguageModel(setup.model, model, tokenizer, chat=setup.chat)

@@ -1,8 +1,8 @@
 """Sparse autoencoders as stateless functions of their weights: pre-activations, activation function, decoder.
 
 The only module of the explorer that imports sae_lens, for its formats on disk. An `sae_lens.SAE` keeps per-batch
-normalisation statistics on the object, so that one call spoils another's; here they travel with the pre-activations, and
-one SAE serves any number of threads. Equal to `sae_lens` bit for bit (tested for every architecture and normalisation).
+normalisation statistics on the object, so that one call spoils another's; here they travel with the pre-activations,
+and one SAE serves any number of threads. Equal to `sae_lens` bit for bit (tested for every architecture).
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int
+from safetensors import SafetensorError
 from torch import Tensor
 
 from core.catalog import Setup
 from core.errors import AutoencoderError, HubError, UnsafeWeightsError
+from core.language_model import LanguageModel, load_language_model
 
 ARCHITECTURES = ("standard", "topk", "abstopk", "jumprelu", "gated")
 NORMALISATIONS = ("none", "expected_average_only_in", "layer_norm", "constant_norm_rescale")
@@ -60,11 +62,10 @@ class SparseAutoencoder:
     W_enc: Float[Tensor, "d_in d_sae"]
     W_dec: Float[Tensor, "d_sae d_in"]
     b_dec: Float[Tensor, "d_in"]
-    b_enc: Float[Tensor, "d_sae"] | None = None
-    b_gate: Float[Tensor, "d_sae"] | None = None
-    W_mag: Float[Tensor, "d_in d_sae"] | None = None  # gated: W_enc * exp(r_mag)
-    b_mag: Float[Tensor, "d_sae"] | None = None
-    threshold: Float[Tensor, "d_sae"] | None = None
+    b_enc: Float[Tensor, "d_sae"]  # gated: the gate's bias
+    W_mag: Float[Tensor, "d_in d_sae"] | None = None  # gated only: W_enc * exp(r_mag)
+    b_mag: Float[Tensor, "d_sae"] | None = None  # gated only
+    threshold: Float[Tensor, "d_sae"] | None = None  # jumprelu only
     decoder_norms: Float[Tensor, "d_sae"] | None = None  # only where activations are rescaled by them
     k: int | None = None
     normalisation: str = "none"
@@ -102,7 +103,9 @@ class SparseAutoencoder:
         x, scale, shift = self._normalised(x)
         x = x - self.b_dec * self.apply_b_dec_to_input
         if self.architecture == "gated":
-            return PreActivations(x @ self.W_mag + self.b_mag, x @ self.W_enc + self.b_gate, scale, shift)
+            assert self.W_mag is not None
+            assert self.b_mag is not None
+            return PreActivations(x @ self.W_mag + self.b_mag, x @ self.W_enc + self.b_enc, scale, shift)
         gamma = x @ self.W_enc + self.b_enc
         if self.decoder_norms is not None:
             gamma = gamma * self.decoder_norms
@@ -116,6 +119,7 @@ class SparseAutoencoder:
                 code = self.select(pre)
                 return torch.zeros_like(gamma).scatter_(-1, code.neurons, code.values)
             case "jumprelu":
+                assert self.threshold is not None
                 return torch.relu(gamma) * (gamma > self.threshold).to(gamma.dtype)
             case "gated":
                 assert pre.gate is not None
@@ -137,23 +141,21 @@ class SparseAutoencoder:
         return sparse(self.activate(pre))
 
     def _denormalised(self, out: Float[Tensor, "... d_in"], pre: PreActivations) -> Float[Tensor, "... d_in"]:
-        if self.normalisation == "layer_norm":
-            return out * pre.scale + pre.shift
-        if self.normalisation == "constant_norm_rescale":
-            return out / pre.scale
-        return out
+        if pre.scale is None:
+            return out
+        return out / pre.scale if pre.shift is None else out * pre.scale + pre.shift
 
     def decode(self, a: Float[Tensor, "... d_sae"], pre: PreActivations) -> Float[Tensor, "... d_in"]:
         """x_sae of dense post-activations; `pre` tells how the input was normalised."""
         if self.decoder_norms is not None:
-            a = a / self.decoder_norms
+            a = a * (1 / self.decoder_norms)  # as sae_lens rounds it
         return self._denormalised(a @ self.W_dec + self.b_dec, pre)
 
     def decode_sparse(self, code: SparseCode, pre: PreActivations) -> Float[Tensor, "token d_in"]:
         """`decode` that reads only the decoder rows in use; equal up to rounding."""
         values = code.values
         if self.decoder_norms is not None:
-            values = values / self.decoder_norms[code.neurons]
+            values = values * (1 / self.decoder_norms)[code.neurons]
         out = torch.nn.functional.embedding_bag(code.neurons, self.W_dec, per_sample_weights=values, mode="sum")
         return self._denormalised(out + self.b_dec, pre)
 
@@ -175,7 +177,9 @@ def from_sae_lens(sae: Any, *, name: str, hook_name: str | None = None) -> Spars
     if architecture == "matching_pursuit":
         raise AutoencoderError(f"{name}: matching pursuit picks neurons one by one and has no pre-activations to edit")
     if architecture not in ARCHITECTURES:
-        raise AutoencoderError(f"{name}: architecture '{architecture}' is not supported; {', '.join(ARCHITECTURES)} are")
+        raise AutoencoderError(
+            f"{name}: architecture '{architecture}' is not supported; {', '.join(ARCHITECTURES)} are"
+        )
     if cfg.normalize_activations not in NORMALISATIONS:
         raise AutoencoderError(f"{name}: normalisation '{cfg.normalize_activations}' is not supported; fold it first")
     hook = hook_name or cfg.metadata.hook_name
@@ -183,6 +187,7 @@ def from_sae_lens(sae: Any, *, name: str, hook_name: str | None = None) -> Spars
         raise AutoencoderError(f"{name} does not say its hook point; give hook_name in the setup")
     weights = {key: value.detach() for key, value in sae.named_parameters()}
     gated = architecture == "gated"
+    trained_on = cfg.metadata.model_from_pretrained_kwargs or {}
     rescaled = getattr(cfg, "rescale_acts_by_decoder_norm", False)
     return SparseAutoencoder(
         name=name,
@@ -191,8 +196,7 @@ def from_sae_lens(sae: Any, *, name: str, hook_name: str | None = None) -> Spars
         W_enc=weights["W_enc"],
         W_dec=weights["W_dec"],
         b_dec=weights["b_dec"],
-        b_enc=weights.get("b_enc"),
-        b_gate=weights.get("b_gate"),
+        b_enc=weights["b_gate" if gated else "b_enc"],
         W_mag=weights["W_enc"] * weights["r_mag"].exp() if gated else None,
         b_mag=weights.get("b_mag"),
         threshold=weights.get("threshold"),
@@ -200,7 +204,7 @@ def from_sae_lens(sae: Any, *, name: str, hook_name: str | None = None) -> Spars
         k=getattr(cfg, "k", None),
         normalisation=cfg.normalize_activations,
         apply_b_dec_to_input=cfg.apply_b_dec_to_input,
-        center_input=bool(cfg.metadata.get("center_writing_weights", False)),
+        center_input=bool(trained_on.get("center_writing_weights", False)),
         prepend_bos=bool(cfg.metadata.get("prepend_bos", True)),
     )
 
@@ -233,8 +237,8 @@ def load_sparse_autoencoder(setup: Setup, device: str | torch.device = "cpu") ->
         raise HubError(
             f"cannot fetch SAE '{setup.sae}' ({str(exc).splitlines()[0]}); connect, or give a folder as `sae`"
         ) from exc
-    except (KeyError, ValueError) as exc:
-        raise AutoencoderError(f"cannot load SAE '{setup.sae}': {str(exc).splitlines()[0]}") from exc
+    except (KeyError, ValueError, TypeError, RuntimeError, SafetensorError) as exc:
+        raise AutoencoderError(f"cannot load SAE '{setup.sae}': {' '.join(str(exc).split())}") from exc
     return from_sae_lens(sae, name=setup.sae, hook_name=setup.hook_name)
 
 
@@ -244,3 +248,17 @@ def check_fits(sae: SparseAutoencoder, d_in: int, model_name: str) -> None:
         raise AutoencoderError(
             f"SAE '{sae.name}' reads {sae.d_in} dimensions at {sae.hook_name}, but {model_name} has {d_in} there"
         )
+
+
+def load_setup(setup: Setup) -> tuple[LanguageModel, SparseAutoencoder]:
+    """The setup's model and SAE on one device, fit for each other.
+
+    Raises:
+        ModelFolderError, AutoencoderError, UnsafeWeightsError, HubError: see the loaders.
+        UnknownHookError: the model has no such hook point.
+    """
+    model = load_language_model(setup)
+    sae = load_sparse_autoencoder(setup, model.device)
+    model.prepend_bos = sae.prepend_bos
+    model.hook_site(sae.hook_name)  # an unknown hook point ends it here, not after minutes
+    return model, sae

@@ -1,4 +1,4 @@
-"""A setup at work: topic to scores, scores to edits, edits to text with its figures. Used by commands and pages alike."""
+"""A setup at work: topic to scores, scores to edits, edits to text with its figures. For commands and pages alike."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from jaxtyping import Float
 from core.catalog import Setup
 from core.embeddings import EmbeddingModel, load_embedding_model
 from core.generation import Generation, Generator
-from core.language_model import LanguageModel, load_language_model
+from core.language_model import LanguageModel
 from core.metrics import distinct_n, perplexity, repetition, text_distances, topic_percentile
 from core.prompts import Topic
 from core.scores import TopicScores, score_topic
 from core.settings import GenerationSettings, ScoreSettings
-from core.sparse_autoencoder import SparseAutoencoder, load_sparse_autoencoder
+from core.sparse_autoencoder import SparseAutoencoder, load_setup
 from core.steering import Edit, EditName, Positions, make_edit
 from core.store import Store
 
@@ -172,8 +172,7 @@ def _token_means(generation: Generation) -> dict[str, float]:
         return float(np.mean(values)) if values else math.nan
 
     return {
-        name: mean(name)
-        for name in ("contamination", "contamination_share", "reconstruction_delta", "neurons_changed")
+        name: mean(name) for name in ("contamination", "contamination_share", "reconstruction_delta", "neurons_changed")
     }
 
 
@@ -186,18 +185,3 @@ def open_workbench(setup: Setup, store: Store) -> Workbench:
     embedding_model = load_embedding_model(setup.embedding_model)
     model, sae = load_setup(setup)
     return Workbench(store, embedding_model, model, sae)
-
-
-def load_setup(setup: Setup) -> tuple[LanguageModel, SparseAutoencoder]:
-    """The setup's model and SAE on one device.
-
-    Raises:
-        ModelFolderError, AutoencoderError, UnsafeWeightsError, HubError: see the loaders.
-        UnknownHookError: the model has no such hook point.
-    """
-    model = load_language_model(setup)
-    sae = load_sparse_autoencoder(setup, model.device)
-    model.prepend_bos = sae.prepend_bos
-    model.hook_site(sae.hook_name)
-    return model, sae
-

@@ -38,7 +38,9 @@ def bootstrap_mean(values: Sequence[float] | Float[np.ndarray, "value"], seed: i
 
 
 def paired_difference(
-    first: Sequence[float] | Float[np.ndarray, "pair"], second: Sequence[float] | Float[np.ndarray, "pair"], seed: int = 0
+    first: Sequence[float] | Float[np.ndarray, "pair"],
+    second: Sequence[float] | Float[np.ndarray, "pair"],
+    seed: int = 0,
 ) -> Interval:
     """Mean of first - second over pairs (the same prompt, the same seed), with its bootstrap interval."""
     return bootstrap_mean(np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64), seed)

@@ -42,7 +42,7 @@ def _column(
             "swap", workbench.sae, score=score, keep_error=steering.keep_error, matched_count=steering.matched_count
         )
     else:
-        edit = workbench.edit(EDIT_NAMES[EDIT_NAMES.index(name)], scored, steering)  # type: ignore[arg-type]
+        edit = workbench.edit(EDIT_NAMES[EDIT_NAMES.index(name)], scored, steering)
     column = workbench.column(name, edit, prompts, scored, generation, steering.positions)
     frame = pd.DataFrame(column.figures)
     texts = [g.text for g in column.generations]

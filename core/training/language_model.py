@@ -178,7 +178,7 @@ def new_model(config: LanguageModelConfig, tokenizer: PreTrainedTokenizerFast) -
             num_attention_heads=config.num_attention_heads,
             num_key_value_heads=config.num_attention_heads,
             max_position_embeddings=config.max_position_embeddings,
-            rope_theta=10_000.0,
+            rope_parameters={"rope_type": "default", "rope_theta": 10_000.0},
             tie_word_embeddings=True,
             bos_token_id=end,
             eos_token_id=end,
@@ -216,9 +216,7 @@ def next_token_loss(model: nn.Module, blocks: Int[Tensor, "block pos"]) -> Float
     return nn.functional.cross_entropy(logits.flatten(0, 1).float(), blocks[:, 1:].flatten())
 
 
-def _save_checkpoint(
-    path: Path, step: int, model: nn.Module, optimisers_: dict[str, torch.optim.Optimizer]
-) -> None:
+def _save_checkpoint(path: Path, step: int, model: nn.Module, optimisers_: dict[str, torch.optim.Optimizer]) -> None:
     partial = path.with_suffix(".partial")
     state = {"step": step, "model": model.state_dict()}
     torch.save(state | {name: o.state_dict() for name, o in optimisers_.items()}, partial)

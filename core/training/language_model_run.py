@@ -69,7 +69,8 @@ def evaluate(
 ) -> Evaluation:
     """Bits per byte of every held-out source and of the bundled texts, and samples from the saved model."""
     model.eval()
-    end = int(model.config.eos_token_id)
+    end = model.config.eos_token_id
+    assert isinstance(end, int)
     bits = {
         name: bits_per_byte(model, documents, corpus.held_out_bytes[name], config.context_size)
         for name, documents in corpus.held_out.items()
@@ -95,14 +96,14 @@ def card(config: LanguageModelConfig, model: Qwen2ForCausalLM, evaluation: Evalu
 
 A small English language model for trying out sparse autoencoders and steering: Qwen2 architecture,
 {n_parameters:,} parameters (d_model {config.hidden_size}, {config.num_hidden_layers} blocks, vocabulary
-{config.vocabulary_size:,}), trained from scratch. It writes English sentences on the subject of its prompt, without much
-sense; do not rely on anything it says.
+{config.vocabulary_size:,}), trained from scratch. It writes English sentences on the subject of its prompt, without
+much sense; do not rely on anything it says.
 
 ## Training
 
-{config.tokens:,} tokens in blocks of {config.context_size} ({config.steps:,} steps of {config.batch_size} blocks), Muon
-for the matrices of the blocks (learning rate {config.muon_lr:g}), AdamW for the rest ({config.adamw_lr:g}), constant after
-{config.warmup_steps} steps of warm-up, linear to 0 over the last {config.decay_share:.0%}; seed {config.seed}. Mean
+{config.tokens:,} tokens in blocks of {config.context_size} ({config.steps:,} steps of {config.batch_size} blocks).
+Muon for the matrices of the blocks (learning rate {config.muon_lr:g}), AdamW for the rest ({config.adamw_lr:g}), constant
+after {config.warmup_steps} steps of warm-up, linear to 0 over the last {config.decay_share:.0%}; seed {config.seed}. Mean
 training loss of the last 50 steps: {loss:.3f} nats a token.
 
 | text | licence | share of its documents in a pass |
@@ -119,8 +120,8 @@ training loss of the last 50 steps: {loss:.3f} nats a token.
 
 ## Samples
 
-The first {_N_SAMPLES} prompts of `data/continuations.txt`, {_SAMPLE_TOKENS} tokens each, sampled from the top 5, seed 0,
-unselected.
+The first {_N_SAMPLES} prompts of `data/continuations.txt`, {_SAMPLE_TOKENS} tokens each, sampled from the top 5,
+seed 0, unselected.
 
 {samples}
 """
@@ -134,7 +135,7 @@ def _final_loss(work: Path, steps: int = 50) -> float:
 def save_model(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     """An ordinary Hugging Face folder: bf16 safetensors, fast tokenizer with chat template, generation config."""
     end = tokenizer.eos_token_id
-    model.to(torch.bfloat16)
+    model.bfloat16()
     model.generation_config = GenerationConfig(
         bos_token_id=end, eos_token_id=end, pad_token_id=end, do_sample=True, top_k=5, max_new_tokens=64
     )
@@ -157,7 +158,11 @@ def run_language_model(
     progress("tokenising", 1.0)
     model = new_model(config, tokenizer)
     train_language_model(
-        config, BlockSampler(corpus, config), model, work, lambda step, _loss: progress("training", (step + 1) / config.steps)
+        config,
+        BlockSampler(corpus, config),
+        model,
+        work,
+        lambda step, _loss: progress("training", (step + 1) / config.steps),
     )
     save_model(model, tokenizer, folder)
     progress("evaluating", 0.0)
