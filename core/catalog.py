@@ -1,7 +1,7 @@
 """Named setups: a language model, a hook point, an SAE, a reference set and a sentence-embedding model.
 
-Three origins: embedded (ships in `data/`), preset (published weights, from a hub or a cache), and the user's own, from a
-TOML file (`$STEERSCOPE_SETUPS`, else `setups.toml` in the working folder):
+Three origins: embedded (ships in `data/`), preset (published weights, from a hub or a cache), and the user's own, from
+a TOML file (`$STEERSCOPE_SETUPS`, else `setups.toml` in the working folder):
 
     [setups.my-gpt2]
     model = "models/my-gpt2"              # folder (relative to this file) or hub name
