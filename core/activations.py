@@ -45,7 +45,7 @@ def length_sorted_batches(lengths: Sequence[int], batch_tokens: int) -> Iterator
 def active_neurons(sae: SparseAutoencoder, x: Float32[Tensor, "token d_in"]) -> tuple[Tensor, Tensor, Tensor]:
     """(token, neuron, activation) of every non-zero post-activation, ordered by token."""
     parts = []
-    for start in range(0, len(x), _ENCODE_TOKENS):
+    for start in range(0, len(x) or 1, _ENCODE_TOKENS):  # without a token: one empty part
         code = sae.select(sae.pre_activations(x[start : start + _ENCODE_TOKENS]))
         token, slot = code.values.nonzero(as_tuple=True)
         parts.append((token + start, code.neurons[token, slot], code.values[token, slot]))

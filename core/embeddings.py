@@ -101,7 +101,8 @@ def distances_to_topic(
 
     dist(p) = min over p' in P_align of ||e(p) - e(p')||_2: Topic Alignment paper, section 3.1.
     """
-    # ||a - b||^2 = 2 - 2ab on unit vectors; float64 because the difference cancels where a = b
-    nearest = (embeddings.astype(np.float64) @ topic.astype(np.float64).T).max(axis=1)
-    distances: np.ndarray = np.sqrt(np.clip(2.0 - 2.0 * nearest, 0.0, 4.0))
-    return distances.astype(np.float32)
+    # ||a - b||^2 = ||a||^2 + ||b||^2 - 2ab; float64 because the difference cancels where a = b
+    a, b = embeddings.astype(np.float64), topic.astype(np.float64)
+    squared: np.ndarray = (a * a).sum(axis=1)[:, None] + (b * b).sum(axis=1) - 2.0 * a @ b.T
+    nearest: np.ndarray = np.sqrt(squared.min(axis=1).clip(min=0.0))
+    return nearest.astype(np.float32)

@@ -18,8 +18,11 @@ from core.steering import Outcome
 
 
 def contamination(a: SparseCode, score: Float[Tensor, "d_sae"]) -> Float[Tensor, "token"]:
-    """sum_i a'_ti (1 - score_i): activation on neurons far from the topic (the paper's product, summed)."""
-    return (a.values * (1 - score[a.neurons])).sum(-1)
+    """sum_i a'_ti (1 - score_i): activation on neurons far from the topic (the paper's product, summed).
+
+    By its size where a neuron can be negative (AbsTopK).
+    """
+    return (a.values.abs() * (1 - score[a.neurons])).sum(-1)
 
 
 def contamination_share(a: SparseCode, score: Float[Tensor, "d_sae"]) -> Float[Tensor, "token"]:
@@ -27,7 +30,7 @@ def contamination_share(a: SparseCode, score: Float[Tensor, "d_sae"]) -> Float[T
 
     It ranks clamp lowest by construction: clamp puts huge values on neurons of score near 1.
     """
-    total = a.values.sum(-1)
+    total = a.values.abs().sum(-1)
     return torch.where(total != 0, contamination(a, score) / torch.where(total != 0, total, 1.0), 0.0)
 
 

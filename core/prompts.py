@@ -11,7 +11,6 @@ from typing import Any
 from core.catalog import DATA, EMBEDDED_REFERENCE
 from core.errors import EmptyTopicError, MissingFileError, PromptFileError, TopicTooLongError
 
-
 MAX_TOPIC_CHARACTERS = 20_000
 PROMPT_SUFFIXES = (".txt", ".csv", ".jsonl", ".parquet")
 _MAX_FILE_BYTES = 2**30
@@ -36,8 +35,13 @@ class Topic:
     prompts: tuple[str, ...]
 
 
+def _lines_of(path: Path) -> list[str]:
+    # not splitlines: a line separator or form feed may stand inside a prompt or a JSON string
+    return path.read_text(encoding="utf-8-sig").split("\n")
+
+
 def _text_rows(path: Path) -> Iterator[dict[str, Any]]:
-    for line in path.read_text(encoding="utf-8-sig").splitlines():
+    for line in _lines_of(path):
         yield {"text": line}
 
 
@@ -47,13 +51,13 @@ def _csv_rows(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _json_rows(path: Path) -> Iterator[dict[str, Any]]:
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
+    for number, line in enumerate(_lines_of(path), start=1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
-        except json.JSONDecodeError as exc:
-            raise PromptFileError(path, f"line {number} is not JSON ({exc.msg})") from exc
+        except (ValueError, RecursionError) as exc:  # also a number of too many digits, or nesting too deep
+            raise PromptFileError(path, f"line {number} is not JSON ({exc})") from exc
         if not isinstance(row, dict):
             raise PromptFileError(path, f"line {number} is not a JSON object")
         yield row
@@ -75,10 +79,17 @@ def _prompt(row: dict[str, Any], path: Path) -> Prompt | None:
     column = next((c for c in _TEXT_COLUMNS if c in row), None)
     if column is None:
         raise PromptFileError(path, f"no column {' or '.join(_TEXT_COLUMNS)}; it has {sorted(map(str, row))}")
-    text = row[column]
-    if not isinstance(text, str) or not text.strip():
-        return None
-    return Prompt(text.strip(), str(row.get("task") or ""), str(row.get("group") or ""))
+    text = _encodable(row[column]).strip() if isinstance(row[column], str) else ""
+    return Prompt(text, _label(row.get("task")), _label(row.get("group"))) if text else None
+
+
+def _encodable(text: str) -> str:
+    # surrogates and NUL cannot be encoded or stored; they come from binary taken for text
+    return text.encode("utf-8", "ignore").decode().replace("\x00", "")
+
+
+def _label(value: Any) -> str:
+    return "" if value is None or value != value else _encodable(str(value))  # NaN: missing in Parquet
 
 
 def read_prompts(path: Path) -> list[Prompt]:
@@ -90,12 +101,13 @@ def read_prompts(path: Path) -> list[Prompt]:
     """
     if not path.is_file():
         raise MissingFileError(path, "name a file of prompts")
-    if path.suffix not in _READERS:
+    suffix = path.suffix.lower()
+    if suffix not in _READERS:
         raise PromptFileError(path, f"prompts are read from {', '.join(PROMPT_SUFFIXES)} files, not '{path.suffix}'")
     if path.stat().st_size > _MAX_FILE_BYTES:
         raise PromptFileError(path, "larger than 1 GiB; split it, or convert it to a sample")
     try:
-        prompts = [prompt for row in _READERS[path.suffix](path) if (prompt := _prompt(row, path))]
+        prompts = [prompt for row in _READERS[suffix](path) if (prompt := _prompt(row, path))]
     except UnicodeDecodeError as exc:
         raise PromptFileError(path, f"not UTF-8 (byte {exc.start}); save it as UTF-8") from exc
     except csv.Error as exc:
@@ -128,9 +140,7 @@ def parse_topic(text: str, name: str = "typed") -> Topic:
     """
     if len(text) > MAX_TOPIC_CHARACTERS:
         raise TopicTooLongError(len(text), MAX_TOPIC_CHARACTERS)
-    # surrogates and NUL cannot be encoded or stored; they come from binary pasted as text
-    clean = text.encode("utf-8", "ignore").decode().replace("\x00", "")
-    lines = tuple(line.strip() for line in clean.splitlines() if line.strip())
+    lines = tuple(line.strip() for line in _encodable(text).splitlines() if line.strip())
     if not lines:
         raise EmptyTopicError
     return Topic(name, lines[0] if len(lines) == 1 else f"{lines[0]} (+{len(lines) - 1})", lines)

@@ -19,6 +19,7 @@ ORDER = (
     "catalog",
     "prompts",
     "embeddings",
+    "chat_template",
     "language_model",
     "sparse_autoencoder",
     "activations",

@@ -1,0 +1,60 @@
+"""Conversations through a tokenizer's chat template, with which tokens are the messages' own text.
+
+Template tokens are told by position, never by id: what people write is text, so a '<|im_start|>' or a 'user' inside a
+message is no template token. The template is filled with marks first and cut at its special tokens; the messages'
+contents take the marks' places after that, and nothing in them can form a special token.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+_MARK = "\ue000"  # private use: around a message's number where its content will stand
+
+
+def encode_text(tokenizer: Any, text: str, *, offsets: bool = False) -> Any:
+    """Text as ordinary tokens only, whatever it says."""
+    return tokenizer(text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=offsets)
+
+
+def encode_conversation(
+    tokenizer: Any, messages: Sequence[Mapping[str, str]], *, generate: bool = False
+) -> tuple[list[int], list[bool]]:
+    """Token ids of a conversation, and for each token whether it belongs to the template.
+
+    Args:
+        generate: adds the header of the assistant's turn.
+    """
+    bodies = [message["content"].strip() for message in messages]  # templates may trim
+    marked = [
+        {**message, "content": message["content"].replace(body, f"{_MARK}{i}{_MARK}", 1)}
+        for i, (message, body) in enumerate(zip(messages, bodies, strict=True))
+    ]
+    template = tokenizer.apply_chat_template(marked, tokenize=False, add_generation_prompt=generate)
+    special_ids = {str(token): i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    longest_first = sorted(special_ids, key=len, reverse=True)
+    ids: list[int] = []
+    special: list[bool] = []
+    for piece in re.split(f"({'|'.join(map(re.escape, longest_first)) or '(?!)'})", template):
+        if piece in special_ids:
+            ids.append(special_ids[piece])
+            special.append(True)
+        elif piece:
+            text, is_content = _filled(piece, bodies)
+            encoding = encode_text(tokenizer, text, offsets=True)
+            ids += encoding.input_ids
+            special += [not any(is_content[start:end]) for start, end in encoding.offset_mapping]
+    return ids, special
+
+
+def _filled(piece: str, bodies: Sequence[str]) -> tuple[str, list[bool]]:
+    """A piece of the template with its marks replaced, and which of its characters are content."""
+    text, is_content = "", []
+    for i, part in enumerate(re.split(f"{_MARK}(\\d+){_MARK}", piece)):
+        is_number = i % 2 == 1  # re.split alternates text and captured group
+        filling = bodies[int(part)] if is_number else part
+        text += filling
+        is_content += [is_number] * len(filling)
+    return text, is_content
