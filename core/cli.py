@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 stopped or failed, 2 a wrong request or a state that needs
 Commands import what is heavy only when they run, so that help comes at once.
 """
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -356,6 +357,8 @@ def doctor(store: StoreDir = None, as_json: AsJson = False) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; returns its exit code."""
+    # errors are one line on stderr: no bars of other libraries beside them
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
         code = app(args=arguments, standalone_mode=False)
     except SteerscopeError as exc:

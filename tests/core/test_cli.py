@@ -1,0 +1,174 @@
+"""The commands on tiny checkpoints in the real formats: build, score, generate, evaluate, export, and wrong input."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import duckdb
+import pandas as pd
+import pytest
+
+from core.cli import main
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(user_setups: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs a command with the tiny setups; gives (exit code, stdout, stderr)."""
+    monkeypatch.setenv("STEERSCOPE_SETUPS", str(user_setups))
+
+    def command(*arguments: str | Path) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return command
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory: pytest.TempPathFactory, user_setups: Path) -> Path:
+    """Stores of two setups, built by the command: GPT-2 with TopK, and Qwen2 through its chat template with JumpReLU."""
+    root = tmp_path_factory.mktemp("stores")
+    environment = os.environ | {"STEERSCOPE_SETUPS": str(user_setups)}
+    for setup in ("gpt2-topk", "qwen2-jumprelu"):
+        command = [sys.executable, "-m", "core", "build", setup, "--store", str(root)]
+        subprocess.run(command, env=environment, check=True, capture_output=True, timeout=300)
+    return root
+
+
+def _json(run: Run, *arguments: str | Path) -> list[dict]:
+    code, out, err = run(*arguments, "--json")
+    assert code == 0, err
+    return json.loads(out)
+
+
+@pytest.mark.parametrize("setup", ["gpt2-topk", "qwen2-jumprelu"])
+def test_score_ranks_neurons(run: Run, stores: Path, setup: str) -> None:
+    rows = _json(run, "score", setup, "--topic", "heart surgery", "--top", "5", "--store", stores)
+    assert [row["rank"] for row in rows] == [1, 2, 3, 4, 5]
+    assert rows[0]["score"] == 1.0
+    assert all(0 <= row["score"] <= 1 and row["prompts"] >= 20 and row["top_tokens"] for row in rows)
+
+
+def test_score_of_one_neuron_is_the_same_as_in_the_ranking(run: Run, stores: Path) -> None:
+    best = _json(run, "score", "gpt2-topk", "--topic", "law", "--top", "1", "--store", stores)[0]
+    alone = _json(run, "score", "gpt2-topk", "--topic", "law", "--neuron", str(best["neuron"]), "--store", stores)
+    assert alone == [best]
+
+
+def test_score_groups_give_shares_that_sum_to_one(run: Run, stores: Path) -> None:
+    rows = _json(run, "score", "gpt2-topk", "--topic", "law", "--groups", "--store", stores)
+    for column in ("share_top", "share_all"):
+        assert sum(row[column] for row in rows) == pytest.approx(1.0)
+    assert all(row["ratio"] == pytest.approx(row["share_top"] / row["share_all"]) for row in rows)
+
+
+@pytest.mark.parametrize("setup", ["gpt2-topk", "qwen2-jumprelu"])
+def test_generate_gives_a_row_an_edit(run: Run, stores: Path, setup: str) -> None:
+    edits = ("none", "sae", "clamp", "swap", "weight")
+    options = [option for edit in edits for option in ("--edit", edit)]
+    arguments = ("generate", setup, "--prompt", "My heart is", "--topic", "medical", *options)
+    rows = _json(run, *arguments, "--tokens", "6", "--seed", "1", "--store", stores)
+    assert [row["edit"] for row in rows] == list(edits)
+    assert rows[0]["contamination"] is None
+    assert all(row["contamination"] >= 0 for row in rows[1:])
+    assert all(row["perplexity"] > 1 and 0 <= row["distance"] <= 2 for row in rows)
+    assert rows == _json(run, *arguments, "--tokens", "6", "--seed", "1", "--store", stores)
+
+
+def test_generate_per_token_lists_every_token(run: Run, stores: Path) -> None:
+    common = ("generate", "gpt2-topk", "--prompt", "The law", "--topic", "law", "--edit", "swap", "--store", stores)
+    row = _json(run, *common, "--tokens", "4", "--per-token")[0]
+    assert "".join(token["token"] for token in row["tokens"]) == row["text"]
+    mean = sum(token["contamination"] for token in row["tokens"]) / len(row["tokens"])
+    assert row["contamination"] == pytest.approx(mean, rel=1e-5)
+
+
+def test_evaluate_text_stores_what_it_prints(run: Run, stores: Path) -> None:
+    command = ("evaluate", "gpt2-topk", "--what", "text", "--topic", "law", "--n", "3", "--tokens", "4")
+    tables = _json(run, *command, "--store", stores)
+    assert {row["edit"] for row in tables["text"]} == {"none", "sae", "clamp", "swap", "swap-shuffled"}
+    assert all(row["n"] == 3 for row in tables["text"])
+    out = stores / "text.csv"
+    assert run("export", "gpt2-topk", "--what", "text", "--out", out, "--store", stores)[0] == 0
+    exported = pd.read_csv(out)
+    assert exported["distance"].tolist() == pytest.approx([row["distance"] for row in tables["text"]])
+
+
+def test_export_scores_equal_the_ranking(run: Run, stores: Path) -> None:
+    out = stores / "scores.parquet"
+    command = ("export", "gpt2-topk", "--what", "scores", "--topic", "law", "--out", out, "--store", stores)
+    assert run(*command)[0] == 0
+    ranked = _json(run, "score", "gpt2-topk", "--topic", "law", "--top", "10000", "--store", stores)
+    exported = pd.read_parquet(out)
+    assert exported["neuron"].tolist() == [row["neuron"] for row in ranked]
+    assert exported["score"].tolist() == pytest.approx([row["score"] for row in ranked])
+
+
+def test_setups_say_what_they_lack(run: Run) -> None:
+    rows = {row["setup"]: row for row in _json(run, "setups")}
+    assert rows["gpt2-topk"]["lacks"] == "nothing"
+    assert "weights of gpt2" in rows["gpt2-v5-32k-l6"]["lacks"]
+
+
+def test_doctor_reports_stores(run: Run, stores: Path) -> None:
+    rows = {row["what"]: row for row in _json(run, "doctor", "--store", stores)}
+    assert "192 neurons" in rows["store gpt2-topk"]["finding"]
+    assert rows["all-MiniLM-L6-v2"]["ok"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["score", "nope", "--topic", "x"], "no setup 'nope'"),
+        (["score", "gpt2-topk", "--topic", "  "], "the topic is empty"),
+        (["score", "gpt2-topk"], "give the topic either"),
+        (["score", "gpt2-topk", "--topic-file", "no-such.txt"], "no file 'no-such.txt'"),
+        (["score", "gpt2-topk", "--topic", "x", "--neuron", "192"], "neuron 192 is out of range"),
+        (["score", "gpt2-topk", "--topic", "x", "--summary", "median"], "summary is one of"),
+        (["score", "gpt2-gated", "--topic", "x"], "python -m core build gpt2-gated"),
+        (["generate", "gpt2-topk", "--prompt", "  "], "the prompt is empty"),
+        (["generate", "gpt2-topk", "--prompt", "x", "--edit", "melt", "--topic", "x"], "no edit 'melt'"),
+        (["generate", "gpt2-topk", "--prompt", "x", "--edit", "swap"], "needs a topic"),
+        (["generate", "gpt2-topk", "--prompt", "x", "--topic", "x", "--multiplier", "nan"], "finite multiplier"),
+        (["generate", "gpt2-topk", "--prompt", "x " * 400, "--topic", "x"], "exceed the context"),
+        (["evaluate", "gpt2-topk", "--what", "weather"], "no experiment 'weather'"),
+        (["export", "gpt2-topk", "--what", "weather", "--out", "x.csv"], "no table 'weather'"),
+        (["build", "gpt2-topk", "--reference", "no-such.jsonl"], "no file 'no-such.jsonl'"),
+        (["train", "no-such.toml"], "no file 'no-such.toml'"),
+        (["score", "gpt2-topk", "--topic", "x", "--colour", "red"], "--colour"),
+        (["sing"], "sing"),
+    ],
+)
+def test_wrong_input_is_one_line_and_exit_code_2(run: Run, stores: Path, arguments: Sequence[str], words: str) -> None:
+    takes_store = arguments[0] in ("score", "generate", "evaluate", "export", "build")
+    code, out, err = run(*arguments, *(["--store", stores] if takes_store else []))
+    assert code == 2
+    assert not out
+    assert words in err
+    assert err.startswith("error: ")
+    assert len(err.splitlines()) == 1
+
+
+def test_store_of_another_schema_version_is_named(run: Run, stores: Path, tmp_path: Path) -> None:
+    path = tmp_path / "gpt2-topk" / "store.duckdb"
+    path.parent.mkdir()
+    path.write_bytes((stores / "gpt2-topk" / "store.duckdb").read_bytes())
+    with duckdb.connect(path) as con:
+        con.execute("UPDATE meta SET value = '0' WHERE key = 'schema_version'")
+    code, _, err = run("score", "gpt2-topk", "--topic", "x", "--store", tmp_path)
+    assert code == 2
+    assert "version" in err
+    assert "python -m core build gpt2-topk" in err
+    assert len(err.splitlines()) == 1
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = "import sys; from core.cli import main; main(['--help']); print(sorted({'torch', 'sae_lens'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
