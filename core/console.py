@@ -64,7 +64,7 @@ def _escape(text: str) -> str:
 
 @contextmanager
 def stage_progress(title: str) -> Iterator[Callable[[str, float], None]]:
-    """A bar a stage on standard error, told (stage, share done)."""
+    """A bar a stage on standard error, told (stage, share done); a stage may carry news behind a colon."""
     columns = (
         TextColumn("{task.description:<14}"),
         BarColumn(),
@@ -76,11 +76,12 @@ def stage_progress(title: str) -> Iterator[Callable[[str, float], None]]:
         tasks: dict[str, TaskID] = {}
 
         def report(stage: str, share: float) -> None:
+            key = stage.partition(":")[0]
             for other, task in tasks.items():
-                if other != stage:
+                if other != key:
                     progress.stop_task(task)
-            if stage not in tasks:
-                tasks[stage] = progress.add_task(stage, total=1.0)
-            progress.update(tasks[stage], completed=share)
+            if key not in tasks:
+                tasks[key] = progress.add_task(stage, total=1.0)
+            progress.update(tasks[key], description=stage, completed=share)
 
         yield report

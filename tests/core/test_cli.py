@@ -32,7 +32,7 @@ def run(user_setups: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
 
 @pytest.fixture(scope="module")
 def stores(tmp_path_factory: pytest.TempPathFactory, user_setups: Path) -> Path:
-    """Stores of two setups, built by the command: GPT-2 with TopK, and Qwen2 through its chat template with JumpReLU."""
+    """Stores of two setups, built by the command: GPT-2 with TopK; Qwen2 through its chat template with JumpReLU."""
     root = tmp_path_factory.mktemp("stores")
     environment = os.environ | {"STEERSCOPE_SETUPS": str(user_setups)}
     for setup in ("gpt2-topk", "qwen2-jumprelu"):
@@ -169,6 +169,7 @@ def test_store_of_another_schema_version_is_named(run: Run, stores: Path, tmp_pa
 
 
 def test_help_imports_nothing_heavy() -> None:
-    code = "import sys; from core.cli import main; main(['--help']); print(sorted({'torch', 'sae_lens'} & set(sys.modules)))"
+    heavy = "{'torch', 'transformers', 'sae_lens', 'sentence_transformers'}"
+    code = f"import sys; from core.cli import main; main(['--help']); print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
