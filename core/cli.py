@@ -107,18 +107,14 @@ def build(
     from dataclasses import replace
 
     from core.build import build as build_store
-    from core.prompts import reference_prompts
 
     chosen = _setup(setup)
     if reference is not None:
         if not reference.is_file():
             raise MissingFileError(reference, "name a file of prompts (.txt, .csv, .jsonl, .parquet)")
         chosen = replace(chosen, reference=str(reference.resolve()))
-    chosen_prompts = None if prompts is None else reference_prompts(chosen.reference, prompts)
     with stage_progress(f"Building the store of {setup}") as progress:
-        path = build_store(
-            chosen, store_root(store), prompts=chosen_prompts, resume=resume, force=force, progress=progress
-        )
+        path = build_store(chosen, store_root(store), prompts=prompts, resume=resume, force=force, progress=progress)
     typer.echo(f"store: {path}", err=True)
 
 
