@@ -1,5 +1,6 @@
 """Settings of one SAE training run, read from the `[autoencoder]` table of a TOML file."""
 
+import json
 import tomllib
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -30,6 +31,9 @@ class AutoencoderConfig:
     context_size: int = 256  # tokens in a block (btp, btf)
     max_conversation_tokens: int = 8_192  # a longer conversation is truncated (fast)
     keep_special: bool = False  # whether to train on activations at special tokens, too
+    n_gram: int = 20  # a conversation with a run of so many words seen before is dropped; 0: none is (btf, fast)
+    deduplication_mb: int = 1_024  # memory that deduplication may use
+    evaluation_sources: tuple[TextSource, ...] = ()  # conversations to evaluate on, each run alone; else the sources
 
     architecture: Architecture = "topk"
     expansion: int = 16  # d_sae / d_in
@@ -84,7 +88,8 @@ class AutoencoderConfig:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as JSON keeps them."""
-        return asdict(self) | {"sources": [asdict(source) for source in self.sources]}
+        plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return plain
 
     def identity(self) -> dict[str, Any]:
         """The settings that decide which weights come out; a checkpoint serves only a run of the same."""
@@ -118,8 +123,8 @@ def config_from_table(table: dict[str, Any], where: str) -> AutoencoderConfig:
     if missing := [name for name in ("name", "model", "hook_name") if name not in table]:
         raise TrainingConfigError(f"{where}: the key {missing[0]!r} is missing")
     try:
-        sources = tuple(TextSource(**source) for source in table.get("sources", ()))
-        return AutoencoderConfig(**{**table, "sources": sources})
+        sources = {key: tuple(TextSource(**s) for s in table.get(key, ())) for key in ("sources", "evaluation_sources")}
+        return AutoencoderConfig(**{**table, **sources})
     except TypeError as exc:
         raise TrainingConfigError(f"{where}: {exc}") from exc
 

@@ -31,7 +31,7 @@ from core.training.geometric_median import geometric_median
 from core.training.mixing_buffer import MixingBuffer
 from core.training.sae_card import write_card
 from core.training.sae_evaluation import evaluate_autoencoder, load_trained
-from core.training.training_text import token_batches
+from core.training.training_text import evaluation_config, token_batches
 
 Progress = Callable[[str, float], None]  # what is being done, and the share of the whole run that is done
 
@@ -241,9 +241,10 @@ def train_autoencoder(
     saved = run.save()
     progress(f"{config.name}: evaluating on held-out text", 1.0)
     sae = load_trained(saved, model.device)
-    held_out = token_batches(config, model, text_folder, work_folder / "texts", held_out=True)
+    judged_on = evaluation_config(config)
+    held_out = token_batches(judged_on, model, text_folder, work_folder / "texts", held_out=True)
     evaluation = evaluate_autoencoder(
-        sae, model, held_out, max_tokens=config.evaluation_tokens, keep_special=config.keep_special
+        sae, model, held_out, max_tokens=config.evaluation_tokens, keep_special=judged_on.keep_special
     )
     write_card(saved, config, evaluation, sae.d_in)
     return saved

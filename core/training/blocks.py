@@ -1,7 +1,7 @@
 """Block training, BT(P) and BT(F): texts concatenated and cut into blocks of `context_size` tokens.
 
-FAST paper, Figure 2(b): a block may hold the end of one text and the beginning of the next. BT(P) cuts plain text, BT(F)
-conversations in their chat template; the cutting is the same.
+FAST paper, Figure 2(b): a block may hold the end of one text and the beginning of the next. BT(P) cuts plain text,
+BT(F) conversations in their chat template; the cutting is the same.
 """
 
 import numpy as np
@@ -46,13 +46,13 @@ class BlockBatches:
         self._pass = number
 
     @property
-    def batches_per_pass(self) -> int:
+    def batches_in_first_pass(self) -> int:
         # every pass has equally many blocks: the same tokens in another order
         return -(-len(self._ids) // self._per_batch)
 
     def batch(self, number: int) -> TrainingTokens:
         """The blocks of one forward pass; special are all tokens that are not content."""
-        of_pass, place = divmod(number, self.batches_per_pass)
+        of_pass, place = divmod(number, self.batches_in_first_pass)
         if of_pass != self._pass:
             self._cut(of_pass)
         rows = slice(place * self._per_batch, (place + 1) * self._per_batch)

@@ -30,6 +30,7 @@ class TextSource:
     path: str  # relative to the text folder
     licence: str
     share: float = 1.0  # share of its documents that one pass over the corpus takes
+    limit: int | None = None  # documents read from it at most
 
 
 @dataclass(frozen=True)

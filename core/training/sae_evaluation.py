@@ -135,7 +135,7 @@ def evaluate_autoencoder(
     squared_error, active, sequences = 0.0, 0, 0
     nats = {"model": 0.0, "spliced": 0.0, "zero": 0.0}
     predicted = 0
-    for number in range(batches.batches_per_pass):
+    for number in range(batches.batches_in_first_pass):
         tokens = on_device(batches.batch(number), model.device)
         x = model.activations(tokens, sae.hook_name)
         check_fits(sae, x.shape[-1], model.name)

@@ -4,30 +4,50 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from core.errors import TrainingConfigError
 from core.language_model import LanguageModel
 from core.training.activation_source import TokenBatches
 from core.training.autoencoder_config import AutoencoderConfig
 from core.training.blocks import BlockBatches
+from core.training.conversations import ConversationBatches, encode_conversations
 from core.training.corpus import Document, TextSource, encode_documents, is_held_out, read_documents
+from core.training.deduplication import Deduplicator
 from core.training.encoded_texts import CONTENT, TEMPLATE, EncodedTexts
+from core.training.hub_text import is_hub_source, read_hub_documents
 
 
-def chosen_documents(sources: tuple[TextSource, ...], text_folder: Path, *, held_out: bool) -> Iterator[Document]:
+def documents_of(source: TextSource, text_folder: Path) -> Iterator[Document]:
+    """All documents of a source: a file below the text folder, or a hub's dataset."""
+    documents = (
+        read_hub_documents(source.path) if is_hub_source(source.path) else read_documents(text_folder / source.path)
+    )
+    return islice(documents, source.limit)
+
+
+def chosen_documents(config: AutoencoderConfig, text_folder: Path, *, held_out: bool) -> Iterator[Document]:
     """The documents of all sources on one side of the split, a random `share` of each source.
 
-    Held-out documents are few, so that the largest share counts as 1; the mixture stays the same.
+    The held-out ones are few, so that of them the largest share counts as 1: more text, the same mixture. Conversations
+    are deduplicated over both sides together, so that no n-gram of one side is on the other.
     """
-    largest = max(source.share for source in sources)
-    for number, source in enumerate(sources):
-        share = source.share / largest if held_out else source.share
+    largest = max(source.share for source in config.sources)
+    deduplicator = None
+    if config.method != "btp" and config.n_gram:
+        deduplicator = Deduplicator(config.n_gram, max_bytes=config.deduplication_mb * 2**20)
+    for number, source in enumerate(config.sources):
         rng = np.random.default_rng(number)
-        for document in read_documents(text_folder / source.path):
-            if rng.random() < share and is_held_out(document) == held_out:
+        for document in documents_of(source, text_folder):
+            draw = rng.random() * largest
+            if draw >= source.share or (deduplicator and not deduplicator.is_new(document.messages)):
+                continue
+            on_this_side = is_held_out(document) == held_out
+            if on_this_side and (held_out or draw < source.share * largest):
                 yield document
 
 
@@ -45,24 +65,27 @@ def encoded_texts(
     """The texts of a config in the model's tokens, from the cache where they are there.
 
     Raises:
-        MissingFileError, PromptFileError, EmptyDatasetError: the sources.
+        MissingFileError, PromptFileError, EmptyDatasetError, ConversationError, HubError: the sources.
     """
     folder = cache_folder / _cache_name(config, model.tokenizer, text_folder, held_out)
     if not folder.exists():
-        documents = chosen_documents(config.sources, text_folder, held_out=held_out)
-        what = f"the {'held-out' if held_out else 'training'} side of {', '.join(s.path for s in config.sources)}"
-        EncodedTexts.join(_plain_texts(documents, model.tokenizer), what).save(folder)
+        documents = chosen_documents(config, text_folder, held_out=held_out)
+        chat = config.method != "btp"
+        texts = encode_conversations(documents, model) if chat else _plain_texts(documents, model.tokenizer)
+        names = ", ".join(source.path for source in config.sources)
+        EncodedTexts.join(texts, f"no {'held-out' if held_out else 'training'} text in {names}").save(folder)
     return EncodedTexts.load(folder)
 
 
 def _cache_name(config: AutoencoderConfig, tokenizer: Any, text_folder: Path, held_out: bool) -> str:
     """Changes with whatever the encoded texts depend on."""
     files = [(text_folder / source.path) for source in config.sources]
+    chat = config.method != "btp"
     parts = {
         "sources": [asdict(replace(source, licence="")) for source in config.sources],
         "sizes": [file.stat().st_size if file.exists() else 0 for file in files],
-        "chat": config.method != "btp",
-        "template": tokenizer.chat_template,
+        "template": tokenizer.chat_template if chat else None,
+        "n_gram": config.n_gram if chat else None,
         "held_out": held_out,
     }
     digest = hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=8)
@@ -76,12 +99,29 @@ def token_batches(
     """The batches of the config's method; held-out ones for evaluation come in an order of their own.
 
     Raises:
-        MissingFileError, PromptFileError, EmptyDatasetError: the sources.
+        TrainingConfigError: blocks longer than the model reads.
+        MissingFileError, PromptFileError, EmptyDatasetError, ConversationError, HubError: the sources.
     """
     texts = encoded_texts(config, model, text_folder, cache_folder, held_out=held_out)
-    return BlockBatches(
-        texts,
-        context_size=config.context_size,
-        blocks_per_batch=max(1, config.forward_tokens // config.context_size),
-        seed=0 if held_out else config.seed,
-    )
+    seed = 0 if held_out else config.seed
+    if config.method == "fast":
+        return ConversationBatches(
+            texts,
+            max_tokens=min(config.max_conversation_tokens, model.n_context),
+            tokens_per_batch=config.forward_tokens,
+            seed=seed,
+        )
+    if config.context_size > model.n_context:
+        raise TrainingConfigError(
+            f"context_size may be at most what {model.name} reads, {model.n_context}; it is {config.context_size}"
+        )
+    per_batch = max(1, config.forward_tokens // config.context_size)
+    return BlockBatches(texts, context_size=config.context_size, blocks_per_batch=per_batch, seed=seed)
+
+
+def evaluation_config(config: AutoencoderConfig) -> AutoencoderConfig:
+    """How the held-out texts are formed: conversations run alone, special tokens counted, where the config names
+    `evaluation_sources`; else as for training."""
+    if not config.evaluation_sources:
+        return config
+    return replace(config, sources=config.evaluation_sources, method="fast", keep_special=True)

@@ -28,7 +28,10 @@ def brute_force(conversations: list[Messages], n: int) -> list[bool]:
 
 def conversation(words: list[str], rng: random.Random) -> Messages:
     cut = rng.randint(0, len(words))
-    return [{"role": "user", "content": " ".join(words[:cut])}, {"role": "assistant", "content": "\n".join(words[cut:])}]
+    return [
+        {"role": "user", "content": " ".join(words[:cut])},
+        {"role": "assistant", "content": "\n".join(words[cut:])},
+    ]
 
 
 def conversations_with_planted_repeats(n: int, seed: int) -> list[Messages]:

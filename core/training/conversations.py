@@ -1,0 +1,140 @@
+"""FAST: each conversation through the model's own chat template, run alone, never concatenated.
+
+Several conversations share a forward pass, one a row and padded behind; attention is causal, so that a row sees nothing
+but itself (FAST paper, section 3.1).
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from jinja2 import TemplateError
+
+from core.errors import ConversationError, TrainingConfigError
+from core.language_model import LanguageModel
+from core.training.corpus import Document
+from core.training.encoded_texts import CONTENT, ROLE, TEMPLATE, EncodedTexts, TrainingTokens
+
+_WINDOW = 1_024  # conversations among which those of similar length are brought together
+_LONGEST_ROLE_TOKENS = 4
+
+
+def check_messages(messages: Sequence[Mapping[str, str]], number: int) -> None:
+    """Raises ConversationError where a message lacks its role or its content; `number` counts conversations from 1."""
+    if not messages:
+        raise ConversationError(f"conversation {number} has no messages; plain text trains with method 'btp'")
+    for place, message in enumerate(messages, start=1):
+        for key in ("role", "content"):
+            if not isinstance(message.get(key), str) or (key == "role" and not message[key].strip()):
+                raise ConversationError(
+                    f"message {place} of conversation {number} has no {key!r}; each needs 'role' and 'content'"
+                )
+
+
+def token_kinds(
+    model: LanguageModel, ids: Sequence[int], special: Sequence[bool], roles: set[str]
+) -> Int[np.ndarray, "token"]:
+    """Kind of each token: content, template, or role word.
+
+    A role word is told by its place: the template's first text behind a special token, where it spells a role.
+    """
+    kinds = np.where(special, TEMPLATE, CONTENT).astype(np.uint8)
+    added = {i for i, token in model.tokenizer.added_tokens_decoder.items() if token.special}
+    for start in range(1, len(ids)):
+        if ids[start - 1] not in added or kinds[start - 1] != TEMPLATE:
+            continue
+        for end in range(start + 1, min(start + _LONGEST_ROLE_TOKENS, len(ids)) + 1):
+            if not special[end - 1] or ids[end - 1] in added:
+                break
+            if model.tokenizer.decode(list(ids[start:end])).strip() in roles:
+                kinds[start:end] = ROLE
+                break
+    return kinds
+
+
+def encode_conversations(
+    documents: Iterator[Document], model: LanguageModel
+) -> Iterator[tuple[Int[np.ndarray, "token"], Int[np.ndarray, "token"]]]:
+    """Ids and kinds of each conversation in the chat template, whole.
+
+    Raises:
+        TrainingConfigError: the tokenizer has no chat template.
+        ConversationError: a message without role or content, or a conversation that the template refuses.
+    """
+    if not model.tokenizer.chat_template:
+        raise TrainingConfigError(
+            f"the tokenizer of {model.name} has no chat template, which methods btf and fast need; train on a chat "
+            f"model, or by method btp"
+        )
+    for number, document in enumerate(documents, start=1):
+        check_messages(document.messages, number)
+        try:
+            prompt = model.tokenise_chat(document.messages)
+        except TemplateError as exc:
+            raise ConversationError(f"the chat template refuses conversation {number}: {exc}; leave it out") from exc
+        roles = {message["role"] for message in document.messages} | {"system"}  # templates may add a system turn
+        yield np.array(prompt.ids, dtype=np.uint32), token_kinds(model, prompt.ids, prompt.special, roles)
+
+
+class ConversationBatches:
+    """Batches of conversations of similar length; the batch of a number depends on the seed and the number alone."""
+
+    def __init__(self, texts: EncodedTexts, *, max_tokens: int, tokens_per_batch: int, seed: int) -> None:
+        """`max_tokens`: what is longer is truncated; `tokens_per_batch`: padding counts."""
+        self._texts, self._max_tokens, self._seed = texts, max_tokens, seed
+        self._tokens_per_batch = tokens_per_batch
+        self._lengths = np.minimum(np.diff(texts.starts), max_tokens)
+        self._begin_pass(0, first_number=0)
+
+    @property
+    def n_truncated(self) -> int:
+        return int((np.diff(self._texts.starts) > self._max_tokens).sum())
+
+    def _begin_pass(self, number: int, first_number: int) -> None:
+        rng = np.random.default_rng([self._seed, number])
+        self._pass, self._first_number = number, first_number
+        self._plan = pack(self._lengths, self._tokens_per_batch, rng)
+        if number == 0:
+            self.batches_in_first_pass = len(self._plan)
+
+    def batch(self, number: int) -> TrainingTokens:
+        """The conversations of one forward pass, padded behind."""
+        if number < self._first_number:
+            self._begin_pass(0, first_number=0)
+        while number >= self._first_number + len(self._plan):
+            self._begin_pass(self._pass + 1, self._first_number + len(self._plan))
+        rows = self._plan[number - self._first_number]
+        shape = (len(rows), int(self._lengths[rows].max()))
+        # padding is never attended to: any token will do
+        ids, kinds = np.zeros(shape, dtype=np.uint32), np.full(shape, TEMPLATE, dtype=np.uint8)
+        attention = torch.zeros(shape, dtype=torch.bool)
+        for row, conversation in enumerate(rows):
+            n, start = self._lengths[conversation], self._texts.starts[conversation]
+            ids[row, :n] = self._texts.ids[start : start + n]
+            kinds[row, :n] = self._texts.kinds[start : start + n]
+            attention[row, :n] = True
+        return TrainingTokens.of(ids, kinds, attention)
+
+
+def pack(
+    lengths: Int[np.ndarray, "text"], tokens_per_batch: int, rng: np.random.Generator
+) -> list[Int[np.ndarray, "row"]]:
+    """A random order of all texts, cut into batches of at most `tokens_per_batch` padded tokens.
+
+    Within windows of the order texts of similar length come together; the batches of a window are shuffled again. A
+    text that is longer by itself makes a batch of its own.
+    """
+    batches: list[np.ndarray] = []
+    order = rng.permutation(len(lengths))
+    for begin in range(0, len(order), _WINDOW):
+        window = order[begin : begin + _WINDOW]
+        window = window[np.argsort(lengths[window], kind="stable")]
+        of_window, start = [], 0
+        for end in range(1, len(window) + 1):
+            # sorted, so the next text would be the longest of its batch
+            if end == len(window) or lengths[window[end]] * (end + 1 - start) > tokens_per_batch:
+                of_window.append(window[start:end])
+                start = end
+        batches += [of_window[i] for i in rng.permutation(len(of_window))]
+    return batches

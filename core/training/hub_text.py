@@ -1,0 +1,51 @@
+"""Documents of a Hugging Face dataset (`hub:owner/name`), streamed, by any of the usual names of its columns."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from core.errors import ConversationError, HubError
+from core.training.corpus import Document
+
+_PREFIX = "hub:"
+_CONVERSATION_COLUMNS = ("messages", "conversation", "conversations")
+_ROLE_NAMES = {"human": "user", "gpt": "assistant"}  # ShareGPT's names
+
+
+def is_hub_source(path: str) -> bool:
+    """Whether a source's path names a hub's dataset."""
+    return path.startswith(_PREFIX)
+
+
+def read_hub_documents(path: str) -> Iterator[Document]:
+    """The rows of the dataset's train split.
+
+    Raises:
+        HubError: the hub does not answer, or knows no such dataset.
+        ConversationError: rows with neither text nor messages.
+    """
+    import datasets  # type: ignore[import-untyped]
+
+    name = path.removeprefix(_PREFIX)
+    try:
+        for number, row in enumerate(datasets.load_dataset(name, split="train", streaming=True), start=1):
+            yield document_of(row, f"row {number} of {name}")
+    except (OSError, ValueError) as exc:
+        reason = str(exc).splitlines()[0]
+        raise HubError(f"cannot read dataset '{name}' ({reason}); connect, or name a local file as source") from exc
+
+
+def document_of(row: Mapping[str, Any], where: str) -> Document:
+    """A row as a document: `text`, or messages as role/content or ShareGPT's from/value pairs."""
+    for column in _CONVERSATION_COLUMNS:
+        if row.get(column):
+            messages = tuple(_message(message) for message in row[column])
+            return Document("\n".join(message["content"] for message in messages), messages)
+    if isinstance(row.get("text"), str):
+        return Document(row["text"])
+    raise ConversationError(f"{where} has neither 'text' nor any of {', '.join(_CONVERSATION_COLUMNS)}")
+
+
+def _message(message: Mapping[str, Any]) -> dict[str, str]:
+    role = message.get("role") or message.get("from") or ""
+    content = message.get("content") or message.get("value") or ""
+    return {"role": _ROLE_NAMES.get(role, role), "content": content}
