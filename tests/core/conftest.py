@@ -1,0 +1,43 @@
+"""The tiny checkpoints of `tests/conftest.py`, loaded once a session."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from core.catalog import Setup
+
+if TYPE_CHECKING:
+    from core.language_model import LanguageModel
+    from core.sparse_autoencoder import SparseAutoencoder
+
+
+@pytest.fixture(scope="session")
+def gpt2(gpt2_folder: Path) -> LanguageModel:
+    """Base model: prompts begin with `<|endoftext|>`."""
+    from core.language_model import load_language_model
+
+    return load_language_model(Setup(name="gpt2", model=str(gpt2_folder), sae="none", device="cpu"))
+
+
+@pytest.fixture(scope="session")
+def qwen2(qwen2_folder: Path) -> LanguageModel:
+    """Chat model: prompts go through the chat template."""
+    from core.language_model import load_language_model
+
+    return load_language_model(Setup(name="qwen2", model=str(qwen2_folder), sae="none", device="cpu", chat=True))
+
+
+@pytest.fixture(scope="session")
+def saes(sae_folders: Mapping[str, Path]) -> Mapping[str, SparseAutoencoder]:
+    """The SAEs of `sae_folders` by the same names, but for matching pursuit, which cannot be edited."""
+    from core.sparse_autoencoder import load_sparse_autoencoder
+
+    return {
+        name: load_sparse_autoencoder(Setup(name=name, model="none", sae=str(folder)))
+        for name, folder in sae_folders.items()
+        if not name.endswith("matching_pursuit")
+    }
