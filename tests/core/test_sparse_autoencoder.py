@@ -148,14 +148,14 @@ def test_hook_z_sae_reads_flattened_heads() -> None:
     assert torch.equal(ours.decode(ours.activate(pre), pre), theirs.decode(theirs.encode(heads)).flatten(-2))
 
 
+@pytest.mark.filterwarnings(r"ignore:\s*This SAE has non-empty model_from_pretrained_kwargs")
 @torch.no_grad()
 def test_sae_of_a_centred_model_reads_centred_activations(tmp_path: Path) -> None:
     # as gpt2-small-res-jb: trained on TransformerLens activations, whose mean over d_in is zero
     metadata = {"model_from_pretrained_kwargs": {"center_writing_weights": True}}
-    with pytest.warns(UserWarning, match="model_from_pretrained_kwargs"):
-        random_sae("standard", metadata=metadata).save_model(tmp_path)
-        theirs = SAE.load_from_disk(tmp_path)
-        ours = load_sparse_autoencoder(Setup(name="x", model="none", sae=str(tmp_path)))
+    random_sae("standard", metadata=metadata).save_model(tmp_path)
+    theirs = SAE.load_from_disk(tmp_path)
+    ours = load_sparse_autoencoder(Setup(name="x", model="none", sae=str(tmp_path)))
     x = activations(6)
     pre = ours.pre_activations(x)
     assert torch.equal(ours.activate(pre), theirs.encode(x - x.mean(-1, keepdim=True)))
@@ -170,7 +170,7 @@ def test_half_precision_input_is_read_in_the_weights_dtype() -> None:
 def test_matching_pursuit_is_refused_with_its_reason() -> None:
     sae_class, config_class = get_sae_class("matching_pursuit")
     sae = sae_class(config_class(d_in=D_IN, d_sae=D_SAE, max_iterations=4, metadata=SAEMetadata(hook_name=HOOK)))
-    with pytest.raises(AutoencoderError, match="^mp: matching pursuit picks neurons one by one and has no pre-act"):
+    with pytest.raises(AutoencoderError, match=r"^mp: matching pursuit picks neurons one by one and has no pre-act"):
         from_sae_lens(sae, name="mp")
 
 
@@ -231,7 +231,7 @@ def test_folder_with_pickled_weights_only_is_refused(tmp_path: Path) -> None:
     weights = tmp_path / "sae_weights.safetensors"
     torch.save(load_file(weights), tmp_path / "sae_weights.pt")
     weights.unlink()
-    with pytest.raises(UnsafeWeightsError, match="has no safetensors weights; pickled ones .* are not loaded"):
+    with pytest.raises(UnsafeWeightsError, match=r"has no safetensors weights; pickled ones .* are not loaded"):
         load(tmp_path)
 
 
@@ -280,7 +280,7 @@ def test_missing_folder_is_named(tmp_path: Path) -> None:
 
 
 def test_unknown_release_is_refused_and_a_known_one_needs_the_hub() -> None:
-    with pytest.raises(AutoencoderError, match="cannot load SAE 'no-such-release:id'.*not found"):
+    with pytest.raises(AutoencoderError, match=r"cannot load SAE 'no-such-release:id'.*not found"):
         load("no-such-release:id")
     with pytest.raises(HubError, match=r"cannot fetch SAE 'gpt2-small-res-jb:.*connect, or give a folder as `sae`"):
         load("gpt2-small-res-jb:blocks.6.hook_resid_pre")
