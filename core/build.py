@@ -213,7 +213,7 @@ class _Build:
                     batches.append(batch)
                     self._advance("activations", batch.prompts.tolist())
                 with self.writing():
-                    self.parts.write_activations(chunk, self.prompts, batches)
+                    self.parts.write_activations(chunk, ids, self.prompts, batches)
 
     def _run_embeddings(self, pipeline: Pipeline) -> None:
         missing = self._missing(self.parts.has_embeddings)

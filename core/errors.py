@@ -7,7 +7,7 @@ SteerscopeError
 │       ConversationError, SettingsError, ExportError
 └── StateError        what is on disk does not fit, or is not there yet
     ├── ModelFolderError, UnsafeWeightsError, AutoencoderError, EmbeddingModelError, HubError, ScoringError,
-    │   CheckpointError
+    │   CheckpointError, GridError
     └── StoreError    the store of a setup
         └── StoreNotBuiltError, StoreSchemaError, StoreDamagedError, StoreBusyError, StoreWriteError
 
@@ -145,6 +145,10 @@ class CheckpointError(StateError):
         kept = f"'{intact}' is intact" if intact else "there is no earlier checkpoint"
         reason = str(problem).splitlines()[0]
         super().__init__(f"cannot write to '{folder}' ({reason}); {kept}; free space and run the same command again")
+
+
+class GridError(StateError):
+    """Some jobs of a grid failed; the others are done."""
 
 
 class EmbeddingModelError(StateError):

@@ -31,10 +31,10 @@ def _inert(value: Any) -> Any:
 
 
 def _csv(table: pd.DataFrame) -> bytes:
-    """UTF-8; numbers at full precision."""
+    """UTF-8 with the line ends of RFC 4180; numbers at full precision."""
     columns = [column if is_numeric_dtype(column) else column.map(_plain).map(_inert) for _, column in table.items()]
     header = [_inert(str(name)) for name in table.columns]
-    text: str = pd.DataFrame(dict(enumerate(columns))).to_csv(header=header, index=False, lineterminator="\n")
+    text: str = pd.DataFrame(dict(enumerate(columns))).to_csv(header=header, index=False, lineterminator="\r\n")
     return text.encode()
 
 

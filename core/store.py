@@ -142,8 +142,8 @@ class Store:
 
     @cached_property
     def _embeddings(self) -> Float32[np.ndarray, "prompt d_embedding"]:
-        columns = self._columns("SELECT unnest(embedding) AS value FROM store.embeddings ORDER BY prompt")
-        embeddings = columns["value"].reshape(self.n_prompts, -1)
+        rows = self._columns("SELECT embedding FROM store.embeddings ORDER BY prompt")["embedding"]
+        embeddings: np.ndarray = np.stack(rows)  # type: ignore[call-overload]
         embeddings.setflags(write=False)
         return embeddings
 

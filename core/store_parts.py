@@ -69,8 +69,19 @@ class Parts:
     def has_embeddings(self, chunk: int) -> bool:
         return self.shard(chunk, "embeddings").exists()
 
-    def write_activations(self, chunk: int, reference: Sequence[Prompt], batches: Sequence["ActivationBatch"]) -> None:
-        """The active (token, neuron) pairs of a chunk's prompts; `reference` is the whole set, by prompt id.
+    def unreadable(self) -> Path | None:
+        """The first shard that cannot be read, if there is one."""
+        for path in sorted(self.folder.glob("*.parquet")):
+            try:
+                pq.read_table(path)
+            except (OSError, pa.ArrowException):
+                return path
+        return None
+
+    def write_activations(
+        self, chunk: int, due: Sequence[int], reference: Sequence[Prompt], batches: Sequence["ActivationBatch"]
+    ) -> None:
+        """The active (token, neuron) pairs of the prompts `due` in a chunk; `reference` is the whole set, by id.
 
         An activation is kept as its magnitude: AbsTopK alone has negative ones, and the weights of g may not be.
         """
@@ -78,6 +89,8 @@ class Parts:
             np.concatenate([getattr(batch, name) for batch in batches])
             for name in ("prompt", "position", "neuron", "activation", "prompts", "n_tokens")
         )
+        if sorted(ids.tolist()) != sorted(due):
+            raise ValueError(f"chunk {chunk} is due prompts {sorted(due)}, not {sorted(ids.tolist())}")
         magnitude = np.abs(activation)
         total = np.bincount(prompt, weights=magnitude, minlength=int(ids.max()) + 1)[ids]
         texts = [reference[i] for i in ids]

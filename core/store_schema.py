@@ -170,11 +170,7 @@ def _fill(
     for done, step in enumerate(_STEPS, start=1):
         con.execute(step)
         progress(done / len(_STEPS))
-    prompts, embeddings, d_sae = (
-        con.execute(f"SELECT count(*) FROM {table}").fetchall()[0][0] for table in ("prompts", "embeddings", "neurons")
-    )
-    if not prompts == embeddings == n_prompts:
-        raise duckdb.DataError(f"{n_prompts} prompts are due, shards hold {prompts} and {embeddings} embeddings")
+    d_sae = con.execute("SELECT count(*) FROM neurons").fetchall()[0][0]
     entries = {
         **meta,
         "schema_version": str(SCHEMA_VERSION),
@@ -216,11 +212,12 @@ def assemble(
                 con.execute("CHECKPOINT")
             finally:
                 con.close()
-    except (OSError, duckdb.IOException, duckdb.OutOfMemoryException) as exc:
-        intact = f"all {n_prompts} prompts' activations are kept; free space and go on: {mend}"
+    except (OSError, duckdb.Error) as exc:
+        # DuckDB has no class of error of its own for a full disk
+        if shard := parts.unreadable():
+            raise StoreDamagedError(shard, one_line(exc), f"{mend} --no-resume") from exc
+        intact = f"all {n_prompts} prompts' activations are kept; make room and go on: {mend}"
         raise StoreWriteError(path, one_line(exc), intact) from exc
-    except duckdb.Error as exc:
-        raise StoreDamagedError(parts.folder, one_line(exc), f"{mend} --no-resume") from exc
     finally:
         shutil.rmtree(spill, ignore_errors=True)
         log.unlink(missing_ok=True)
