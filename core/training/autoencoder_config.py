@@ -12,7 +12,7 @@ from core.training.corpus import TextSource
 Method = Literal["btp", "btf", "fast"]
 Architecture = Literal["standard", "jumprelu", "topk", "gated", "batchtopk"]
 
-_MAY_CHANGE = ("checkpoint_steps", "evaluation_tokens")
+_MAY_CHANGE = ("checkpoint_steps", "evaluation_tokens", "device", "deduplication_mb")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +25,7 @@ class AutoencoderConfig:
     name: str
     model: str  # folder, relative to the working folder, or hub name
     hook_name: str
+    model_dtype: str = "float32"
     sources: tuple[TextSource, ...]
 
     method: Method = "btp"
@@ -58,7 +59,7 @@ class AutoencoderConfig:
     dead_window: int = 100_000  # tokens without firing after which a neuron counts as dead
     median_tokens: int = 16_384  # activations whose geometric median the decoder bias starts from
     autocast: bool = True  # products in bfloat16
-    device: str = "cpu"
+    device: str = "auto"  # auto: cuda, else mps, else cpu
     seed: int = 0
     checkpoint_steps: int = 200
     evaluation_tokens: int = 200_000  # held-out tokens that the card's figures are measured on

@@ -11,6 +11,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -206,12 +207,14 @@ class AutoencoderRun:
 
 
 def load_model_to_train_on(config: AutoencoderConfig) -> LanguageModel:
-    """The config's language model, in float32.
+    """The config's language model, on its device.
 
     Raises:
         ModelFolderError, HubError: see `core.language_model.load_language_model`.
     """
-    return load_language_model(Setup(name=config.model, model=config.model, sae="", device=config.device))
+    return load_language_model(
+        Setup(name=config.model, model=config.model, sae="", dtype=config.model_dtype, device=config.device)
+    )
 
 
 def train_autoencoder(
@@ -236,6 +239,7 @@ def train_autoencoder(
         return folder / "sae"
     folder.mkdir(parents=True, exist_ok=True)
     model = model or load_model_to_train_on(config)
+    config = replace(config, device=str(model.device))
     run = AutoencoderRun(config, model, text_folder, folder)
     run.train(progress)
     saved = run.save()

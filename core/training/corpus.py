@@ -27,7 +27,7 @@ _ENCODE_BATCH = 2_000  # documents handed to the tokenizer at once
 class TextSource:
     """One file of a training corpus."""
 
-    path: str  # relative to the text folder
+    path: str  # relative to the text folder; SAE training knows "./..." and "hub:owner/name", too
     licence: str
     share: float = 1.0  # share of its documents that one pass over the corpus takes
     limit: int | None = None  # documents read from it at most

@@ -8,6 +8,7 @@ from core.training.corpus import Document
 
 _PREFIX = "hub:"
 _CONVERSATION_COLUMNS = ("messages", "conversation", "conversations")
+_SHUFFLED_ROWS = 10_000
 _ROLE_NAMES = {"human": "user", "gpt": "assistant"}  # ShareGPT's names
 
 
@@ -17,7 +18,7 @@ def is_hub_source(path: str) -> bool:
 
 
 def read_hub_documents(path: str) -> Iterator[Document]:
-    """The rows of the dataset's train split.
+    """The rows of the dataset's train split, shuffled among their neighbours and their shards.
 
     Raises:
         HubError: the hub does not answer, or knows no such dataset.
@@ -27,7 +28,8 @@ def read_hub_documents(path: str) -> Iterator[Document]:
 
     name = path.removeprefix(_PREFIX)
     try:
-        for number, row in enumerate(datasets.load_dataset(name, split="train", streaming=True), start=1):
+        rows = datasets.load_dataset(name, split="train", streaming=True).shuffle(seed=0, buffer_size=_SHUFFLED_ROWS)
+        for number, row in enumerate(rows, start=1):
             yield document_of(row, f"row {number} of {name}")
     except (OSError, ValueError) as exc:
         reason = str(exc).splitlines()[0]

@@ -23,11 +23,15 @@ from core.training.hub_text import is_hub_source, read_hub_documents
 
 
 def documents_of(source: TextSource, text_folder: Path) -> Iterator[Document]:
-    """All documents of a source: a file below the text folder, or a hub's dataset."""
-    documents = (
-        read_hub_documents(source.path) if is_hub_source(source.path) else read_documents(text_folder / source.path)
-    )
-    return islice(documents, source.limit)
+    """All documents of a source: a file, or a hub's dataset."""
+    if is_hub_source(source.path):
+        return islice(read_hub_documents(source.path), source.limit)
+    return islice(read_documents(_file(source, text_folder)), source.limit)
+
+
+def _file(source: TextSource, text_folder: Path) -> Path:
+    """Below the text folder, or below the working folder where the path starts with './'."""
+    return Path(source.path) if source.path.startswith("./") else text_folder / source.path
 
 
 def chosen_documents(config: AutoencoderConfig, text_folder: Path, *, held_out: bool) -> Iterator[Document]:
@@ -79,7 +83,7 @@ def encoded_texts(
 
 def _cache_name(config: AutoencoderConfig, tokenizer: Any, text_folder: Path, held_out: bool) -> str:
     """Changes with whatever the encoded texts depend on."""
-    files = [(text_folder / source.path) for source in config.sources]
+    files = [_file(source, text_folder) for source in config.sources]
     chat = config.method != "btp"
     parts = {
         "sources": [asdict(replace(source, licence="")) for source in config.sources],

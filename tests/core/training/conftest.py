@@ -70,6 +70,7 @@ def configure(qwen2_folder: Path) -> Configure:
             "dead_window": 512,
             "median_tokens": 256,
             "autocast": False,
+            "device": "cpu",
             "checkpoint_steps": 3,
             "evaluation_tokens": 300,
         }

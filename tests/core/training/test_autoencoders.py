@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from sae_lens import SAE
+from safetensors.torch import load_file
 from torch import Tensor
 
 from core.errors import CheckpointError, TrainingConfigError
@@ -23,7 +23,7 @@ from tests.core.training.conftest import Configure
 ARCHITECTURES = ("standard", "jumprelu", "topk", "gated", "batchtopk")
 
 
-class Killed(Exception):
+class KilledError(Exception):
     pass
 
 
@@ -38,11 +38,11 @@ def killed_at(step: int, config: AutoencoderConfig, monkeypatch: pytest.MonkeyPa
 
     def log_row(self: AutoencoderRun, output: Any) -> dict[str, float]:
         if self.trainer.n_training_steps == step:
-            raise Killed
+            raise KilledError
         return original(self, output)
 
     monkeypatch.setattr(AutoencoderRun, "_log_row", log_row)
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         train(config, *arguments)
     monkeypatch.setattr(AutoencoderRun, "_log_row", original)
 

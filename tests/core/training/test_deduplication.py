@@ -106,9 +106,11 @@ def test_hash_set_grows_and_finds_everything() -> None:
 
 def test_hash_set_stays_within_its_memory() -> None:
     hash_set = HashSet(2**20)
-    with pytest.raises(TrainingConfigError, match="holds 45,000 n-grams .* raise deduplication_mb"):
-        for i in range(100):
-            hash_set.add(np.arange(1 + 1_000 * i, 1_001 + 1_000 * i, dtype=np.uint64))
+    for i in range(45):
+        hash_set.add(np.arange(1 + 1_000 * i, 1_001 + 1_000 * i, dtype=np.uint64))
+    with pytest.raises(TrainingConfigError, match=r"holds 45,000 n-grams .* raise deduplication_mb"):
+        hash_set.add(np.arange(100_000, 101_000, dtype=np.uint64))
+    assert hash_set.has_any(np.array([45_000], dtype=np.uint64))
 
 
 def test_gram_hashes_tell_order_and_length() -> None:

@@ -1,0 +1,187 @@
+"""From sources to encoded texts: the split, shares, the cache, deduplication, hub rows, wrong sources."""
+
+import json
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pytest
+
+from core.errors import ConversationError, EmptyDatasetError, HubError, MissingFileError, TrainingConfigError
+from core.language_model import LanguageModel
+from core.training.corpus import TextSource, is_held_out, read_documents
+from core.training.encoded_texts import CONTENT, TEMPLATE
+from core.training.hub_text import document_of, read_hub_documents
+from core.training.training_text import chosen_documents, encoded_texts, evaluation_config, token_batches
+from tests.core.training.conftest import Configure
+
+
+def source(path: str, **more: float | int) -> TextSource:
+    return TextSource(path=path, licence="CC0", **more)
+
+
+def texts_of(configure: Configure, folder: Path, held_out: bool, **settings: object) -> list[str]:
+    return [d.text for d in chosen_documents(configure(**settings), folder, held_out=held_out)]
+
+
+def test_both_sides_together_are_all_documents(configure: Configure, small_corpus: Path) -> None:
+    train, held_out = (texts_of(configure, small_corpus, side) for side in (False, True))
+    everything = [d.text for d in read_documents(small_corpus / "texts.jsonl")]
+    assert sorted(train + held_out) == sorted(everything)
+    assert 0 < len(held_out) < 0.05 * len(train)
+
+
+def test_share_takes_that_part_of_each_source(configure: Configure, small_corpus: Path) -> None:
+    sources = (source("texts.jsonl", share=0.1), source("chats.jsonl", share=0.05))
+    taken = texts_of(configure, small_corpus, False, sources=sources)
+    chats = sum(":" in text.split("\n")[0][:5] for text in taken)
+    assert 80 < len(taken) - chats < 160
+    assert 30 < chats < 100
+
+
+def test_held_out_side_keeps_the_mixture_at_the_largest_share(configure: Configure, small_corpus: Path) -> None:
+    few = texts_of(configure, small_corpus, True, sources=(source("texts.jsonl", share=0.01),))
+    everything = [d.text for d in read_documents(small_corpus / "texts.jsonl") if is_held_out(d)]
+    assert few == everything
+
+
+def test_limit_reads_no_further(configure: Configure, small_corpus: Path) -> None:
+    limited = (source("texts.jsonl", limit=10),)
+    sides = [texts_of(configure, small_corpus, side, sources=limited) for side in (False, True)]
+    assert sum(map(len, sides)) == 10
+
+
+def write_chats(path: Path, texts: list[str]) -> None:
+    chats = ({"messages": [{"role": "user", "content": text}]} for text in texts)
+    path.write_text("".join(json.dumps(chat) + "\n" for chat in chats), encoding="utf-8")
+
+
+def test_conversations_are_deduplicated(configure: Configure, tmp_path: Path) -> None:
+    write_chats(tmp_path / "c.jsonl", [f"{i % 40} words that come again" for i in range(120)])
+    sources = (source("c.jsonl"),)
+    for n_gram, expected in ((20, 40), (4, 1), (0, 120)):
+        settings = {"method": "fast", "sources": sources, "n_gram": n_gram}
+        sides = [texts_of(configure, tmp_path, side, **settings) for side in (False, True)]
+        assert sum(map(len, sides)) == expected
+    assert sum(len(texts_of(configure, tmp_path, side, sources=sources)) for side in (False, True)) == 120
+
+
+def test_documents_end_with_a_special_token(
+    configure: Configure, chat_model: LanguageModel, small_corpus: Path, tmp_path: Path
+) -> None:
+    texts = encoded_texts(configure(), chat_model, small_corpus, tmp_path, held_out=True)
+    ends = texts.starts[1:] - 1
+    assert (texts.ids[ends] == chat_model.tokenizer.eos_token_id).all()
+    assert (texts.kinds[ends] == TEMPLATE).all()
+    assert (np.delete(texts.kinds, ends) == CONTENT).all()
+
+
+def test_encoded_texts_are_read_from_the_cache(configure: Configure, chat_model: LanguageModel, tmp_path: Path) -> None:
+    write_chats(tmp_path / "c.jsonl", [f"number {i}" for i in range(50)])
+    config = configure(method="btf", sources=(source("c.jsonl"),))
+    cache = tmp_path / "cache"
+    first = encoded_texts(config, chat_model, tmp_path, cache, held_out=False)
+    (folder,) = cache.iterdir()
+    written = (folder / "ids.npy").stat().st_mtime_ns
+    again = encoded_texts(config, chat_model, tmp_path, cache, held_out=False)
+    assert np.array_equal(first.ids, again.ids)
+    assert (folder / "ids.npy").stat().st_mtime_ns == written
+    # BT(F) and FAST share them; another file, side or n-gram length does not
+    encoded_texts(configure(method="fast", sources=config.sources), chat_model, tmp_path, cache, held_out=False)
+    assert len(list(cache.iterdir())) == 1
+    write_chats(tmp_path / "c.jsonl", [f"number {i}" for i in range(60)])
+    assert len(encoded_texts(config, chat_model, tmp_path, cache, held_out=False)) > len(first)
+    encoded_texts(
+        configure(method="btf", sources=config.sources, n_gram=5), chat_model, tmp_path, cache, held_out=False
+    )
+    assert len(list(cache.iterdir())) == 3
+
+
+def test_evaluation_is_on_conversations_where_they_are_named(configure: Configure) -> None:
+    chats = (source("chats.jsonl"),)
+    judged = evaluation_config(configure(method="btp", evaluation_sources=chats))
+    assert (judged.method, judged.sources, judged.keep_special) == ("fast", chats, True)
+    plain = configure(method="btp")
+    assert evaluation_config(plain) is plain
+
+
+# ---- wrong sources ----
+
+
+def test_missing_text_names_the_setting(configure: Configure, chat_model: LanguageModel, tmp_path: Path) -> None:
+    with pytest.raises(MissingFileError, match=r"no file '.*texts.jsonl'; set STEERSCOPE_TEXT"):
+        token_batches(configure(), chat_model, tmp_path, tmp_path / "cache")
+
+
+def test_source_below_the_working_folder(
+    configure: Configure, chat_model: LanguageModel, small_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(small_corpus)
+    config = configure(sources=(source("./texts.jsonl"),))
+    assert token_batches(config, chat_model, tmp_path / "elsewhere", tmp_path / "cache").batches_in_first_pass > 0
+
+
+def test_empty_dataset_is_refused(configure: Configure, chat_model: LanguageModel, tmp_path: Path) -> None:
+    (tmp_path / "texts.jsonl").write_text("\n\n", encoding="utf-8")
+    with pytest.raises(EmptyDatasetError, match=r"nothing to train on: no training text in texts.jsonl; name larger"):
+        token_batches(configure(), chat_model, tmp_path, tmp_path / "cache")
+
+
+def test_plain_text_is_no_conversation(
+    configure: Configure, chat_model: LanguageModel, small_corpus: Path, tmp_path: Path
+) -> None:
+    config = configure(method="fast", sources=(source("texts.jsonl"),))
+    with pytest.raises(ConversationError, match="plain text trains with method 'btp'"):
+        token_batches(config, chat_model, small_corpus, tmp_path / "cache")
+
+
+def test_blocks_longer_than_the_model_reads_are_refused(
+    configure: Configure, chat_model: LanguageModel, small_corpus: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(TrainingConfigError, match=r"context_size may be at most what .* reads, 256; it is 512"):
+        token_batches(configure(context_size=512), chat_model, small_corpus, tmp_path / "cache")
+
+
+# ---- hub ----
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]},
+        {"conversation": [{"role": "user", "content": "a", "turn": 0}, {"role": "assistant", "content": "b"}]},
+        {"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]},
+    ],
+)
+def test_hub_rows_of_any_form_are_conversations(row: dict[str, object]) -> None:
+    document = document_of(row, "row 1")
+    assert document.text == "a\nb"
+    assert document.messages == ({"role": "user", "content": "a"}, {"role": "assistant", "content": "b"})
+
+
+def test_hub_row_of_plain_text() -> None:
+    assert document_of({"text": "abc", "meta": {}}, "row 1").messages == ()
+
+
+def test_hub_row_of_neither_is_named() -> None:
+    with pytest.raises(ConversationError, match="row 3 of x/y has neither 'text' nor any of messages"):
+        document_of({"prompt": "abc"}, "row 3 of x/y")
+
+
+def test_hub_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load_dataset(name: str, **_: object) -> None:
+        raise ConnectionError(f"Couldn't reach '{name}' on the Hub")
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    with pytest.raises(HubError, match=r"cannot read dataset 'a/b' \(Couldn't reach .*or name a local file as source"):
+        next(read_hub_documents("hub:a/b"))
+
+
+def test_hub_rows_are_streamed(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [{"text": f"t{i}"} for i in range(30)]
+    monkeypatch.setattr(
+        datasets, "load_dataset", lambda name, **_: datasets.Dataset.from_list(rows).to_iterable_dataset()
+    )
+    texts = [d.text for d in read_hub_documents("hub:a/b")]
+    assert sorted(texts) == sorted(row["text"] for row in rows)
+    assert texts == [d.text for d in read_hub_documents("hub:a/b")]  # the same order for every job
