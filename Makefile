@@ -30,7 +30,7 @@ check: $(VENV)/installed-dev
 
 # The two stamps: reinstalled when a requirements file is newer, otherwise instant.
 $(VENV)/installed: requirements.txt | $(BIN)/python
-	@echo "Installing requirements.txt into $(VENV): 2.2 GB and a few minutes, once."
+	@echo "Installing requirements.txt into $(VENV): about 2.5 GB and a few minutes, once."
 	$(if $(TORCH_INDEX),$(PIP) --index-url $(TORCH_INDEX) $$(grep ^torch== $<))
 	$(PIP) -r $<
 	@touch $@

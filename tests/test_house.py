@@ -42,9 +42,13 @@ def test_requirements_are_exact_pins(name: str) -> None:
     assert [line for line in requirements if not re.fullmatch(r"[A-Za-z0-9._-]+==\d+(\.\w+)+", line)] == []
 
 
+def normalised(distribution: str) -> str:
+    return distribution.lower().replace("_", "-")
+
+
 def test_every_imported_library_is_pinned() -> None:
     lines = (ROOT / "requirements.txt").read_text().splitlines()
-    pinned = {line.split("==")[0].replace("-", "_") for line in lines if "==" in line}
+    pinned = {normalised(line.split("==")[0]) for line in lines if "==" in line}
     distributions = packages_distributions()
     imported = {
         item.library: f"{file.relative_to(ROOT)}:{item.line}"
@@ -56,7 +60,7 @@ def test_every_imported_library_is_pinned() -> None:
     assert {
         library: place
         for library, place in imported.items()
-        if not pinned & {name.replace("-", "_") for name in distributions.get(library, [])}
+        if pinned.isdisjoint(map(normalised, distributions.get(library, [])))
     } == {}
 
 
