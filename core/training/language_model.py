@@ -1,9 +1,10 @@
-"""Trains a small language model from scratch: byte-level BPE, Qwen2 architecture, Muon and AdamW.
+"""Trains a small language model: byte-level BPE, Qwen2 architecture, Muon and AdamW; from scratch, or a chat model
+from a base model.
 
-Everything comes from one TOML file (`data/configs/demo_base.toml`). A run is resumable: the batch of a step depends on
-the seed and the step alone, and the learning rate on the step and the total. The schedule is warm-up, constant, then a
-linear decay over the last `decay_share`, so that a run can be prolonged from any checkpoint of its constant part by
-raising `tokens`.
+Everything comes from one TOML file (`data/configs/demo_base.toml`, `demo_chat.toml`). A run is resumable: the batch of
+a step depends on the seed and the step alone, and the learning rate on the step and the total. The schedule is warm-up,
+constant, then a linear decay over the last `decay_share`, so that a run can be prolonged from any checkpoint of its
+constant part by raising `tokens`.
 """
 
 import json
@@ -23,8 +24,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
+from core.chat_template import encode_conversation
 from core.errors import TrainingConfigError
-from core.training.corpus import TextSource, encode_documents, is_held_out, read_documents
+from core.training.corpus import Document, TextSource, encode_documents, is_held_out, read_documents
 
 END_OF_TEXT, IM_START, IM_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 ROLES = ("user", "assistant")
@@ -41,6 +43,8 @@ class LanguageModelConfig:
 
     name: str
     sources: tuple[TextSource, ...]
+    start_from: str = ""  # folder of a trained model whose weights and tokenizer are the start; "": from scratch
+    chat: bool = False  # conversations through the chat template, a block beginning where a conversation does
     vocabulary_size: int = 8_192
     hidden_size: int = 256
     intermediate_size: int = 704
@@ -117,15 +121,23 @@ def tokenise_corpus(
     """Encodes every source of the config; 1% of its documents is held out (see `is_held_out`)."""
     train, held_out, n_bytes = {}, {}, {}
     for source in config.sources:
-        kept: list[str] = []
-        left_out: list[str] = []
+        kept: list[Document] = []
+        left_out: list[Document] = []
         for document in read_documents(text_folder / source.path):
-            (left_out if is_held_out(document) else kept).append(document.text)
-        end = tokenizer.eos_token_id
-        train[source.path] = encode_documents(iter(kept), tokenizer.backend_tokenizer, end)
-        held_out[source.path] = encode_documents(iter(left_out), tokenizer.backend_tokenizer, end)
-        n_bytes[source.path] = sum(len(text.encode()) for text in left_out)
+            (left_out if is_held_out(document) else kept).append(document)
+        train[source.path] = _encoded(kept, tokenizer, chat=config.chat)
+        held_out[source.path] = _encoded(left_out, tokenizer, chat=config.chat)
+        n_bytes[source.path] = sum(len(document.text.encode()) for document in left_out)
     return TokenisedCorpus(train=train, held_out=held_out, held_out_bytes=n_bytes)
+
+
+def _encoded(documents: list[Document], tokenizer: PreTrainedTokenizerFast, *, chat: bool) -> list[np.ndarray]:
+    """Token ids of documents, each ended by the end-of-text token."""
+    end = tokenizer.eos_token_id
+    if not chat:
+        return encode_documents((d.text for d in documents), tokenizer.backend_tokenizer, end)
+    conversations = (encode_conversation(tokenizer, d.messages)[0] for d in documents if d.messages)
+    return [np.array([*ids, end], dtype=np.uint16) for ids in conversations]
 
 
 class BlockSampler:
@@ -148,11 +160,15 @@ class BlockSampler:
             of_source = self._corpus.train[source.path]
             n = round(len(of_source) * source.share)
             documents += [of_source[i] for i in rng.permutation(len(of_source))[:n]]
-        stream = np.concatenate([documents[i] for i in rng.permutation(len(documents))])
+        chosen = [documents[i] for i in rng.permutation(len(documents))]
+        stream = np.concatenate(chosen)
         size = self._config.context_size
-        starts = rng.permutation((len(stream) - 1) // size) * size
+        starts = np.arange(0, len(stream) - size, size)
+        if self._config.chat:
+            starts = _conversation_starts(np.cumsum([0, *map(len, chosen)]), size)
         self._pass = number
-        return np.lib.stride_tricks.sliding_window_view(stream, size + 1)[starts]
+        blocks: np.ndarray = np.lib.stride_tricks.sliding_window_view(stream, size + 1)[rng.permutation(starts)]
+        return blocks
 
     def batch(self, step: int) -> Int[Tensor, "block pos"]:
         """The blocks of one optimiser step."""
@@ -165,8 +181,22 @@ class BlockSampler:
         return torch.from_numpy(self._blocks[place * size : (place + 1) * size].astype(np.int64))
 
 
+def _conversation_starts(borders: Int[np.ndarray, "conversation+1"], size: int) -> Int[np.ndarray, "block"]:
+    """Starts of blocks of `size + 1` tokens, each at the first conversation that the block before does not reach.
+
+    The model learns what comes after the very first `<|im_start|>`; what a block cuts off is left for another pass.
+    """
+    starts = [0]
+    while (after := int(borders[np.searchsorted(borders, starts[-1] + size + 1)])) + size < borders[-1]:
+        starts.append(after)
+    return np.array(starts)
+
+
 def new_model(config: LanguageModelConfig, tokenizer: PreTrainedTokenizerFast) -> Qwen2ForCausalLM:
-    """A randomly initialised Qwen2 with tied embeddings."""
+    """The model to train: a randomly initialised Qwen2 with tied embeddings, or the one to start from."""
+    if config.start_from:
+        start: Qwen2ForCausalLM = Qwen2ForCausalLM.from_pretrained(config.start_from, dtype=torch.float32)
+        return start
     torch.manual_seed(config.seed)
     end = tokenizer.eos_token_id
     return Qwen2ForCausalLM(
@@ -268,17 +298,24 @@ def train_language_model(
 
 
 @torch.no_grad()
-def bits_per_byte(model: Qwen2ForCausalLM, documents: list[np.ndarray], n_bytes: int, context_size: int) -> float:
+def bits_per_byte(
+    model: Qwen2ForCausalLM, documents: list[np.ndarray], n_bytes: int, context_size: int, batch_size: int = 64
+) -> float:
     """Bits that the model needs per byte of the documents' text, each document read by itself.
 
     A document longer than `context_size` is read in pieces; the end-of-text token before its first piece conditions it.
     """
-    nats = 0.0
     end = model.config.eos_token_id
+    pieces: list[Tensor] = []
     for document in documents:
-        ids = np.concatenate([[end], document[:-1]]).astype(np.int64)
-        for start in range(0, len(ids) - 1, context_size):
-            piece = torch.from_numpy(ids[start : start + context_size + 1])[None]
-            logits = model(input_ids=piece[:, :-1]).logits[0].float()
-            nats += nn.functional.cross_entropy(logits, piece[0, 1:], reduction="sum").item()
+        ids = torch.from_numpy(np.concatenate([[end], document[:-1]]).astype(np.int64))
+        pieces += [ids[start : start + context_size + 1] for start in range(0, len(ids) - 1, context_size)]
+    pieces.sort(key=len)
+    nats = 0.0
+    for start in range(0, len(pieces), batch_size):
+        batch = pieces[start : start + batch_size]
+        ids = nn.utils.rnn.pad_sequence(batch, batch_first=True)  # on the right: causal attention never sees it
+        targets = nn.utils.rnn.pad_sequence([piece[1:] for piece in batch], batch_first=True, padding_value=-100)
+        logits = model(input_ids=ids[:, :-1]).logits.float()
+        nats += nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum").item()
     return nats / math.log(2) / n_bytes

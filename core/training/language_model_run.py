@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from tokenizers import Tokenizer
 from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen2ForCausalLM
 
 from core.catalog import Setup
 from core.generation import Generator
 from core.language_model import load_language_model
-from core.prompts import continuations, dialogues, reference_prompts
+from core.prompts import continuations, dialogues, questions, reference_prompts
 from core.settings import GenerationSettings
 from core.training.corpus import encode_documents, is_held_out, read_documents
 from core.training.language_model import (
+    IM_END,
     BlockSampler,
     LanguageModelConfig,
     TokenisedCorpus,
@@ -52,7 +52,9 @@ def _tokenizer_texts(config: LanguageModelConfig, text_folder: Path) -> Iterator
 
 
 def prepare_tokenizer(config: LanguageModelConfig, text_folder: Path, work: Path) -> PreTrainedTokenizerFast:
-    """The tokenizer of a run: trained at its start, then read from the work folder."""
+    """The tokenizer of a run: the one to start from, or trained at the run's start and then read from its folder."""
+    if config.start_from:
+        return PreTrainedTokenizerFast.from_pretrained(config.start_from)  # type: ignore[no-any-return]
     if not (work / "tokenizer.json").exists():
         train_tokenizer(_tokenizer_texts(config, text_folder), config.vocabulary_size).save_pretrained(work)
     return PreTrainedTokenizerFast.from_pretrained(work)  # type: ignore[no-any-return]
@@ -79,8 +81,8 @@ def evaluate(
     for name, texts in _bundled_texts().items():
         n_bytes = sum(len(text.encode()) for text in texts)
         bits[name] = bits_per_byte(model, encode_documents(iter(texts), tokenizer, end), n_bytes, config.context_size)
-    saved = load_language_model(Setup(name=config.name, model=str(folder), sae=""))
-    prompts = continuations()[:_N_SAMPLES]
+    saved = load_language_model(Setup(name=config.name, model=str(folder), sae="", chat=config.chat))
+    prompts = (questions() if config.chat else continuations())[:_N_SAMPLES]
     settings = GenerationSettings(max_new_tokens=_SAMPLE_TOKENS, seed=0)
     made = Generator(saved, prompts, None, settings).finish()
     return Evaluation(bits, [(g.prompt, g.text) for g in made])
@@ -88,6 +90,7 @@ def evaluate(
 
 def card(config: LanguageModelConfig, model: Qwen2ForCausalLM, evaluation: Evaluation, loss: float) -> str:
     """The model card in Markdown."""
+    prompts = "data/questions.txt" if config.chat else "data/continuations.txt"
     n_parameters = sum(p.numel() for p in model.parameters())
     sources = "\n".join(f"| `{s.path}` | {s.licence} | {s.share:g} |" for s in config.sources)
     bits = "\n".join(f"| {name} | {value:.3f} |" for name, value in evaluation.bits_per_byte.items())
@@ -96,15 +99,15 @@ def card(config: LanguageModelConfig, model: Qwen2ForCausalLM, evaluation: Evalu
 
 A small English language model for trying out sparse autoencoders and steering: Qwen2 architecture,
 {n_parameters:,} parameters (d_model {config.hidden_size}, {config.num_hidden_layers} blocks, vocabulary
-{config.vocabulary_size:,}), trained from scratch. It writes English sentences on the subject of its prompt, without
+{config.vocabulary_size:,}), {_origin(config)}. It writes English sentences on the subject of its prompt, without
 much sense; do not rely on anything it says.
 
 ## Training
 
 {config.tokens:,} tokens in blocks of {config.context_size} ({config.steps:,} steps of {config.batch_size} blocks).
-Muon for the matrices of the blocks (learning rate {config.muon_lr:g}), AdamW for the rest ({config.adamw_lr:g}), constant
-after {config.warmup_steps} steps of warm-up, linear to 0 over the last {config.decay_share:.0%}; seed {config.seed}. Mean
-training loss of the last 50 steps: {loss:.3f} nats a token.
+Muon for the matrices of the blocks (learning rate {config.muon_lr:g}), AdamW for the rest ({config.adamw_lr:g}),
+constant after {config.warmup_steps} steps of warm-up, linear to 0 over the last {config.decay_share:.0%}; seed
+{config.seed}. Mean training loss of the last 50 steps: {loss:.3f} nats a token.
 
 | text | licence | share of its documents in a pass |
 | --- | --- | --- |
@@ -120,11 +123,17 @@ training loss of the last 50 steps: {loss:.3f} nats a token.
 
 ## Samples
 
-The first {_N_SAMPLES} prompts of `data/continuations.txt`, {_SAMPLE_TOKENS} tokens each, sampled from the top 5,
+The first {_N_SAMPLES} prompts of `{prompts}`, {_SAMPLE_TOKENS} tokens each, sampled from the top 5,
 seed 0, unselected.
 
 {samples}
 """
+
+
+def _origin(config: LanguageModelConfig) -> str:
+    if not config.start_from:
+        return "trained from scratch"
+    return f"trained from `{Path(config.start_from).name}` on conversations in its chat template"
 
 
 def _final_loss(work: Path, steps: int = 50) -> float:
@@ -132,12 +141,13 @@ def _final_loss(work: Path, steps: int = 50) -> float:
     return float(np.mean([json.loads(row)["loss"] for row in rows]))
 
 
-def save_model(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+def save_model(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path, *, chat: bool) -> None:
     """An ordinary Hugging Face folder: bf16 safetensors, fast tokenizer with chat template, generation config."""
     end = tokenizer.eos_token_id
+    ends = [tokenizer.convert_tokens_to_ids(IM_END), end] if chat else end
     model.bfloat16()
     model.generation_config = GenerationConfig(
-        bos_token_id=end, eos_token_id=end, pad_token_id=end, do_sample=True, top_k=5, max_new_tokens=64
+        bos_token_id=end, eos_token_id=ends, pad_token_id=end, do_sample=True, top_k=5, max_new_tokens=64
     )
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -164,7 +174,7 @@ def run_language_model(
         work,
         lambda step, _loss: progress("training", (step + 1) / config.steps),
     )
-    save_model(model, tokenizer, folder)
+    save_model(model, tokenizer, folder, chat=config.chat)
     progress("evaluating", 0.0)
     evaluation = evaluate(config, model.float(), corpus, tokenizer.backend_tokenizer, folder)
     progress("evaluating", 1.0)
