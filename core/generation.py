@@ -129,15 +129,15 @@ def _figures(recorder: Recorder, n_rows: int, score: Float[Tensor, "d_sae"] | No
         total = None if score is None else contamination(outcome.edited_a, score)
         share = None if score is None else contamination_share(outcome.edited_a, score)
         slots = min(_TOP_NEURONS, outcome.edited_a.values.shape[-1])
-        values, places = outcome.edited_a.values.topk(slots, dim=-1)
-        neurons = outcome.edited_a.neurons.gather(-1, places)
+        places = outcome.edited_a.values.abs().topk(slots, dim=-1).indices
+        values, neurons = outcome.edited_a.values.gather(-1, places), outcome.edited_a.neurons.gather(-1, places)
         for i, row in enumerate(rows):
             figures[row] = TokenFigures(
                 contamination=None if total is None else float(total[i]),
                 contamination_share=None if share is None else float(share[i]),
                 reconstruction_delta=float(delta[i]),
                 neurons_changed=int(changed[i]),
-                top_neurons=tuple((int(n), float(v)) for n, v in zip(neurons[i], values[i], strict=True) if v > 0),
+                top_neurons=tuple((int(n), float(v)) for n, v in zip(neurons[i], values[i], strict=True) if v),
             )
     return figures
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from core.errors import EditError, NeuronRangeError
 from core.language_model import LanguageModel
-from core.sparse_autoencoder import PreActivations, SparseAutoencoder, SparseCode, sparse
+from core.sparse_autoencoder import PreActivations, SparseAutoencoder, SparseCode
 
 EditName = Literal["none", "sae", "clamp", "swap", "weight"]
 EDIT_NAMES: tuple[EditName, ...] = get_args(EditName)
@@ -163,7 +163,9 @@ def _largest(weighted: Float[Tensor, "token d_sae"], count: Tensor) -> SparseCod
 def _score_tensor(score: object, sae: SparseAutoencoder) -> Float[Tensor, "d_sae"]:
     tensor = torch.as_tensor(score, dtype=sae.W_dec.dtype, device=sae.W_dec.device)
     if tensor.shape != (sae.d_sae,):
-        raise EditError(f"scores for {len(tensor)} neurons do not fit an SAE of {sae.d_sae}")
+        raise EditError(f"values for {tensor.numel()} neurons do not fit an SAE of {sae.d_sae}")
+    if not tensor.isfinite().all():
+        raise EditError("every neuron needs a finite value; one without a score counts as 0")
     return tensor
 
 
