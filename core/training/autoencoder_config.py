@@ -46,7 +46,7 @@ class AutoencoderConfig:
     apply_b_dec_to_input: bool = False  # subtract the decoder bias before encoding
     normalise: bool = True  # scale activations to a mean norm of sqrt(d_in); folded into the weights at the end
 
-    tokens: int = 3_000_000  # activations to train on
+    tokens: int = 3_000_000  # activations to train on, rounded up to whole steps
     batch_size: int = 2_048  # activations in a step
     buffer_size: int = 65_536  # activations in the mixing buffer
     forward_tokens: int = 8_192  # tokens in one forward pass of the language model
@@ -80,7 +80,8 @@ class AutoencoderConfig:
 
     @property
     def steps(self) -> int:
-        return self.tokens // self.batch_size
+        """As many as it takes to train on all tokens."""
+        return -(-self.tokens // self.batch_size)
 
     @property
     def layer(self) -> str:

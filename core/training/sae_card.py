@@ -6,9 +6,9 @@ from core.training.autoencoder_config import AutoencoderConfig
 from core.training.sae_evaluation import Evaluation, MeanSquaredError
 
 _METHODS = {
-    "btp": "BT(P): plain text, concatenated, cut into blocks of {context_size} tokens",
-    "btf": "BT(F): conversations in the chat template, concatenated, cut into blocks of {context_size} tokens",
-    "fast": "FAST: each conversation in the chat template, run alone, truncated at {max_conversation_tokens} tokens",
+    "btp": "BT(P): plain text, concatenated, cut into blocks of {context_size:,} tokens",
+    "btf": "BT(F): conversations in the chat template, concatenated, cut into blocks of {context_size:,} tokens",
+    "fast": "FAST: each conversation in the chat template, run alone, truncated at {max_conversation_tokens:,} tokens",
 }
 
 
