@@ -1,0 +1,23 @@
+"""The app: page config, navigation, sidebar. Run it: streamlit run app.py"""
+
+import streamlit as st
+
+from pages.shared.setups import choose_setup
+from pages.shared.tokens import style_sheet
+
+PAGES = (
+    st.Page("pages/topic.py", title="Topic", default=True),
+    st.Page("pages/generate.py", title="Generate"),
+    st.Page("pages/compare.py", title="Compare and export"),
+    st.Page("pages/glossary.py", title="Glossary"),
+)
+
+st.set_page_config(page_title="Steerscope", layout="wide", initial_sidebar_state=250)
+page = st.navigation(list(PAGES), position="hidden")
+st.html(style_sheet())
+with st.sidebar:
+    choose_setup()
+    st.divider()
+    for entry in PAGES:
+        st.page_link(entry)
+page.run()

@@ -1,0 +1,171 @@
+"""What has been collected? Texts and neurons side by side, and their tables to take away."""
+
+import pandas as pd
+import streamlit as st
+
+from core.errors import SteerscopeError
+from core.export import FORMATS, export_bytes
+from pages.shared import charts
+from pages.shared.columns import FIGURES
+from pages.shared.comparison import COLUMNS
+from pages.shared.entry import enter
+from pages.shared.glossary import TERMS, help_text
+from pages.shared.messages import count, show_error
+from pages.shared.resources import app_store
+
+KINDS = {"text": "Texts", "neuron": "Neurons"}
+FILTERS = ("setup", "topic", "edit", "case")
+_FIRST = {
+    "text": ("edit", "topic", "text", *(figure for figure, _, _ in FIGURES), "n_tokens", "prompt", "setup"),
+    "neuron": ("neuron", "topic", "score", "rank", "g", "prompts", "case", "top_tokens", "setup"),
+}
+_FORMAT_NAMES = {"csv": "CSV", "md": "Markdown", "parquet": "Parquet"}
+_FIGURE_TERMS = {
+    **{figure: key for figure, key, _ in FIGURES},
+    **{name: name for name in ("score", "g", "prompts", "case")},
+}
+
+
+def of_kind(collected: pd.DataFrame, kind: str) -> pd.DataFrame:
+    """The rows of a kind with their own columns, those to look at first in front."""
+    mine = collected[collected["kind"] == kind].drop(columns="kind").dropna(axis="columns", how="all")
+    first = [name for name in _FIRST[kind] if name in mine]
+    mine = mine[[*first, *(name for name in mine if name not in first)]]
+    return mine.infer_objects().convert_dtypes(convert_string=False).reset_index(drop=True)
+
+
+def _filtered(table: pd.DataFrame, kind: str) -> pd.DataFrame:
+    """The rows that the filters leave; a filter without a choice lets all pass."""
+    for name in FILTERS:
+        if name not in table or table[name].nunique() < 2:
+            continue
+        chosen = st.multiselect(
+            name.capitalize(),
+            sorted(table[name].dropna().unique()),
+            key=f"{kind}_{name}",
+            bind="query-params",
+            placeholder="all",
+            help="Only rows with one of these; none chosen: all",
+            width=220,
+        )
+        if chosen:
+            table = table[table[name].isin(chosen)]
+    return table.reset_index(drop=True)
+
+
+def _column_config(table: pd.DataFrame) -> dict[str, object]:
+    config: dict[str, object] = {
+        "id": None,
+        "collected_at": st.column_config.DatetimeColumn("collected", format="distance"),
+    }
+    for name, kind in table.dtypes.items():
+        term = _FIGURE_TERMS.get(name)
+        explained = help_text(term) if term else None
+        if pd.api.types.is_float_dtype(kind):
+            format = "%.3f" if name in ("score", "g") else "%.3g"
+            config[name] = st.column_config.NumberColumn(name.replace("_", " "), format=format, help=explained)
+        elif name in ("text", "prompt", "top_tokens"):
+            config[name] = st.column_config.TextColumn(name.replace("_", " "), width="medium")
+        elif name not in config:
+            config[name] = st.column_config.Column(name.replace("_", " "), help=explained)
+    return config
+
+
+def _remove(ids: list[int]) -> None:
+    try:
+        app_store().discard(ids)
+    except SteerscopeError as exc:
+        st.session_state["compare_error"] = str(exc)
+
+
+def _actions(table: pd.DataFrame, selected: pd.DataFrame, kind: str) -> None:
+    """Takes away the rows chosen (or all there are), or removes them."""
+    chosen = selected if len(selected) else table
+    with st.container(horizontal=True):
+        for format in FORMATS:
+            st.download_button(
+                _FORMAT_NAMES[format],
+                lambda format=format: export_bytes(chosen.drop(columns="id"), format),
+                f"steerscope-{KINDS[kind].lower()}.{format}",
+                key=f"{kind}_{format}",
+                on_click="ignore",
+                help=f"{count(len(chosen), 'row')}: those selected, otherwise all that are shown",
+            )
+        st.button(
+            "Remove selected",
+            key=f"{kind}_remove",
+            disabled=selected.empty,
+            on_click=_remove,
+            args=(selected["id"].tolist(),),
+            help=f"Removes {count(len(selected), 'selected row')} for good",
+        )
+        with st.popover("Clear"):
+            st.button(
+                f"Remove all {count(len(table), 'row')} shown",
+                key=f"{kind}_clear",
+                on_click=_remove,
+                args=(table["id"].tolist(),),
+                help="They cannot be brought back",
+            )
+
+
+def _choose_figure(table: pd.DataFrame) -> str | None:
+    """Which figure the picture shows; None where the texts have none."""
+    figures = [figure for figure, _, _ in FIGURES if figure in table]
+    if not figures:
+        return None
+    return st.selectbox(
+        "Figure",
+        figures,
+        format_func=lambda figure: TERMS[_FIGURE_TERMS[figure]].title,
+        key="figure",
+        bind="query-params",
+        width=220,
+        help="What the picture shows; each point is a text",
+    )
+
+
+def _show_kind(collected: pd.DataFrame, kind: str) -> None:
+    table = of_kind(collected, kind)
+    if table.empty:
+        return
+    st.header(KINDS[kind], anchor=False)
+    with st.container(horizontal=True):
+        figure = _choose_figure(table) if kind == "text" else None
+        table = _filtered(table, kind)
+    if figure:
+        title = TERMS[_FIGURE_TERMS[figure]].title
+        st.plotly_chart(charts.figure_strip(table, figure, title, COLUMNS), config=charts.CONFIG, key="strip")
+    selection = st.dataframe(
+        table,
+        hide_index=True,
+        key=f"{kind}_rows",
+        on_select="rerun",
+        selection_mode="multi-row",
+        placeholder="",
+        column_config=_column_config(table),
+    )
+    rows = [row for row in selection["selection"]["rows"] if row < len(table)]
+    _actions(table, table.iloc[rows], kind)
+
+
+def main() -> None:
+    enter("What has been collected?")
+    try:
+        collected = app_store().collected()
+    except SteerscopeError as exc:
+        show_error(exc)
+        return
+    if problem := st.session_state.pop("compare_error", None):
+        show_error(problem)
+    if collected.empty:
+        st.markdown(
+            "Nothing yet. **Collect** on the page Topic adds the open neuron; on the page Generate, every complete "
+            "column. What you collect is kept until you remove it."
+        )
+        return
+    for kind in KINDS:
+        _show_kind(collected, kind)
+
+
+main()

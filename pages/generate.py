@@ -1,0 +1,184 @@
+"""What does each way of steering do to the text? One prompt, one seed, a column for each."""
+
+import streamlit as st
+
+from core.errors import SteerscopeError
+from core.settings import GenerationSettings
+from core.store import Store
+from pages.shared.columns import comparison_html
+from pages.shared.comparison import COLUMNS, Comparison, Request
+from pages.shared.entry import enter
+from pages.shared.glossary import help_text
+from pages.shared.links import link_button
+from pages.shared.messages import count, plain, show_error
+from pages.shared.resources import ScoredIn, app_store, score
+from pages.shared.setups import chosen_setup, open_chosen_store
+from pages.shared.topics import chosen_topic, score_settings, topic_controls
+
+DEFAULT_PROMPT = "My heart is broken, so I should"
+DEFAULT_COLUMNS = ("none", "sae", "clamp", "swap")
+OWN_POSITIONS = "each edit's own"
+POSITIONS = (OWN_POSITIONS, "all", "content", "generated", "prompt", "special")
+REFERENCES = ("largest", "on the token")
+SHADINGS = ("contamination", "neurons changed")
+
+
+def _bound(key: str) -> dict[str, str]:
+    """A widget's key, in the link too."""
+    return {"key": key, "bind": "query-params"}
+
+
+def _edit_controls() -> None:
+    st.number_input("Clamped neurons", 0, value=5, help=help_text("clamp neurons"), **_bound("clamp_n"))
+    st.number_input("Multiplier", value=10.0, step=1.0, help=help_text("multiplier"), **_bound("multiplier"))
+    st.segmented_control(
+        "Reference value",
+        REFERENCES,
+        default=REFERENCES[0],
+        required=True,
+        help=help_text("reference value"),
+        **_bound("value"),
+    )
+    st.toggle("Matched count for swap", help=help_text("matched count"), **_bound("matched_count"))
+    st.selectbox("Positions", POSITIONS, help=help_text("positions"), **_bound("positions"))
+    st.toggle("Always the likeliest token", help=help_text("sampling"), **_bound("greedy"))
+
+
+def _controls() -> None:
+    left, right = st.columns(2, gap="medium")
+    with left:
+        st.text_area(
+            "Prompt", DEFAULT_PROMPT, height=68, help="The text that every column continues.", **_bound("prompt")
+        )
+        st.pills(
+            "Columns",
+            list(COLUMNS),
+            selection_mode="multi",
+            default=DEFAULT_COLUMNS,
+            format_func=COLUMNS.get,
+            help=" ".join(f"**{title}**: {help_text(name).split(' [')[0]}" for name, title in COLUMNS.items()),
+            **_bound("columns"),
+        )
+    with right:
+        topic_controls()
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
+        st.number_input("Seed", 0, value=1, width=120, help=help_text("seed"), **_bound("seed"))
+        st.number_input("New tokens", 1, value=64, width=120, help=help_text("tokens"), **_bound("tokens"))
+        st.toggle("Keep the SAE's error", help=help_text("keep error"), **_bound("keep_error"))
+        with st.popover("Edits"):
+            _edit_controls()
+        st.segmented_control(
+            "Shade by",
+            SHADINGS,
+            default=SHADINGS[0],
+            required=True,
+            help="Contamination: the share of a token's activation on neurons far from the topic. Neurons changed: by "
+            "the edit, on that token.",
+            **_bound("shade"),
+        )
+
+
+def _request() -> Request:
+    """What the controls ask for.
+
+    Raises:
+        EmptyTopicError, TopicTooLongError, SettingsError: they ask for what cannot be.
+    """
+    state, (setup, _) = st.session_state, chosen_setup()
+    return Request(
+        setup=setup,
+        prompt=state["prompt"],
+        topic=chosen_topic(),
+        edits=tuple(name for name in COLUMNS if name in state["columns"]),
+        generation=GenerationSettings(max_new_tokens=state["tokens"], seed=state["seed"], greedy=state["greedy"]),
+        keep_error=state["keep_error"],
+        matched_count=state["matched_count"],
+        n=state["clamp_n"],
+        multiplier=state["multiplier"],
+        current=state["value"] != REFERENCES[0],
+        positions=None if state["positions"] == OWN_POSITIONS else state["positions"],
+    )
+
+
+def _cost(request: Request, last: Comparison | None) -> str:
+    """What pressing the button will cost, as far as it is known."""
+    due = len(request.edits) * request.generation.max_new_tokens
+    made = 0 if last is None else sum(len(c.generation.ids) for c in last.columns if c.generation is not None)
+    if not made:
+        return f"{count(len(request.edits), 'column')}; the first run loads the model: some seconds."
+    return f"{count(len(request.edits), 'column')}, about {max(1, round(due * last.seconds / made))} s."
+
+
+def _generate(request: Request, store: Store, scored: ScoredIn) -> None:
+    """Streams the columns; Stop, or any other use of the page, ends it with what there is."""
+    comparison = st.session_state["comparison"] = Comparison(request)
+    place = st.empty()
+    try:
+        for _ in comparison.run(store, scored):
+            place.html(comparison_html(comparison, st.session_state["shade"]))
+    except SteerscopeError as exc:
+        del st.session_state["comparison"]
+        show_error(exc)
+        return
+    st.rerun()  # all figures are known: the best of each row can be marked
+
+
+def _show(comparison: Comparison, asked: Request) -> None:
+    request = comparison.request
+    st.html(comparison_html(comparison, st.session_state["shade"]))
+    if not comparison.complete:
+        done = sum(bool(column.figures) for column in comparison.columns)
+        st.caption(f"Stopped: {done} of {count(len(request.edits), 'column')} complete.")
+    elif request != asked:
+        st.caption("The controls have changed since; Generate brings the columns up to date.")
+    for note in comparison.notes:
+        st.caption(plain(note))
+    with st.container(horizontal=True):
+        if st.button("Collect", help="Adds every complete column, with its figures, to Compare and export"):
+            _collect(comparison)
+        link_button("A link cannot carry a file." if st.session_state.get("file_topic") else "")
+        with st.popover("Command", help="The same on the command line"):
+            st.code(request.command(), language=None, wrap_lines=True)
+
+
+def _collect(comparison: Comparison) -> None:
+    rows = comparison.rows()
+    try:
+        for row in rows:
+            app_store().collect(row)
+    except SteerscopeError as exc:
+        show_error(exc)
+    else:
+        st.toast(f"{count(len(rows), 'text')} in Compare and export.")
+
+
+def main() -> None:
+    enter("What does each way of steering do to the text?")
+    state = st.session_state
+    setup, store = open_chosen_store()
+    _controls()
+    comparison: Comparison | None = state.get("comparison")
+    try:
+        request = _request()
+        with st.container(horizontal=True, vertical_alignment="center"):
+            pressed = st.button(
+                "Generate", type="primary", disabled=not request.edits, help="The same seed for every column"
+            )
+            st.button("Stop", help="Keeps what has been written")
+            st.caption(_cost(request, comparison) if request.edits else "Choose at least one column.")
+        # a first visit to a small model shows an answer at once
+        first = setup.origin == "embedded" and not chosen_setup()[1] and not state.get("generate_visited")
+        state["generate_visited"] = True
+        if request.edits and (pressed or first):
+            _generate(request, store, score(setup, store, request.topic, score_settings()))
+            return
+    except SteerscopeError as exc:
+        show_error(exc)
+        return
+    if comparison is not None and comparison.request.setup == setup:
+        _show(comparison, request)
+    else:
+        st.markdown("Each column continues the prompt from the same seed. Press **Generate** to see them side by side.")
+
+
+main()

@@ -1,0 +1,125 @@
+"""The columns of a comparison: shaded tokens, and their figures with the best of each row in bold."""
+
+import math
+from collections.abc import Sequence
+from html import escape
+from typing import TYPE_CHECKING, Literal
+
+from pages.shared.colours import EDITS
+from pages.shared.comparison import COLUMNS, Column, Comparison
+from pages.shared.glossary import TERMS
+from pages.shared.messages import count
+from pages.shared.tokens import Shaded, legend, token_spans
+
+if TYPE_CHECKING:
+    from core.generation import TokenFigures
+
+Shading = Literal["contamination", "neurons changed"]
+
+# figure, its term in the glossary, and which end is better (None: neither)
+FIGURES: tuple[tuple[str, str, Literal["low", "high"] | None], ...] = (
+    ("distance", "text distance", "low"),
+    ("topic_percentile", "topic_percentile", "low"),
+    ("perplexity", "perplexity", "low"),
+    ("contamination", "contamination", "low"),
+    ("contamination_share", "contamination_share", "low"),
+    ("neurons_changed", "neurons_changed", None),
+    ("reconstruction_delta", "reconstruction_delta", "low"),
+    ("distinct_2", "distinct_2", "high"),
+    ("repetition", "repetition", "low"),
+)
+
+
+def number(value: float) -> str:
+    """Three significant figures; `n/a` where the value is not defined."""
+    if not math.isfinite(value):
+        return "n/a"
+    return f"{value:,.0f}" if abs(value) >= 1_000 else f"{value:#.3g}".rstrip(".")
+
+
+def best_columns(columns: Sequence[Column], figure: str, better: str | None) -> set[int]:
+    """Which columns have the best value of a figure, as shown; none where only one has a value."""
+    shown = {i: c.figures[figure] for i, c in enumerate(columns) if math.isfinite(c.figures.get(figure, math.nan))}
+    if better is None or len(shown) < 2:
+        return set()
+    best = number((min if better == "low" else max)(shown.values()))
+    return {i for i, value in shown.items() if number(value) == best}
+
+
+def _shade(figures: "TokenFigures", shading: Shading) -> float | None:
+    return figures.contamination_share if shading == "contamination" else figures.neurons_changed
+
+
+def _tip(figures: "TokenFigures") -> str:
+    if figures.neurons_changed is None:
+        return ""
+    delta = number(figures.reconstruction_delta)
+    lines = [f"{count(figures.neurons_changed, 'neuron')} changed", f"reconstruction delta {delta}"]
+    if figures.contamination is not None:
+        share = number(figures.contamination_share)
+        lines.insert(0, f"contamination {number(figures.contamination)}, share {share}")
+    if figures.top_neurons:
+        lines.append("top neurons: " + ", ".join(f"{neuron} ({number(a)})" for neuron, a in figures.top_neurons))
+    return "\n".join(lines)
+
+
+def largest_shade(columns: Sequence[Column], shading: Shading) -> float:
+    """What has the accent's full colour: a share of 1, or the most neurons changed on a token so far."""
+    if shading == "contamination":
+        return 1.0
+    made = [column.generation for column in columns if column.generation is not None]
+    return max((figures.neurons_changed or 0 for generation in made for figures in generation.figures), default=0)
+
+
+def _text(column: Column, shading: Shading, largest: float) -> str:
+    generation = column.generation
+    tokens = [
+        Shaded(token, _shade(figures, shading), _tip(figures))
+        for token, figures in zip(generation.tokens, generation.figures, strict=True)
+    ]
+    return token_spans(tokens, largest, prefix=generation.prompt)
+
+
+def _table(column: Column, columns: Sequence[Column]) -> str:
+    rows = []
+    for figure, key, better in FIGURES:
+        term = TERMS[key]
+        best = ' class="ss-best"' if columns.index(column) in best_columns(columns, figure, better) else ""
+        link = f'href="glossary#{term.anchor}" target="_blank" title="{escape(term.short)}"'
+        value = number(column.figures[figure])
+        rows.append(f"<tr><th><a {link}>{escape(term.title)}</a></th><td{best}>{value}</td></tr>")
+    return f'<table class="ss-figures">{"".join(rows)}</table>'
+
+
+def _proof(column: Column, comparison: Comparison) -> str:
+    generation = column.generation
+    return (
+        f"{generation.positions_edited} of {generation.positions_run} positions edited · "
+        f"seed {comparison.request.generation.seed} · {len(generation.tokens)} new tokens"
+    )
+
+
+def _column(column: Column, comparison: Comparison, shading: Shading, largest: float) -> str:
+    """Name, text, figures: three cells, so that those of all columns stand side by side."""
+    text = f'<p class="ss-problem">{escape(column.problem)}</p>' if column.problem else ""
+    if column.generation is not None:
+        text += _text(column, shading, largest)
+    figures = ""
+    if column.figures:
+        figures = f'<p class="ss-proof">{_proof(column, comparison)}</p>{_table(column, comparison.columns)}'
+    return (
+        f'<section><h3 style="border-color:{EDITS[column.edit]}">{COLUMNS[column.edit]}</h3>'
+        f"<div>{text}</div><div>{figures}</div></section>"
+    )
+
+
+def comparison_html(comparison: Comparison, shading: Shading) -> str:
+    """The legend, and all columns as far as they are."""
+    largest = largest_shade(comparison.columns, shading)
+    label = "contamination share of a token" if shading == "contamination" else "neurons changed on a token"
+    shown = {column.edit: column for column in comparison.columns}
+    cells = "".join(
+        _column(shown.get(edit, Column(edit)), comparison, shading, largest) for edit in comparison.request.edits
+    )
+    n = len(comparison.request.edits)
+    return f'{legend("0", f"{largest:g}", label)}<div class="ss-columns" style="--columns:{n}">{cells}</div>'

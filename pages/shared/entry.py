@@ -1,0 +1,20 @@
+"""The way into a page."""
+
+import runpy
+from pathlib import Path
+
+import streamlit as st
+
+APP = Path(__file__).resolve().parents[2] / "app.py"
+
+
+def enter(title: str) -> None:
+    """The page's title. Call it first.
+
+    Until `st.navigation` has run once in a server, Streamlit serves a file of `pages/` on its own when a link leads
+    there: without sidebar and setup. Then the app is run from here, and the page within it.
+    """
+    if "setup" not in st.session_state:
+        runpy.run_path(str(APP))
+        st.stop()
+    st.title(title, anchor=False)

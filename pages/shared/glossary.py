@@ -1,0 +1,194 @@
+"""The app's words: one sentence for the help text of each, and the rest for the glossary page."""
+
+import re
+from dataclasses import dataclass
+
+from core.scores import CASE_SHARE
+
+
+@dataclass(frozen=True)
+class Term:
+    """A word of the app."""
+
+    title: str
+    short: str  # one sentence: the help text
+    more: str = ""  # how it is computed, and what to beware of
+
+    @property
+    def anchor(self) -> str:
+        return re.sub(r"[^a-z0-9]+", "-", self.title.lower())
+
+
+SETTING_UP = {
+    "setup": Term(
+        "Setup",
+        "A language model, a hook point in it, an SAE trained there, and the reference prompts.",
+        "Everything on a page is computed for one setup. Your own go into a file `setups.toml`; the README shows one.",
+    ),
+    "neuron": Term("Neuron", "One latent of the SAE, by its number.", "The papers' word; elsewhere called a feature."),
+    "reference": Term(
+        "Reference prompt",
+        "One of the prompts about many subjects on which every neuron's activation was stored.",
+        "Special tokens (beginning of text, chat template) are left out of every sum.",
+    ),
+    "topic": Term(
+        "Topic",
+        "One or more prompts that say what you mean; each line is one prompt.",
+        "A prompt's distance from the topic is its distance from the nearest of these.",
+    ),
+}
+
+SCORING = {
+    "score": Term(
+        "Score",
+        "1 for the neuron whose prompts lie closest to the topic, 0 for the farthest.",
+        "(max g - g) / (max g - min g), over the scored neurons: Eq. 2 of the Topic Alignment paper with its sign "
+        "turned, since as printed the farthest neuron has 1, against the paper's own text and figures.",
+    ),
+    "g": Term(
+        "g",
+        "Mean distance of the neuron's prompts from the topic, weighted by how active it is on each.",
+        "Eq. 1. Unlike the score it can be compared between SAEs and topics. Unit: distance, 0 to 2; squared settings "
+        "square it.",
+    ),
+    "prompts": Term("Prompts", "Number of reference prompts on which the neuron is active."),
+    "too rare": Term(
+        "Too rare",
+        "A neuron active in too few reference prompts has no score.",
+        "The least number is a setting, 20 by default. In steering such a neuron counts as score 0.",
+    ),
+    "case": Term(
+        "Case",
+        f"Aligned: at least {CASE_SHARE:.0%} of the neuron's activation lies on the quarter of the prompts nearest to "
+        f"the topic; unaligned: at least {CASE_SHARE:.0%} on the farthest quarter; else polysemantic.",
+        "The rule is ours. Activation means the chosen summary, summed over prompts.",
+    ),
+    "top tokens": Term("Top tokens", "The tokens that carry most of the neuron's activation on the reference prompts."),
+    "histogram": Term(
+        "Activations", "How often the neuron fires how strongly: tokens by activation, from 0 to its largest."
+    ),
+    "summary": Term(
+        "Summary",
+        "How a neuron's activation on a prompt becomes one number.",
+        "sum: over tokens, divided by the prompt's total over all neurons (the paper's). max: over tokens. mean: per "
+        "token. count: share of tokens on which it is active.",
+    ),
+    "distance": Term(
+        "Distance",
+        "Between sentence embeddings of unit length: 0 is the same meaning, 1.41 unrelated, 2 opposite.",
+        "Squared Euclidean distance is twice the cosine distance, so it gives cosine's scores.",
+    ),
+    "variant": Term(
+        "Variant",
+        "What g is the weighted mean of: the distance, or its square.",
+        "The square is the weighted variance that the paper's text names.",
+    ),
+    "min prompts": Term("Least prompts", "A neuron active in fewer reference prompts than this has no score."),
+    "contexts": Term(
+        "Contexts",
+        "The reference prompts with the neuron's highest activations; each token is shaded by its activation.",
+    ),
+    "promotes": Term(
+        "Promotes and suppresses",
+        "The tokens whose probability the neuron's decoder row raises and lowers most.",
+        "Through the unembedding alone (logit lens): later blocks may do something else.",
+    ),
+    "groups": Term(
+        "Groups",
+        "Share of the neuron's activation by group of reference prompts, beside that of all neurons together.",
+    ),
+    "nearest": Term("Nearest and farthest", "The reference prompts closest to the topic, and farthest from it."),
+}
+
+STEERING = {
+    "column": Term(
+        "Column",
+        "One way of steering; every column continues the same prompt with the same seed.",
+    ),
+    "none": Term("Original", "The language model as it is."),
+    "sae": Term("SAE", "Each activation at the hook point replaced by the SAE's reconstruction; nothing is steered."),
+    "clamp": Term(
+        "Clamp",
+        "The best-scored neurons are forced to a multiple of their largest reference activation, on every token.",
+    ),
+    "swap": Term(
+        "Swap",
+        "The active neurons of each token are chosen anew by pre-activation times score, each keeping its own value.",
+        "Eq. 3. What it can change depends on the SAE's activation function; the page says so.",
+    ),
+    "weight": Term("Weight", "Like swap, but the weighted values are kept: the paper's unstable ablation."),
+    "keep error": Term(
+        "Keep the SAE's error",
+        "Adds back what the SAE does not reconstruct, so that only the edit itself changes the text.",
+        "x' = x + decode(a') - decode(a). The column SAE stays the full replacement. Off in the paper.",
+    ),
+    "clamp neurons": Term("Clamped neurons", "How many of the best-scored neurons clamp forces."),
+    "multiplier": Term("Multiplier", "Clamp's value, times the neuron's reference value; 10 in the paper."),
+    "reference value": Term(
+        "Reference value",
+        "What clamp multiplies: the neuron's largest activation on the reference prompts, or its own on the token.",
+    ),
+    "matched count": Term(
+        "Matched count",
+        "Swap keeps as many neurons a token as the SAE did, those with the largest pre-activation times score.",
+        "Makes swap work on an SAE whose activation function could only drop neurons.",
+    ),
+    "positions": Term(
+        "Positions",
+        "Which tokens are edited; by default all for SAE, and all but special ones for clamp, swap and weight.",
+    ),
+    "seed": Term("Seed", "The same seed gives the same text, and is the same for every column."),
+    "tokens": Term("New tokens", "How many tokens each column writes at most."),
+    "sampling": Term(
+        "Sampling", "Each token is drawn from the 5 likeliest, as in the paper, or is always the likeliest."
+    ),
+}
+
+FIGURES = {
+    "text distance": Term(
+        "Distance of the text",
+        "Distance of the continuation from the topic, 0 to 2; lower is closer.",
+    ),
+    "topic_percentile": Term(
+        "Topic percentile",
+        "Share of reference prompts that are closer to the topic than the continuation: 0 is as close as the closest.",
+    ),
+    "perplexity": Term(
+        "Perplexity",
+        "How surprising the continuation is to the unsteered model; lower is more fluent to it.",
+        "exp of the mean negative log-likelihood of the continuation's tokens. Repetitive text has a low one too.",
+    ),
+    "contamination": Term(
+        "Contamination",
+        "Activation after the edit on neurons far from the topic, mean over tokens: sum of a' (1 - score).",
+        "Not defined for the original. Its size depends on the SAE's scale.",
+    ),
+    "contamination_share": Term(
+        "Contamination share",
+        "Contamination as a share of all activation on the token, 0 to 1.",
+        "It ranks clamp lowest by construction: clamp puts huge values on neurons of score near 1.",
+    ),
+    "neurons_changed": Term(
+        "Neurons changed", "Number of neurons whose activation on a token the edit changed, mean over tokens."
+    ),
+    "reconstruction_delta": Term(
+        "Reconstruction delta",
+        "Squared error of the edited activation less that of the SAE; below 0 is closer to the original than the SAE.",
+    ),
+    "distinct_2": Term("Distinct-2", "Different pairs of tokens over all pairs; lower is more repetitive."),
+    "repetition": Term("Repetition", "Share of tokens that already stood among the 16 before them."),
+}
+
+SECTIONS = {
+    "Setups and prompts": SETTING_UP,
+    "Scores": SCORING,
+    "Steering": STEERING,
+    "Figures of a text": FIGURES,
+}
+TERMS = {key: term for section in SECTIONS.values() for key, term in section.items()}
+
+
+def help_text(key: str) -> str:
+    """The sentence that explains a term, and the way to the rest (Markdown, for `help=`)."""
+    term = TERMS[key]
+    return f"{term.short} [Glossary](glossary#{term.anchor})"

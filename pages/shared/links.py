@@ -1,0 +1,25 @@
+"""Links that reproduce a page: its bound controls are in the address."""
+
+from urllib.parse import urlencode, urlsplit, urlunsplit
+
+import streamlit as st
+
+
+def page_link() -> str:
+    """The address of this page with the state of its controls."""
+    place = urlsplit(st.context.url or "")
+    return urlunsplit(place._replace(query=urlencode(st.query_params.to_dict()), fragment=""))
+
+
+def link_button(note: str = "") -> None:
+    """A button that shows the link, ready to copy."""
+    with st.popover("Link", help="A link that opens this page as it is now"):
+        st.code(page_link(), language=None, wrap_lines=True)
+        if note:
+            st.caption(note)
+
+
+def file_name(*parts: str, suffix: str) -> str:
+    """A file name of these parts: letters, digits and hyphens."""
+    words = "-".join("".join(c if c.isalnum() else " " for c in part).strip().replace(" ", "-") for part in parts)
+    return f"{words[:80].strip('-').lower()}.{suffix}"

@@ -1,0 +1,121 @@
+"""What sessions share: stores, models, embeddings, scores. Each is loaded when a page first needs it."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import streamlit as st
+from jaxtyping import Float32
+
+from core.app_store import AppStore
+from core.catalog import Setup, all_setups, missing_parts
+from core.prompts import Topic
+from core.scores import TopicScores, score_topic
+from core.settings import ScoreSettings, store_root
+from core.store import Store
+
+if TYPE_CHECKING:  # imports torch, which only Generate needs
+    from core.embeddings import EmbeddingModel
+    from core.language_model import LanguageModel
+    from core.sparse_autoencoder import SparseAutoencoder
+    from core.workbench import ScoredTopic, Workbench
+
+
+@dataclass(frozen=True)
+class ScoredIn:
+    """Scores of a topic, and the seconds that they took (embedding the topic left out)."""
+
+    scores: TopicScores
+    embeddings: Float32[np.ndarray, "align d_embedding"]
+    seconds: float
+
+
+@st.cache_data(ttl="1min", show_spinner=False)
+def setups() -> dict[str, tuple[Setup, list[str]]]:
+    """Every setup by name with what it lacks to run here; those that can run come first.
+
+    Raises:
+        SetupConfigError, MissingFileError: the user's file of setups is wrong.
+    """
+    found = {name: (setup, missing_parts(setup)) for name, setup in all_setups().items()}
+    return dict(sorted(found.items(), key=lambda item: bool(item[1][1])))
+
+
+def open_store(setup_name: str) -> Store:
+    """The store of a setup; opened anew when the file was replaced.
+
+    Raises:
+        StoreNotBuiltError, StoreSchemaError, StoreDamagedError: see `Store.open`.
+    """
+    return _open_store(store_root(), setup_name)
+
+
+@st.cache_resource(max_entries=8, validate=lambda store: not store.changed(), show_spinner=False)
+def _open_store(root: Path, setup_name: str) -> Store:
+    return Store.open(root, setup_name)
+
+
+def app_store() -> AppStore:
+    """Where collected rows are kept."""
+    return AppStore(store_root())
+
+
+@st.cache_resource(max_entries=2, show_spinner="Loading the sentence-embedding model: some seconds, once ...")
+def embedding_model(name: str) -> "EmbeddingModel":
+    from core.embeddings import load_embedding_model
+
+    return load_embedding_model(name)
+
+
+@st.cache_resource(max_entries=128, show_spinner="Embedding the topic ...")
+def _embeddings(model_name: str, prompts: tuple[str, ...]) -> Float32[np.ndarray, "align d_embedding"]:
+    return embedding_model(model_name).embed(prompts)
+
+
+def _identity(store: Store) -> tuple[str, str | None]:
+    return str(store.path), store.meta.get("built_at")
+
+
+@st.cache_resource(max_entries=64, show_spinner=False, hash_funcs={Store: _identity})
+def _scored(store: Store, model_name: str, prompts: tuple[str, ...], settings: ScoreSettings) -> ScoredIn:
+    embeddings = _embeddings(model_name, prompts)
+    start = time.perf_counter()
+    scores = score_topic(store, embeddings, settings)
+    return ScoredIn(scores, embeddings, time.perf_counter() - start)
+
+
+def score(setup: Setup, store: Store, topic: Topic, settings: ScoreSettings) -> ScoredIn:
+    """Every neuron's score against a topic.
+
+    Raises:
+        EmbeddingModelError: the setup's embedding model cannot be loaded.
+        ScoringError: no neuron can be scored.
+    """
+    return _scored(store, setup.embedding_model, topic.prompts, settings)
+
+
+@st.cache_resource(max_entries=2, show_spinner="Loading the language model and the SAE: some seconds, once ...")
+def _models(setup: Setup) -> "tuple[LanguageModel, SparseAutoencoder]":
+    from core.workbench import load_setup
+
+    return load_setup(setup)
+
+
+def workbench(setup: Setup, store: Store) -> "Workbench":
+    """The setup ready to steer; its model is shared by all sessions.
+
+    Raises:
+        ModelFolderError, AutoencoderError, UnsafeWeightsError, HubError, EmbeddingModelError: see the loaders.
+    """
+    from core.workbench import Workbench
+
+    return Workbench(store, embedding_model(setup.embedding_model), *_models(setup))
+
+
+def scored_topic(topic: Topic, scored: ScoredIn) -> "ScoredTopic":
+    """Scores as a workbench takes them."""
+    from core.workbench import ScoredTopic
+
+    return ScoredTopic(topic, scored.embeddings, scored.scores)

@@ -1,0 +1,131 @@
+"""The setup: its choice in the sidebar, its facts, and what to do where its store is missing."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import streamlit as st
+
+from core.catalog import DEFAULT_SETUP, Setup
+from core.errors import SteerscopeError, StoreError, UnknownSetupError
+from core.settings import store_root
+from core.store import Store
+from pages.shared.glossary import help_text
+from pages.shared.messages import plain, show_error
+from pages.shared.resources import open_store, setups
+
+_STAGES = {
+    "load": "Loading the language model and the SAE",
+    "activations": "Running the reference prompts through both",
+    "embeddings": "Embedding the reference prompts",
+    "assemble": "Writing the store",
+}
+
+
+def _on_setup() -> None:
+    st.session_state["neuron"] = None  # its number means another neuron now; the topic stays
+
+
+def choose_setup() -> None:
+    """The choice, what the chosen one lacks, and the facts of its store."""
+    try:
+        known = setups()
+    except SteerscopeError as exc:
+        show_error(exc)
+        st.stop()
+    asked = st.query_params.get("setup")
+    if asked is not None and asked not in known:
+        show_error(UnknownSetupError(asked, list(known)))
+    names = list(known)
+    name = st.selectbox(
+        "Setup",
+        names,
+        index=names.index(DEFAULT_SETUP),
+        key="setup",
+        bind="query-params",
+        on_change=_on_setup,
+        help=help_text("setup"),
+    )
+    setup, lacking = known[name]
+    st.caption(plain(setup.title or setup.model))
+    if lacking:
+        st.warning(plain(f"To run, it lacks {'; '.join(lacking)}."))
+    _show_facts(setup)
+    _show_others(known, name)
+
+
+def _show_others(known: dict[str, tuple[Setup, list[str]]], chosen: str) -> None:
+    """What each other setup is, or lacks."""
+    with st.popover("All setups", width="stretch", help="What each setup is, and what it lacks to run here"):
+        for name, (setup, missing) in known.items():
+            if name != chosen:
+                st.markdown(f"**{plain(name)}**  \n{plain(setup.title or setup.model)}")
+                st.caption(plain(f"lacks {'; '.join(missing)}") if missing else "can run here")
+
+
+def _age(built_at: str) -> str:
+    """How long ago, in words."""
+    seconds = (datetime.now(UTC) - datetime.fromisoformat(built_at)).total_seconds()
+    for unit, length in (("day", 86_400), ("hour", 3_600), ("minute", 60)):
+        if seconds >= length:
+            n = int(seconds // length)
+            return f"{n} {unit}{'s' * (n > 1)} ago"
+    return "just now"
+
+
+def _show_facts(setup: Setup) -> None:
+    try:
+        store = open_store(setup.name)
+    except StoreError:
+        st.caption("No store built yet.")
+        return
+    meta = store.meta
+    lines = [
+        f"Model: {plain(Path(setup.model).name)}",
+        f"SAE: {store.d_sae:,} neurons",
+        f"Reference: {store.n_prompts:,} prompts",
+        f"Store built {_age(meta['built_at'])}",
+    ]
+    st.caption("  \n".join(lines))
+
+
+def chosen_setup() -> tuple[Setup, list[str]]:
+    """The setup of the sidebar, and what it lacks to run."""
+    return setups()[st.session_state["setup"]]
+
+
+def open_chosen_store() -> tuple[Setup, Store]:
+    """The chosen setup and its store; where there is none, says how to build it, and ends the run of the page."""
+    setup, lacking = chosen_setup()
+    try:
+        return setup, open_store(setup.name)
+    except StoreError as exc:
+        problem = exc
+    show_error(problem)
+    if lacking:
+        st.markdown(plain(f"{setup.name} cannot be built here: it lacks {'; '.join(lacking)}."))
+        st.stop()
+    st.markdown(
+        f"Building runs the reference prompts of {plain(setup.name)} through its model and SAE: about two minutes for "
+        "the embedded setups, far longer for large models. A build that is interrupted continues where it stopped."
+    )
+    if st.button("Build the store", type="primary", help="The same as the command above"):
+        _build(setup)
+    st.stop()
+
+
+def _build(setup: Setup) -> None:
+    """Builds with a bar for the running stage; any other use of the page stops it, and it continues later."""
+    from core.build import build
+
+    bar = st.progress(0.0)
+    st.button("Stop", help="What is done is kept")
+
+    def report(stage: str, share: float) -> None:
+        bar.progress(min(1.0, share), f"{_STAGES.get(stage, stage)} ...")
+
+    try:
+        build(setup, store_root(), progress=report)
+    except SteerscopeError as exc:
+        show_error(exc)
+        return
+    st.rerun()

@@ -1,0 +1,71 @@
+"""Tokens as HTML spans, shaded by a figure, with what is known of each on hover. All text is escaped."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+from pages.shared.colours import BACKGROUND, BORDER, CASES, RAMP_STEPS, TEXT, UNALIGNED, Theme, ramp, ramp_step
+
+RULES = Path(__file__).with_name("style.css")
+_HIDDEN = {"\n": "↵\n", "\t": "⇥\t"}  # shown, and still doing what they do
+
+
+@dataclass(frozen=True)
+class Shaded:
+    """A token, the figure that shades it (None: not defined, so not shaded), and its hover text."""
+
+    text: str
+    value: float | None = None
+    tip: str = ""
+
+
+def _visible(text: str) -> str:
+    for character, shown in _HIDDEN.items():
+        text = text.replace(character, shown)
+    return escape(text)
+
+
+def token_spans(tokens: Sequence[Shaded], largest: float, *, prefix: str = "") -> str:
+    """The tokens as one paragraph; `largest` has the accent's full colour.
+
+    Args:
+        prefix: plain text before the tokens, muted (a prompt).
+    """
+    spans = [f'<span class="ss-prefix">{_visible(prefix)}</span>'] if prefix else []
+    for token in tokens:
+        step = "" if token.value is None else f" ss-{ramp_step(token.value, largest)}"
+        tip = f' data-tip="{escape(token.tip)}"' if token.tip else ""
+        spans.append(f'<span class="ss{step}"{tip}>{_visible(token.text)}</span>')
+    return f'<p class="ss-text" dir="auto">{"".join(spans)}</p>'
+
+
+def legend(low: str, high: str, label: str) -> str:
+    """The ramp with its ends named."""
+    cells = "".join(f'<span class="ss-cell ss-{step}"></span>' for step in range(RAMP_STEPS))
+    ends = f'{escape(low)} <span class="ss-ramp">{cells}</span> {escape(high)}'
+    return f'<p class="ss-legend">{escape(label)}: {ends}</p>'
+
+
+def token_list(tokens: Sequence[str]) -> str:
+    """Tokens side by side, each in a frame of its own so that its white space shows."""
+    return "".join(f'<code class="ss-token">{_visible(token)}</code>' for token in tokens)
+
+
+def case_mark(case: str) -> str:
+    """The case in words, with its colour before it."""
+    return f'<span class="ss-case" style="background:{CASES[case]}"></span>{escape(case)}'
+
+
+def _both(colours: dict[Theme, str]) -> str:
+    return f"light-dark({colours['light']}, {colours['dark']})"
+
+
+def style_sheet() -> str:
+    """The classes that the functions of this package use, for both themes."""
+    variables = {"line": _both(BORDER), "tip": _both(TEXT), "tip-text": _both(BACKGROUND), "unaligned": UNALIGNED}
+    rules = [f".stApp {{ {' '.join(f'--ss-{name}: {value};' for name, value in variables.items())} }}"]
+    for step, (light, dark) in enumerate(zip(ramp("light"), ramp("dark"), strict=True)):
+        background, text = (_both({"light": a, "dark": b}) for a, b in zip(light, dark, strict=True))
+        rules.append(f".ss-{step} {{ background: {background}; color: {text}; }}")
+    return f"<style>{RULES.read_text(encoding='utf-8')}{''.join(rules)}</style>"

@@ -1,0 +1,170 @@
+"""The topic's controls, the same on every page that needs one: typed, bundled, or from a file."""
+
+import tempfile
+from pathlib import Path
+from typing import get_args
+
+import streamlit as st
+
+from core.errors import SteerscopeError, UsageError
+from core.prompts import PROMPT_SUFFIXES, Topic, bundled_topics, parse_topic, read_topic
+from core.settings import Distance, ScoreSettings, Summary, Variant
+from pages.shared.glossary import help_text
+
+DEFAULT_TOPIC = "heart surgery"
+MAX_FILE_PROMPTS = 2_000  # embedded within seconds
+
+
+def _file_topic(name: str, content: bytes) -> Topic:
+    """A topic from an uploaded file.
+
+    Raises:
+        PromptFileError, UsageError: it cannot be read, or holds more prompts than a topic needs.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / Path(name).name
+        path.write_bytes(content)
+        try:
+            topic = read_topic(path)
+        except SteerscopeError as exc:
+            raise UsageError(str(exc).replace(f"{folder}/", "")) from exc
+    if len(topic.prompts) > MAX_FILE_PROMPTS:
+        raise UsageError(f"'{name}' has {len(topic.prompts):,} prompts; a topic takes at most {MAX_FILE_PROMPTS:,}")
+    return topic
+
+
+def _forget_file() -> None:
+    state = st.session_state
+    state["file_topic"], state["file_error"] = None, None
+    state["file_number"] = state.get("file_number", 0) + 1  # a new key empties the uploader
+
+
+def _on_typed() -> None:
+    st.session_state["neuron"] = None  # the best neuron of the new topic
+    if st.session_state["topic"].strip():
+        st.session_state["bundled"] = None
+        _forget_file()
+
+
+def _on_bundled() -> None:
+    st.session_state["neuron"] = None
+    if st.session_state["bundled"]:
+        st.session_state["topic"] = ""
+        _forget_file()
+
+
+def _on_file() -> None:
+    state = st.session_state
+    upload = state[f"file_{state.get('file_number', 0)}"]
+    state["neuron"] = state["file_topic"] = state["file_error"] = None
+    if upload is None:
+        return
+    try:
+        state["file_topic"] = _file_topic(upload.name, upload.getvalue())
+    except UsageError as exc:
+        state["file_error"] = str(exc)
+    else:
+        state["topic"], state["bundled"] = "", None
+
+
+def _placeholder() -> str:
+    state = st.session_state
+    if topic := state.get("file_topic"):
+        return f"{topic.title}: {len(topic.prompts):,} prompts from a file. Type here for another topic."
+    if name := state.get("bundled"):
+        topic = bundled_topics()[name]
+        return f"{topic.title}: {len(topic.prompts)} bundled prompts. Type here for another topic."
+    return "Type a topic"
+
+
+def topic_controls() -> None:
+    """Shows the controls; `chosen_topic` and `score_settings` read them."""
+    state, topics = st.session_state, bundled_topics()
+    if "bundled" in st.query_params and "topic" not in st.query_params and "topic" not in state:
+        state["topic"] = ""  # a link that names a bundled topic means that one
+    st.text_area(
+        "Topic (each line is one prompt)",
+        DEFAULT_TOPIC,
+        key="topic",
+        bind="query-params",
+        height=68,
+        placeholder=_placeholder(),
+        on_change=_on_typed,
+        help=help_text("topic"),
+    )
+    with st.container(horizontal=True, gap="small"):
+        st.selectbox(
+            "Bundled topic",
+            list(topics),
+            index=None,
+            key="bundled",
+            bind="query-params",
+            format_func=lambda name: topics[name].title,
+            placeholder="or a bundled topic",
+            label_visibility="collapsed",
+            on_change=_on_bundled,
+            width=240,
+        )
+        with st.popover("File"):
+            st.file_uploader(
+                "A file of prompts: .txt has one a line; .csv, .jsonl and .parquet a column `text` or `prompt`",
+                [suffix.removeprefix(".") for suffix in PROMPT_SUFFIXES],
+                key=f"file_{state.get('file_number', 0)}",
+                on_change=_on_file,
+                help="The file is read, never kept; a link cannot carry it.",
+            )
+        with st.popover("Scoring"):
+            _score_controls()
+    if problem := state.get("file_error"):
+        st.error(problem)
+
+
+def _score_controls() -> None:
+    defaults = ScoreSettings()
+    for key, kind in (("summary", Summary), ("distance", Distance), ("variant", Variant)):
+        st.segmented_control(
+            key.capitalize(),
+            get_args(kind),
+            default=getattr(defaults, key),
+            required=True,
+            key=key,
+            bind="query-params",
+            help=help_text(key),
+        )
+    st.number_input(
+        "Least prompts",
+        1,
+        value=defaults.min_prompts,
+        key="min_prompts",
+        bind="query-params",
+        help=help_text("min prompts"),
+    )
+
+
+def chosen_topic() -> Topic:
+    """The topic of the controls.
+
+    Raises:
+        EmptyTopicError, TopicTooLongError: see `parse_topic`.
+    """
+    state = st.session_state
+    if topic := state.get("file_topic"):
+        return topic
+    if name := state.get("bundled"):
+        return bundled_topics()[name]
+    return parse_topic(state["topic"])
+
+
+def score_settings() -> ScoreSettings:
+    """The scoring that the controls ask for.
+
+    Raises:
+        SettingsError: a value out of range.
+    """
+    state = st.session_state
+    return ScoreSettings(
+        summary=state["summary"],
+        distance=state["distance"],
+        variant=state["variant"],
+        min_prompts=state["min_prompts"],
+    )

@@ -1,0 +1,138 @@
+"""What carries this topic? Ranked neurons, and one of them in detail."""
+
+from html import escape
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+
+from core.catalog import Setup
+from core.errors import SteerscopeError
+from core.export import export_bytes
+from core.prompts import Topic
+from core.store import Store
+from pages.shared import charts
+from pages.shared.entry import enter
+from pages.shared.glossary import help_text
+from pages.shared.links import file_name, link_button
+from pages.shared.messages import count, show_error
+from pages.shared.neuron import choose_neuron, show_neuron
+from pages.shared.resources import ScoredIn, score
+from pages.shared.setups import open_chosen_store
+from pages.shared.topics import chosen_topic, score_settings, topic_controls
+
+SHOWN_NEURONS = 200
+SHOWN_PROMPTS = 5  # at either end
+_CASES = ("aligned", "polysemantic", "unaligned", "too rare")
+
+
+def ranking(store: Store, scored: ScoredIn, n: int | None = None) -> pd.DataFrame:
+    """The scored neurons with what the store knows of each, best first."""
+    ranked = scored.scores.ranked(n)
+    known = store.neurons(None if n is None else ranked["neuron"].tolist())
+    return ranked.merge(known[["neuron", "tokens", "mean", "max", "top_tokens", "histogram"]], on="neuron", how="left")
+
+
+def _exported(store: Store, scored: ScoredIn) -> bytes:
+    table = ranking(store, scored)
+    table["top_tokens"] = table["top_tokens"].map(" ".join)
+    return export_bytes(table.drop(columns="histogram"), "csv")
+
+
+def _show_line(setup: Setup, store: Store, topic: Topic, scored: ScoredIn) -> None:
+    cases = scored.scores.table["case"].value_counts()
+    n_scored = int(scored.scores.table["score"].notna().sum())
+    parts = [f"{count(n_scored, 'neuron')} scored in {1_000 * scored.seconds:,.0f} ms"]
+    parts += [f"{cases.get(case, 0):,} {case}" for case in _CASES]
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.markdown(" · ".join(parts), width="stretch", help=help_text("case"))
+        st.download_button(
+            "CSV",
+            lambda: _exported(store, scored),
+            file_name(setup.name, topic.title, "ranking", suffix="csv"),
+            "text/csv",
+            on_click="ignore",
+            help=f"All {n_scored:,} scored neurons, best first",
+        )
+        link_button("A link cannot carry a file." if st.session_state.get("file_topic") else "")
+
+
+def _on_select() -> None:
+    state = st.session_state
+    rows = state["ranking"]["selection"]["rows"]
+    if rows != state["shown_rows"]:  # called, too, when the page itself marked another row
+        state["neuron"] = state["ranked"][rows[0]] if rows else None
+
+
+def _show_ranking(store: Store, scored: ScoredIn, neuron: int) -> None:
+    table = ranking(store, scored, SHOWN_NEURONS)
+    table["top_tokens"] = table["top_tokens"].map(lambda tokens: " ".join(token.strip() for token in tokens))
+    neurons = table["neuron"].tolist()
+    rows = [neurons.index(neuron)] if neuron in neurons else []
+    st.session_state.update(ranked=neurons, shown_rows=rows)
+    st.session_state["ranking"] = {"selection": {"rows": rows, "columns": [], "cells": []}}
+    st.dataframe(
+        table,
+        hide_index=True,
+        height=420,
+        key="ranking",
+        on_select=_on_select,
+        selection_mode="single-row",
+        column_order=("rank", "neuron", "score", "top_tokens", "prompts", "case", "histogram", "g"),
+        column_config={
+            "rank": st.column_config.NumberColumn("#", width=30),
+            "neuron": st.column_config.NumberColumn("neuron", format="%d", width=56, help=help_text("neuron")),
+            "score": st.column_config.NumberColumn("score", format="%.3f", width=52, help=help_text("score")),
+            "top_tokens": st.column_config.TextColumn("top tokens", width=130, help=help_text("top tokens")),
+            "prompts": st.column_config.NumberColumn(
+                "prompts", format="localized", width=62, help=help_text("prompts")
+            ),
+            "case": st.column_config.TextColumn("case", width=98, help=help_text("case")),
+            "histogram": st.column_config.BarChartColumn("activations", width=80, help=help_text("histogram")),
+            "g": st.column_config.NumberColumn("g", format="%.3f", width=50, help=help_text("g")),
+        },
+    )
+    n_scored = int(scored.scores.table["score"].notna().sum())
+    if n_scored > len(table):
+        st.caption(f"The best {len(table):,} of {n_scored:,}. Any other neuron can be typed; the CSV has all.")
+
+
+def _show_distribution(store: Store, scored: ScoredIn, neuron: int) -> None:
+    scores = scored.scores.table["score"]
+    marked = scores[neuron] if 0 <= neuron < store.d_sae else None
+    st.plotly_chart(charts.score_violin(scores.dropna().to_numpy(), marked, neuron), config=charts.CONFIG, key="violin")
+
+
+def _show_ends(store: Store, scored: ScoredIn) -> None:
+    """The reference prompts nearest to the topic, and farthest from it."""
+    texts, distances = store.prompts()["text"], scored.scores.distances
+    order = np.argsort(distances, kind="stable")
+    for label, ids in (("Nearest", order[:SHOWN_PROMPTS]), ("Farthest", order[: -SHOWN_PROMPTS - 1 : -1])):
+        st.markdown(f"**{label} reference prompts**", help=help_text("nearest"))
+        st.html("".join(f'<p class="ss-prompt"><b>{distances[i]:.2f}</b>{escape(texts[i])}</p>' for i in ids))
+
+
+def main() -> None:
+    enter("What carries this topic?")
+    setup, store = open_chosen_store()
+    topic_controls()
+    try:
+        topic = chosen_topic()
+        scored = score(setup, store, topic, score_settings())
+    except SteerscopeError as exc:
+        show_error(exc)
+        return
+    _show_line(setup, store, topic, scored)
+    best = int(scored.scores.ranked(1)["neuron"][0])
+    left, right = st.columns([5, 4], gap="medium")
+    with right:
+        neuron = choose_neuron(store, best)
+    with left:
+        _show_ranking(store, scored, neuron)
+        _show_distribution(store, scored, neuron)
+        _show_ends(store, scored)
+    with right:
+        show_neuron(setup, store, topic, scored, neuron)
+
+
+main()
