@@ -48,6 +48,11 @@ class Generation:
     positions_edited: int = 0
     positions_run: int = 0
 
+    def restart(self) -> None:
+        """Forgets the continuation."""
+        self.ids, self.tokens, self.figures, self.text = [], [], [], ""
+        self.positions_edited = self.positions_run = 0
+
 
 def tokenise_prompts(
     model: LanguageModel, prompts: Sequence[str], settings: GenerationSettings
@@ -174,17 +179,18 @@ class Generator:
         self.settings, self.model, self.score = settings, model, score
         self.measure = measure and edit is not None
         self.placed = placed_edit(edit, positions)
-        self._name = "none" if edit is None else edit.name
-        self._prompts = list(zip(prompts, tokenise_prompts(model, prompts, settings), strict=True))
-        self.generations = self._empty()
-
-    def _empty(self) -> list[Generation]:
-        return [Generation(prompt=text, edit=self._name, prompt_tokens=tokens) for text, tokens in self._prompts]
+        tokenised = tokenise_prompts(model, prompts, settings)
+        name = "none" if edit is None else edit.name
+        self.generations = [
+            Generation(prompt=text, edit=name, prompt_tokens=tokens)
+            for text, tokens in zip(prompts, tokenised, strict=True)
+        ]
 
     def __iter__(self) -> Iterator[list[Generation]]:
         """Yields the growing continuations after every token, from the start; stop by not asking for more."""
-        self.generations = self._empty()
         settings, rows = self.settings, self.generations
+        for generation in rows:
+            generation.restart()
         generators = [torch.Generator().manual_seed(settings.seed + row) for row in range(len(rows))]
         decoder = _Decoder(self.model, [g.prompt_tokens for g in rows], self.placed)
         ends = set(self.model.end_token_ids)
@@ -199,14 +205,14 @@ class Generator:
             recorder = Recorder(explain=self.measure)
             if not last or self.measure:  # the last token is read only to be measured
                 logits = decoder.step(ids, alive, recorder)
-            self._append(rows, ids.tolist(), alive.tolist(), _figures(recorder, len(rows), self.score))
+            self._append(ids.tolist(), alive.tolist(), _figures(recorder, len(rows), self.score))
             for row, generation in enumerate(rows):
                 generation.positions_run = int(decoder.positions_run[row])
                 generation.positions_edited = int(decoder.positions_edited[row])
             yield rows
 
-    def _append(self, rows: list[Generation], ids: list[int], alive: list[bool], figures: list[TokenFigures]) -> None:
-        for row, generation in enumerate(rows):
+    def _append(self, ids: list[int], alive: list[bool], figures: list[TokenFigures]) -> None:
+        for row, generation in enumerate(self.generations):
             if alive[row]:
                 generation.ids.append(ids[row])
                 generation.figures.append(figures[row])
