@@ -104,5 +104,5 @@ def distances_to_topic(
     # ||a - b||^2 = ||a||^2 + ||b||^2 - 2ab; float64 because the difference cancels where a = b
     a, b = embeddings.astype(np.float64), topic.astype(np.float64)
     squared: np.ndarray = (a * a).sum(axis=1)[:, None] + (b * b).sum(axis=1) - 2.0 * a @ b.T
-    nearest: np.ndarray = np.sqrt(squared.min(axis=1).clip(min=0.0))
+    nearest: np.ndarray = np.sqrt(squared.min(axis=1).clip(0.0, 4.0))
     return nearest.astype(np.float32)

@@ -196,6 +196,7 @@ class Generator:
         ends = set(self.model.end_token_ids)
         alive = torch.ones(len(rows), dtype=torch.bool, device=self.model.device)
         logits = decoder.prompt()
+        self._count(decoder)
         for number in range(settings.max_new_tokens):
             ids = choose_tokens(logits, settings, generators)
             alive = alive & torch.tensor([int(i) not in ends for i in ids], device=alive.device)
@@ -206,10 +207,13 @@ class Generator:
             if not last or self.measure:  # the last token is read only to be measured
                 logits = decoder.step(ids, alive, recorder)
             self._append(ids.tolist(), alive.tolist(), _figures(recorder, len(rows), self.score))
-            for row, generation in enumerate(rows):
-                generation.positions_run = int(decoder.positions_run[row])
-                generation.positions_edited = int(decoder.positions_edited[row])
+            self._count(decoder)
             yield rows
+
+    def _count(self, decoder: _Decoder) -> None:
+        for row, generation in enumerate(self.generations):
+            generation.positions_run = int(decoder.positions_run[row])
+            generation.positions_edited = int(decoder.positions_edited[row])
 
     def _append(self, ids: list[int], alive: list[bool], figures: list[TokenFigures]) -> None:
         for row, generation in enumerate(self.generations):

@@ -193,6 +193,7 @@ def test_prompt_that_ends_at_once_has_an_empty_text(model: LanguageModel, monkey
     monkeypatch.setattr(model.model.generation_config, "eos_token_id", [generate(model)[0].ids[0]])
     (generation,) = generate(model)
     assert (generation.ids, generation.text, generation.tokens, generation.figures) == ([], "", [], [])
+    assert generation.positions_run == len(generation.prompt_tokens.ids)
     assert list(Generator(model, (PROMPT,), None, GREEDY)) == []
 
 
