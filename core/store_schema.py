@@ -26,7 +26,7 @@ TOP_TOKENS = 12
 TOP_CONTEXTS = 10
 HISTOGRAM_BINS = 20
 
-_MEMORY_LIMIT = "2GB"  # of an assembly; what does not fit is spilled to a folder beside the store
+_MEMORY_LIMIT = "1GB"  # of an assembly; what does not fit is spilled to a folder beside the store
 _MAX_THREADS = 8  # each needs its share of the memory
 
 TABLES: dict[str, dict[str, str]] = {

@@ -1,10 +1,6 @@
-"""Builds: what they write, what they skip, and what a kill, a full disk or a second build does to them."""
+"""Builds: what they write, what they skip, resume and discard."""
 
 import os
-import random
-import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,57 +9,26 @@ import duckdb
 import numpy as np
 import pytest
 
-from core.build import Pipeline, build, fingerprint, logit_lens
+from core.build import build, fingerprint, logit_lens
 from core.catalog import Setup
-from core.errors import AutoencoderError, StoreBusyError, StoreDamagedError, StoreWriteError
-from core.files import exclusive_lock
+from core.errors import StoreDamagedError
 from core.prompts import Prompt, reference_prompts
 from core.store import Store
 from core.store_parts import Parts
-from core.store_schema import TABLES
+from tests.fixtures.builds import CHUNK, N_CHUNKS, N_PROMPTS, refuse, run_build, tables, tiny_setup
 from tests.fixtures.stores import Batch, FakePipeline
-
-N_PROMPTS, CHUNK = 23, 4  # 6 chunks, the last one short
-N_CHUNKS = 6
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def write_reference(folder: Path, n: int = N_PROMPTS) -> Path:
-    """Prompts of 1 to 9 words, their lengths in no order."""
-    rng = random.Random(0)
-    words = ["heart", "vein", "law", "court", "soil", "seed", "film", "shoe"]
-    path = folder / "reference.txt"
-    path.write_text("".join(" ".join(rng.choices(words, k=1 + i * 7 % 9)) + "\n" for i in range(n)))
-    return path
 
 
 @pytest.fixture
 def setup(tmp_path: Path) -> Setup:
-    return Setup(name="tiny", model="no-model", sae="no-sae", reference=str(write_reference(tmp_path)))
-
-
-def run(setup: Setup, root: Path, pipeline: Pipeline | None = None, **options: object) -> Path:
-    made = pipeline or FakePipeline()
-    return build(setup, root, pipeline=lambda _: made, chunk_prompts=CHUNK, **options)  # type: ignore[arg-type]
-
-
-def refuse(_: Setup) -> Pipeline:
-    raise AssertionError("nothing was to be computed")
-
-
-def tables(root: Path) -> dict[str, list[tuple[object, ...]]]:
-    """Every row of every table in the order that it is stored in, but for times."""
-    with duckdb.connect(root / "tiny" / "store.duckdb", read_only=True) as con:
-        rows = {name: con.execute(f"SELECT * FROM {name} ORDER BY rowid").fetchall() for name in TABLES}
-    rows["meta"] = [(k, v) for k, v in rows["meta"] if not k.startswith(("seconds_", "built_at", "chunks_resumed"))]
-    return rows
+    return tiny_setup(tmp_path)
 
 
 # ---- what a build writes ----
 
 
 def test_build_writes_what_the_pipeline_yields(setup: Setup, tmp_path: Path) -> None:
-    path = run(setup, tmp_path / "store")
+    path = run_build(setup, tmp_path / "store")
     assert path == tmp_path / "store" / "tiny" / "store.duckdb"
     texts, pipeline = [p.text for p in reference_prompts(setup.reference)], FakePipeline()
     with Store.open(tmp_path / "store", "tiny") as store:
@@ -82,7 +47,7 @@ def test_build_writes_what_the_pipeline_yields(setup: Setup, tmp_path: Path) -> 
 
 
 def test_build_meta(setup: Setup, tmp_path: Path) -> None:
-    run(setup, tmp_path)
+    run_build(setup, tmp_path)
     with Store.open(tmp_path, "tiny") as store:
         meta = store.meta
     assert (meta["model"], meta["sae"], meta["context_size"]) == ("no-model", "no-sae", "256")
@@ -93,12 +58,12 @@ def test_build_meta(setup: Setup, tmp_path: Path) -> None:
 
 
 def test_build_leaves_only_the_store(setup: Setup, tmp_path: Path) -> None:
-    run(setup, tmp_path)
+    run_build(setup, tmp_path)
     assert sorted(path.name for path in (tmp_path / "tiny").iterdir()) == ["build.lock", "store.duckdb"]
 
 
 def test_build_takes_a_spread_of_prompts(setup: Setup, tmp_path: Path) -> None:
-    run(setup, tmp_path, prompts=5)
+    run_build(setup, tmp_path, prompts=5)
     texts = [p.text for p in reference_prompts(setup.reference)]
     with Store.open(tmp_path, "tiny") as store:
         assert store.prompts()["text"].tolist() == [texts[i * N_PROMPTS // 5] for i in range(5)]
@@ -106,7 +71,7 @@ def test_build_takes_a_spread_of_prompts(setup: Setup, tmp_path: Path) -> None:
 
 def test_progress_goes_from_0_to_1_in_each_stage(setup: Setup, tmp_path: Path) -> None:
     told: list[tuple[str, float]] = []
-    run(setup, tmp_path, progress=lambda stage, share: told.append((stage, share)))
+    run_build(setup, tmp_path, progress=lambda stage, share: told.append((stage, share)))
     assert list(dict.fromkeys(stage for stage, _ in told)) == ["load", "activations", "embeddings", "assemble"]
     for stage in ("load", "activations", "embeddings", "assemble"):
         shares = [share for name, share in told if name == stage]
@@ -125,7 +90,7 @@ def test_prompts_run_by_length_and_never_more_than_a_chunk(setup: Setup, tmp_pat
             chunks.append(len(texts))
             return super().activations(texts, ids)
 
-    run(setup, tmp_path, Watched())
+    run_build(setup, tmp_path, Watched())
     assert chunks == [4, 4, 4, 4, 4, 3]
     assert lengths == sorted(lengths, reverse=True)
 
@@ -134,23 +99,23 @@ def test_prompts_run_by_length_and_never_more_than_a_chunk(setup: Setup, tmp_pat
 
 
 def test_current_store_is_not_built_again(setup: Setup, tmp_path: Path) -> None:
-    path = run(setup, tmp_path)
+    path = run_build(setup, tmp_path)
     before = path.stat()
     assert build(setup, tmp_path, pipeline=refuse, chunk_prompts=CHUNK) == path
     assert (path.stat().st_ino, path.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
     forced = FakePipeline()
-    run(setup, tmp_path, forced, force=True)
+    run_build(setup, tmp_path, forced, force=True)
     assert forced.calls[0] == "load"
 
 
 @pytest.mark.parametrize("spoil", [lambda path: os.truncate(path, 40_000), lambda path: path.write_bytes(b"no store")])
 def test_plain_build_mends_a_damaged_store(setup: Setup, tmp_path: Path, spoil: Callable[[Path], object]) -> None:
-    path = run(setup, tmp_path)
+    path = run_build(setup, tmp_path)
     before = tables(tmp_path)
     spoil(path)
     with pytest.raises(StoreDamagedError, match="python -m core build tiny"):
         Store.open(tmp_path, "tiny").check()
-    run(setup, tmp_path)
+    run_build(setup, tmp_path)
     assert tables(tmp_path) == before
 
 
@@ -178,7 +143,7 @@ class Failing(FakePipeline):
 
 def interrupt(setup: Setup, root: Path, at: str) -> None:
     with pytest.raises(KeyboardInterrupt):
-        run(setup, root, Failing(at))
+        run_build(setup, root, Failing(at))
 
 
 def count(pipeline: FakePipeline) -> tuple[int, int]:
@@ -188,10 +153,10 @@ def count(pipeline: FakePipeline) -> tuple[int, int]:
 
 
 def test_resume_computes_only_what_is_missing(setup: Setup, tmp_path: Path) -> None:
-    run(setup, tmp_path / "whole")
+    run_build(setup, tmp_path / "whole")
     interrupt(setup, tmp_path, "activations")
     rest = FakePipeline()
-    run(setup, tmp_path, rest)
+    run_build(setup, tmp_path, rest)
     assert count(rest) == (3, 6)
     with Store.open(tmp_path, "tiny") as store:
         assert store.meta["chunks_resumed"] == "3"
@@ -199,10 +164,10 @@ def test_resume_computes_only_what_is_missing(setup: Setup, tmp_path: Path) -> N
 
 
 def test_resume_loads_no_model_for_embeddings_alone(setup: Setup, tmp_path: Path) -> None:
-    run(setup, tmp_path / "whole")
+    run_build(setup, tmp_path / "whole")
     interrupt(setup, tmp_path, "embed")
     rest = FakePipeline()
-    run(setup, tmp_path, rest)
+    run_build(setup, tmp_path, rest)
     assert rest.calls == ["embed 4", "embed 4", "embed 3"]
     assert tables(tmp_path) == tables(tmp_path / "whole")
 
@@ -210,7 +175,7 @@ def test_resume_loads_no_model_for_embeddings_alone(setup: Setup, tmp_path: Path
 def test_no_resume_starts_afresh(setup: Setup, tmp_path: Path) -> None:
     interrupt(setup, tmp_path, "embed")
     whole = FakePipeline()
-    run(setup, tmp_path, whole, resume=False)
+    run_build(setup, tmp_path, whole, resume=False)
     assert count(whole) == (N_CHUNKS, N_CHUNKS)
 
 
@@ -218,7 +183,7 @@ def test_no_resume_starts_afresh(setup: Setup, tmp_path: Path) -> None:
 def test_parts_of_another_configuration_are_discarded(setup: Setup, tmp_path: Path, change: dict[str, object]) -> None:
     interrupt(setup, tmp_path, "embed")
     whole = FakePipeline()
-    run(replace(setup, **change), tmp_path, whole)  # type: ignore[arg-type]
+    run_build(replace(setup, **change), tmp_path, whole)  # type: ignore[arg-type]
     assert count(whole) == (N_CHUNKS, N_CHUNKS)
 
 
@@ -227,7 +192,7 @@ def test_parts_of_other_prompts_are_discarded(setup: Setup, tmp_path: Path) -> N
     path = Path(setup.reference)
     path.write_text(path.read_text().replace("heart", "liver"))
     whole = FakePipeline()
-    run(setup, tmp_path, whole)
+    run_build(setup, tmp_path, whole)
     assert count(whole) == (N_CHUNKS, N_CHUNKS)
 
 
@@ -238,8 +203,8 @@ def test_unreadable_shard_names_the_way_out(setup: Setup, tmp_path: Path) -> Non
     with pytest.raises(
         StoreDamagedError, match=r"parts.* is damaged: .*; mend it: python -m core build tiny .*--no-res"
     ):
-        run(setup, tmp_path)
-    run(setup, tmp_path, resume=False)
+        run_build(setup, tmp_path)
+    run_build(setup, tmp_path, resume=False)
     with Store.open(tmp_path, "tiny") as store:
         assert store.n_prompts == N_PROMPTS
 
@@ -282,139 +247,6 @@ def test_fingerprint_follows_weights_and_not_their_place(setup: Setup, tmp_path:
     assert digest("b") == before
     (tmp_path / "b" / "sae_weights.safetensors").write_bytes(b"0" * 2_999_999 + b"1")
     assert digest("b") != before
-
-
-# ---- faults ----
-
-CHILD = """
-import os, random, signal, sys, threading, time
-from pathlib import Path
-from core.build import build
-from core.catalog import Setup
-from tests.fixtures.stores import FakePipeline
-
-reference, root, point, seed = sys.argv[1], Path(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4])
-stages, timers, rng = ["load", "activations", "embeddings", "assemble"], [], random.Random(seed)
-
-def progress(stage, share):
-    if not timers and stages.index(stage) + share >= point:
-        # from another thread, so that it strikes wherever the build is a moment later
-        timers.append(threading.Timer(rng.uniform(0, 0.02), os.kill, (os.getpid(), signal.SIGKILL)))
-        timers[0].start()
-    time.sleep(0.004)
-
-setup = Setup(name="tiny", model="no-model", sae="no-sae", reference=reference)
-build(setup, root, pipeline=lambda _: FakePipeline(pause_s=0.002), chunk_prompts=4, progress=progress)
-for timer in timers:
-    timer.join()
-"""
-
-
-def child(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
-
-
-def test_build_killed_at_five_random_points_equals_an_unbroken_one(setup: Setup, tmp_path: Path) -> None:
-    run(setup, tmp_path / "whole")
-    rng = random.Random(20)
-    # as far as stage 3.5: half way through the assembly
-    for i, point in enumerate(sorted(rng.uniform(0.0, 3.5) for _ in range(5))):
-        killed = child(CHILD, setup.reference, tmp_path / "broken", point, i)
-        assert killed.returncode == -signal.SIGKILL, killed.stderr
-    end = child(CHILD, setup.reference, tmp_path / "broken", 9.0, 0)
-    assert end.returncode == 0, end.stderr
-    assert tables(tmp_path / "broken") == tables(tmp_path / "whole")
-    assert sorted(path.name for path in (tmp_path / "broken" / "tiny").iterdir()) == ["build.lock", "store.duckdb"]
-
-
-def test_second_build_of_a_setup_is_refused(setup: Setup, tmp_path: Path) -> None:
-    (tmp_path / "tiny").mkdir()
-    with (
-        exclusive_lock(tmp_path / "tiny" / "build.lock", busy="never"),
-        pytest.raises(StoreBusyError, match=f"'tiny' is being built by process {os.getpid()}; wait until it ends"),
-    ):
-        build(setup, tmp_path, pipeline=refuse, chunk_prompts=CHUNK)
-    run(setup, tmp_path)  # free again
-
-
-FULL_DISK = """
-import resource, sys
-from pathlib import Path
-from core.build import build
-from core.catalog import Setup
-from core.errors import StoreWriteError
-from tests.fixtures.stores import FakePipeline
-
-setup = Setup(name="tiny", model="no-model", sae="no-sae", reference=sys.argv[1])
-for limit in (1_000, 100_000, resource.RLIM_INFINITY):  # too small for a shard, too small for the store, enough
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
-    pipeline = FakePipeline()
-    try:
-        build(setup, Path(sys.argv[2]), pipeline=lambda _: pipeline, chunk_prompts=4, force=True)
-        print("built", pipeline.calls)
-    except StoreWriteError as exc:
-        print(exc)
-"""
-
-
-def test_disk_without_room(setup: Setup, tmp_path: Path) -> None:
-    run(setup, tmp_path)
-    older = tables(tmp_path)
-    Path(setup.reference).write_text(Path(setup.reference).read_text() + "one more prompt\n")
-    lines = child(FULL_DISK, setup.reference, tmp_path).stdout.splitlines()
-    assert len(lines) == 3
-    assert "cannot write" in lines[0]
-    assert "0 of 6 chunks are kept; make room and go on: python -m core build tiny" in lines[0]
-    assert "cannot write" in lines[1]
-    assert "24 prompts' activations are kept; make room and go on: python -m core build tiny" in lines[1]
-    assert lines[2] == "built []"  # all of it was kept
-    assert [row for row in tables(tmp_path)["prompts"] if row[0] < 23] == older["prompts"]
-    assert sorted(path.name for path in (tmp_path / "tiny").iterdir()) == ["build.lock", "store.duckdb"]
-
-
-def test_failed_build_keeps_the_older_store(setup: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run(setup, tmp_path)
-    older = tables(tmp_path)
-    real = os.replace
-
-    def full(source: Path, target: Path) -> None:
-        if Path(target).name == "store.duckdb":
-            raise OSError(28, os.strerror(28))
-        real(source, target)
-
-    monkeypatch.setattr("core.files.os.replace", full)
-    with pytest.raises(StoreWriteError, match="No space left on device"):
-        run(setup, tmp_path, force=True)
-    monkeypatch.undo()
-    assert tables(tmp_path) == older
-    assert not list((tmp_path / "tiny").glob("*.partial*"))
-
-
-def test_store_folder_that_is_a_file(setup: Setup, tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(StoreWriteError, match=r"Not a directory.*; 0 of 6 chunks are kept"):
-        run(setup, tmp_path / "file")
-
-
-def test_overflowing_activations_are_refused(setup: Setup, tmp_path: Path) -> None:
-    class Overflowing(FakePipeline):
-        def activations(self, texts: Sequence[str], ids: Sequence[int]) -> Iterator[Batch]:
-            for batch in super().activations(texts, ids):
-                batch.activation[0] = np.inf
-                yield batch
-
-    with pytest.raises(AutoencoderError, match="activations of tiny overflow in float32; set dtype to"):
-        run(setup, tmp_path, Overflowing())
-
-
-def test_prompt_that_the_pipeline_leaves_out_is_an_error(setup: Setup, tmp_path: Path) -> None:
-    class Careless(FakePipeline):
-        def activations(self, texts: Sequence[str], ids: Sequence[int]) -> Iterator[Batch]:
-            return super().activations(texts[1:], ids[1:])
-
-    with pytest.raises(ValueError, match="chunk 0 is due prompts "):
-        run(setup, tmp_path, Careless())
 
 
 def test_parts_hold_one_fingerprint(tmp_path: Path) -> None:
