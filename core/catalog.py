@@ -238,6 +238,8 @@ def missing_parts(setup: Setup) -> list[str]:
         missing.append(f"SAE folder '{setup.sae}' (train it: python -m core train)")
     if setup.reference != EMBEDDED_REFERENCE and not Path(setup.reference).is_file():
         missing.append(f"reference prompts '{setup.reference}'")
+    if setup.embedding_model != EMBEDDED_MODEL_NAME and (embedding := _missing_model(setup.embedding_model)):
+        missing.append(f"embedding {embedding}")
     needed = (setup.n_parameters or 0) * _BYTES_PER_PARAMETER[setup.dtype]
     if needed > _available_memory():
         missing.append(f"memory: {needed / 2**30:.0f} GiB for the weights, {_available_memory() / 2**30:.0f} GiB here")

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -89,7 +90,8 @@ def _encodable(text: str) -> str:
 
 
 def _label(value: Any) -> str:
-    return "" if value is None or value != value else _encodable(str(value))  # NaN: missing in Parquet
+    missing = value is None or (isinstance(value, float) and math.isnan(value))  # NaN: no value, in Parquet
+    return "" if missing else _encodable(str(value))
 
 
 def read_prompts(path: Path) -> list[Prompt]:

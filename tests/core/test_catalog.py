@@ -1,0 +1,185 @@
+"""Setups by name: embedded, presets, and the user's own from a TOML file that is checked line by line."""
+
+from pathlib import Path
+
+import pytest
+
+from core import catalog
+from core.catalog import DATA, DEFAULT_SETUP, Setup, all_setups, find_setup, missing_parts, read_setups
+from core.errors import MissingFileError, SetupConfigError, UnknownSetupError
+
+MINIMAL = '[setups.mine]\nmodel = "gpt2"\nsae = "saes/mine"\n'
+
+
+def toml(folder: Path, content: str) -> Path:
+    path = folder / "my.toml"
+    path.write_text(content, encoding="utf-8")
+    return path
+
+
+def test_embedded_setups_are_the_documented_ones() -> None:
+    setups = all_setups()
+    embedded = {name: setup for name, setup in setups.items() if setup.origin == "embedded"}
+    chat = [f"demo-chat-{method}-{kind}" for method in ("fast", "btp", "btf") for kind in ("standard", "jumprelu")]
+    assert set(embedded) == {"demo-base", "demo-base-early", "demo-base-late", "demo-chat", *chat}
+    assert DEFAULT_SETUP in embedded
+    for name, setup in embedded.items():
+        assert setup.chat == name.startswith("demo-chat")
+        assert Path(setup.model).parent == DATA / "models"
+        assert Path(setup.sae) == DATA / "saes" / name
+
+
+def test_presets_take_half_precision_where_the_model_is_large() -> None:
+    presets = {name: setup for name, setup in all_setups().items() if setup.origin == "preset"}
+    assert {name: (setup.dtype, setup.chat) for name, setup in presets.items()} == {
+        "gpt2-v5-32k-l0": ("float32", False),
+        "gpt2-v5-32k-l6": ("float32", False),
+        "gpt2-v5-128k-l6": ("float32", False),
+        "gpt2-res-jb-l6": ("float32", False),
+        "gemma-2-2b-l5": ("bfloat16", False),
+        "llama-3.1-8b-l5": ("bfloat16", True),
+        "qwen2.5-7b-l15": ("bfloat16", True),
+    }
+    assert all(setup.sae_is_release and setup.title for setup in presets.values())
+
+
+def test_unknown_setup_lists_those_there_are(tmp_path: Path) -> None:
+    with pytest.raises(UnknownSetupError, match=r"^no setup 'demo'; there are demo-base, .*, mine, .*python -m core"):
+        find_setup("demo", toml(tmp_path, MINIMAL))
+
+
+# ---- the user's own ----
+
+
+def test_user_setup_has_its_values_and_the_defaults(tmp_path: Path) -> None:
+    text = 'title = "Mine"\nhook_name = "blocks.6.hook_resid_post"\ndtype = "bfloat16"\ndevice = "cpu"\n'
+    numbers = "context_size = 64\nchat = true\nn_parameters = 124\n"
+    setup = find_setup("mine", toml(tmp_path, MINIMAL + text + numbers))
+    assert setup == Setup(
+        name="mine",
+        model="gpt2",
+        sae="saes/mine",
+        title="Mine",
+        hook_name="blocks.6.hook_resid_post",
+        dtype="bfloat16",
+        device="cpu",
+        context_size=64,
+        chat=True,
+        n_parameters=124,
+        origin="user",
+    )
+    assert find_setup("mine", toml(tmp_path, MINIMAL)) == Setup(name="mine", model="gpt2", sae="saes/mine")
+
+
+def test_paths_are_relative_to_the_file_where_they_exist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder in ("lm", "sae", "st", "embedded", "all-MiniLM-L6-v2"):
+        (tmp_path / "deep" / folder).mkdir(parents=True)
+    (tmp_path / "deep" / "p.txt").write_text("a")
+    places = 'model = "lm"\nsae = "./sae"\nreference = "../deep/p.txt"\nembedding_model = "st"\n'
+    path = toml(tmp_path / "deep", f'[setups.a]\n{places}[setups.b]\nmodel = "gpt2"\nsae = "release:id"\n')
+    monkeypatch.chdir("/")
+    a, b = read_setups(path)
+    here = str(tmp_path / "deep")
+    assert (a.model, a.sae, a.reference, a.embedding_model) == tuple(
+        f"{here}/{x}" for x in ("lm", "sae", "p.txt", "st")
+    )
+    # a hub name, a release and the defaults stay what they are, whatever folders lie beside the file
+    assert (b.model, b.sae, b.reference, b.embedding_model) == ("gpt2", "release:id", "embedded", "all-MiniLM-L6-v2")
+    assert (a.sae_is_release, b.sae_is_release) == (False, True)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[setups.mine\n", "is not TOML"),
+        ("", r"has no \[setups.NAME\] table"),
+        ("[models.mine]\n", r"has no \[setups.NAME\] table"),
+        ("setups = 3\n", r"has no \[setups.NAME\] table"),
+        ('[setups]\nmodel = "gpt2"\n', r"has no \[setups.NAME\] table"),
+        ('[setups.mine]\nmodel = "gpt2"\n', r"\[setups.mine\] needs 'sae'"),
+        (f'{MINIMAL}hook = "x"\n', r"unknown key 'hook' in \[setups.mine\]; it knows \['chat', 'context_size'"),
+        (f'{MINIMAL}origin = "preset"\n', "unknown key 'origin'"),
+        ("[setups.mine]\nmodel = 3\nsae = 'x'\n", r"model of \[setups.mine\] is text, not 3"),
+        (f"{MINIMAL}hook_name = 3\n", r"hook_name of \[setups.mine\] is text, not 3"),
+        (f'{MINIMAL}chat = "yes"\n', r"chat of \[setups.mine\] is true or false, not 'yes'"),
+        (f'{MINIMAL}context_size = "64"\n', r"context_size of \[setups.mine\] is a whole number, not '64'"),
+        (f"{MINIMAL}context_size = true\n", r"context_size of \[setups.mine\] is a whole number, not True"),
+        (f"{MINIMAL}context_size = 1\n", r"context_size of \[setups.mine\] is at least 2 tokens, not 1"),
+        (f"{MINIMAL}n_parameters = 1.5\n", r"n_parameters of \[setups.mine\] is a whole number, not 1.5"),
+        (f'{MINIMAL}dtype = "int8"\n', r"dtype of \[setups.mine\] is one of float32, bfloat16, float16, not 'int8'"),
+        ('[setups."../mine"]\nmodel = "a"\nsae = "b"\n', "'../mine' is no name: letters, digits"),
+        ('[setups.""]\nmodel = "a"\nsae = "b"\n', "'' is no name"),
+        (MINIMAL.replace("mine", "demo-base"), "the name 'demo-base' is taken by a built-in setup; choose another"),
+    ],
+)
+def test_wrong_file_of_setups_is_named_with_its_problem(content: str, message: str, tmp_path: Path) -> None:
+    path = toml(tmp_path, content)
+    with pytest.raises(SetupConfigError, match=message) as caught:
+        all_setups(path)
+    assert str(caught.value).startswith(f"'{path}'")
+
+
+def test_file_comes_from_option_then_variable_then_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "mine" not in all_setups()
+    (tmp_path / "setups.toml").write_text(MINIMAL)
+    assert "mine" in all_setups()
+    named = toml(tmp_path, MINIMAL.replace("mine", "other"))
+    monkeypatch.setenv("STEERSCOPE_SETUPS", str(named))
+    assert "other" in all_setups()
+    assert "mine" not in all_setups()
+    assert "mine" in all_setups(tmp_path / "setups.toml")
+    with pytest.raises(MissingFileError, match=r"no file '.*nothing.toml'; name a TOML file of setups"):
+        all_setups(tmp_path / "nothing.toml")
+
+
+# ---- what is missing ----
+
+
+def complete(folder: Path, **changes: object) -> Setup:
+    for name in ("lm", "sae"):
+        (folder / name).mkdir(exist_ok=True)
+    (folder / "p.txt").write_text("a")
+    places = {"model": str(folder / "lm"), "sae": str(folder / "sae"), "reference": str(folder / "p.txt")}
+    return Setup(name="x", **{**places, **changes})  # type: ignore[arg-type]
+
+
+def test_complete_setup_lacks_nothing(tmp_path: Path) -> None:
+    assert missing_parts(complete(tmp_path)) == []
+    assert missing_parts(complete(tmp_path, sae="release:id", reference="embedded")) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"model": "/no/model"}, "model folder '/no/model'"),
+        ({"model": "models/my/gpt2"}, "model folder 'models/my/gpt2'"),  # no hub name has three parts
+        ({"model": "~/gpt2"}, "model folder '~/gpt2'"),
+        ({"model": "nobody/x"}, "weights of nobody/x (not in the local hub cache: network, or a folder)"),
+        ({"sae": "/no/sae"}, "SAE folder '/no/sae' (train it: python -m core train)"),
+        ({"reference": "/no/p.txt"}, "reference prompts '/no/p.txt'"),
+        ({"embedding_model": "/no/st"}, "embedding model folder '/no/st'"),
+    ],
+)
+def test_missing_part_is_said_in_words(change: dict[str, str], words: str, tmp_path: Path) -> None:
+    assert missing_parts(complete(tmp_path, **change)) == [words]
+
+
+def test_cached_hub_model_is_not_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cached = tmp_path / "config.json"
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda name, file: str(cached))
+    assert missing_parts(complete(tmp_path, model="nobody/x")) == []
+
+
+def test_memory_is_missing_where_the_weights_exceed_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(catalog, "_available_memory", lambda: 16 * 2**30)
+    huge = complete(tmp_path, n_parameters=8 * 2**30, dtype="float32")
+    assert missing_parts(huge) == ["memory: 32 GiB for the weights, 16 GiB here"]
+    assert missing_parts(complete(tmp_path, n_parameters=8 * 2**30, dtype="bfloat16")) == []
+
+
+def test_everything_missing_is_listed(tmp_path: Path) -> None:
+    setup = Setup(name="x", model="/no/model", sae="/no/sae", reference="/no/p.txt", n_parameters=10**15)
+    assert [part.split()[0] for part in missing_parts(setup)] == ["model", "SAE", "reference", "memory:"]
