@@ -7,7 +7,7 @@ import pandas as pd
 import streamlit as st
 
 from core.catalog import Setup
-from core.errors import SteerscopeError
+from core.errors import NeuronRangeError, SteerscopeError
 from core.export import export_bytes
 from core.prompts import Topic
 from core.store import Store
@@ -16,7 +16,16 @@ from pages.shared.entry import enter
 from pages.shared.glossary import help_text
 from pages.shared.links import file_name, link_button
 from pages.shared.messages import count, show_error
-from pages.shared.neuron import choose_neuron, show_neuron
+from pages.shared.neuron import (
+    choose_neuron,
+    collect_button,
+    open_neuron,
+    show_contexts,
+    show_figures,
+    show_groups,
+    show_summaries,
+    show_tokens,
+)
 from pages.shared.resources import ScoredIn, score
 from pages.shared.setups import open_chosen_store
 from pages.shared.topics import chosen_topic, score_settings, topic_controls
@@ -74,7 +83,7 @@ def _show_ranking(store: Store, scored: ScoredIn, neuron: int) -> None:
     st.dataframe(
         table,
         hide_index=True,
-        height=420,
+        height=528,
         key="ranking",
         on_select=_on_select,
         selection_mode="single-row",
@@ -83,12 +92,12 @@ def _show_ranking(store: Store, scored: ScoredIn, neuron: int) -> None:
             "rank": st.column_config.NumberColumn("#", width=30),
             "neuron": st.column_config.NumberColumn("neuron", format="%d", width=56, help=help_text("neuron")),
             "score": st.column_config.NumberColumn("score", format="%.3f", width=52, help=help_text("score")),
-            "top_tokens": st.column_config.TextColumn("top tokens", width=130, help=help_text("top tokens")),
+            "top_tokens": st.column_config.TextColumn("top tokens", width=116, help=help_text("top tokens")),
             "prompts": st.column_config.NumberColumn(
-                "prompts", format="localized", width=62, help=help_text("prompts")
+                "prompts", format="localized", width=60, help=help_text("prompts")
             ),
-            "case": st.column_config.TextColumn("case", width=98, help=help_text("case")),
-            "histogram": st.column_config.BarChartColumn("activations", width=80, help=help_text("histogram")),
+            "case": st.column_config.TextColumn("case", width=94, help=help_text("case")),
+            "histogram": st.column_config.BarChartColumn("activations", width=72, help=help_text("histogram")),
             "g": st.column_config.NumberColumn("g", format="%.3f", width=50, help=help_text("g")),
         },
     )
@@ -112,6 +121,37 @@ def _show_ends(store: Store, scored: ScoredIn) -> None:
         st.html("".join(f'<p class="ss-prompt"><b>{distances[i]:.2f}</b>{escape(texts[i])}</p>' for i in ids))
 
 
+def _show_neuron(setup: Setup, store: Store, topic: Topic, scored: ScoredIn) -> None:
+    """The ranking and the open neuron, side by side; below, what to read of it."""
+    scores = scored.scores
+    left, right = st.columns([5, 4], gap="medium")
+    with right:
+        header = st.container(horizontal=True, vertical_alignment="bottom")
+    with header:
+        number = choose_neuron(store, int(scores.ranked(1)["neuron"][0]))
+    with left:
+        _show_ranking(store, scored, number)
+        _show_distribution(store, scored, number)
+    try:
+        neuron = open_neuron(store, scores, number)
+    except NeuronRangeError as exc:
+        with right:
+            show_error(exc)
+        return
+    with header:
+        collect_button(setup, topic, neuron)
+    with right:
+        show_figures(neuron, scores.settings.min_prompts)
+        show_summaries(store, scores, neuron)
+        show_tokens(neuron)
+    left, right = st.columns([5, 4], gap="medium")
+    with left:
+        show_contexts(store, neuron)
+    with right:
+        show_groups(store, neuron)
+        _show_ends(store, scored)
+
+
 def main() -> None:
     enter("What carries this topic?")
     setup, store = open_chosen_store()
@@ -123,16 +163,7 @@ def main() -> None:
         show_error(exc)
         return
     _show_line(setup, store, topic, scored)
-    best = int(scored.scores.ranked(1)["neuron"][0])
-    left, right = st.columns([5, 4], gap="medium")
-    with right:
-        neuron = choose_neuron(store, best)
-    with left:
-        _show_ranking(store, scored, neuron)
-        _show_distribution(store, scored, neuron)
-        _show_ends(store, scored)
-    with right:
-        show_neuron(setup, store, topic, scored, neuron)
+    _show_neuron(setup, store, topic, scored)
 
 
 main()

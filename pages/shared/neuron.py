@@ -1,21 +1,46 @@
 """One neuron in detail: its figures for the topic, its prompts, its tokens."""
 
+from dataclasses import dataclass
 from html import escape
 
 import pandas as pd
 import streamlit as st
 
 from core.catalog import Setup
-from core.errors import NeuronRangeError, SteerscopeError
+from core.errors import SteerscopeError
 from core.prompts import Topic
-from core.store import Context, Store
+from core.scores import TopicScores
+from core.store import Store
 from pages.shared import charts
 from pages.shared.glossary import help_text
 from pages.shared.messages import count, show_error
-from pages.shared.resources import ScoredIn, app_store
+from pages.shared.resources import app_store
 from pages.shared.tokens import Shaded, case_mark, legend, token_list, token_spans
 
 _GROUPS = 6  # shown, largest first
+
+
+@dataclass(frozen=True)
+class OpenNeuron:
+    """A neuron with what the store knows of it, and its row of the scores."""
+
+    number: int
+    known: pd.Series
+    figures: pd.Series  # of `TopicScores.table`, with rank (NaN when too rare)
+    n_scored: int
+
+
+def open_neuron(store: Store, scores: TopicScores, number: int) -> OpenNeuron:
+    """The neuron of that number.
+
+    Raises:
+        NeuronRangeError: the SAE has no such neuron.
+    """
+    known = store.neurons([number]).iloc[0]
+    ranks = scores.ranked().set_index("neuron")["rank"]
+    figures = scores.table.iloc[number].copy()
+    figures["rank"] = ranks.get(number, float("nan"))
+    return OpenNeuron(number, known, figures, len(ranks))
 
 
 def choose_neuron(store: Store, best: int) -> int:
@@ -33,55 +58,22 @@ def choose_neuron(store: Store, best: int) -> int:
     return best if typed is None else typed
 
 
-def show_neuron(setup: Setup, store: Store, topic: Topic, scored: ScoredIn, neuron: int) -> None:
-    """What the neuron has to do with the topic."""
-    try:
-        known = store.neurons([neuron]).iloc[0]
-    except NeuronRangeError as exc:
-        show_error(exc)
-        return
-    figures = _figures(scored, neuron)
-    _show_figures(scored, figures)
-    if known["prompts"]:
-        rows = store.neuron_rows(neuron)
-        st.plotly_chart(
-            charts.summary_against_distance(rows, scored.scores.distances, scored.scores.settings),
-            config=charts.CONFIG,
-            key="summaries",
-        )
-    else:
-        st.info("This neuron is active on no reference prompt: there is nothing to show of its activation.")
-    _show_tokens(known)
-    if st.button("Collect", help="Adds this neuron, with its figures for the topic, to Compare and export"):
-        _collect(setup, topic, figures, known)
-    if known["prompts"]:
-        _show_contexts(store.contexts(neuron), float(known["max"]))
-        _show_groups(store, neuron)
-
-
-def _figures(scored: ScoredIn, neuron: int) -> pd.Series:
-    """The neuron's row of the scores, with its rank (NaN when too rare)."""
-    ranked = scored.scores.ranked().set_index("neuron")["rank"]
-    row = scored.scores.table.iloc[neuron].copy()
-    row["rank"] = ranked.get(neuron)
-    row["scored"] = len(ranked)
-    return row
-
-
-def _show_figures(scored: ScoredIn, figures: pd.Series) -> None:
+def show_figures(neuron: OpenNeuron, min_prompts: int) -> None:
+    """Score, rank, case and what they rest on."""
+    figures = neuron.figures
     facts = {"g": f"{figures['g']:.3f}", "prompts": f"{figures['prompts']:,}", "case": case_mark(figures["case"])}
     if pd.notna(figures["score"]):
-        rank = f"{figures['score']:.3f} <small>rank {figures['rank']:,.0f} of {figures['scored']:,}</small>"
-        facts = {"score": rank, **facts}
-    elif not figures["prompts"]:
+        rank = f"<small>rank {figures['rank']:,.0f} of {neuron.n_scored:,}</small>"
+        facts = {"score": f"{figures['score']:.3f} {rank}", **facts}
+    if not figures["prompts"]:
         del facts["g"]
     cells = "".join(f"<div><dt>{name}</dt><dd>{shown}</dd></div>" for name, shown in facts.items())
     st.html(f'<dl class="ss-facts">{cells}</dl>')
     if figures["case"] == "too rare":
-        least = scored.scores.settings.min_prompts
-        st.info(
-            f"Active in {count(figures['prompts'], 'reference prompt')}, too rare to score: that takes {least}. "
-            "In steering it counts as score 0."
+        st.caption(
+            f"Active in {count(figures['prompts'], 'reference prompt')}: too rare to score, which takes {min_prompts}. "
+            "In steering it counts as score 0.",
+            help=help_text("too rare"),
         )
     else:
         st.caption(
@@ -91,58 +83,72 @@ def _show_figures(scored: ScoredIn, figures: pd.Series) -> None:
         )
 
 
-def _show_tokens(known: pd.Series) -> None:
+def show_summaries(store: Store, scores: TopicScores, neuron: OpenNeuron) -> None:
+    """Its prompts: how active it is on each, against their distance from the topic."""
+    if not neuron.known["prompts"]:
+        st.markdown("It is active on no reference prompt: there is no activation to show.")
+        return
+    rows = store.neuron_rows(neuron.number)
+    figure = charts.summary_against_distance(rows, scores.distances, scores.settings)
+    st.plotly_chart(figure, config=charts.CONFIG, key="summaries")
+
+
+def show_tokens(neuron: OpenNeuron) -> None:
+    """The tokens it fires on, and those that it promotes and suppresses."""
     for label, column, key in (
         ("Fires on", "top_tokens", "top tokens"),
         ("Promotes", "promoted", "promotes"),
         ("Suppresses", "suppressed", "promotes"),
     ):
-        if len(known[column]):
+        if len(neuron.known[column]):
             st.markdown(f"**{label}**", help=help_text(key))
-            st.html(token_list(known[column]))
+            st.html(token_list(neuron.known[column]))
 
 
-def _show_contexts(contexts: list[Context], largest: float) -> None:
-    st.markdown("**Contexts**", help=help_text("contexts"))
-    st.html(legend("0", f"{largest:.3g}", "activation"))
-    st.html(
-        "".join(
-            token_spans(
-                [
-                    Shaded(token, float(a), f"activation {a:.3g}" if a else "")
-                    for token, a in zip(context.tokens, context.activations, strict=True)
-                ],
-                largest,
-            )
-            for context in contexts
-        )
-    )
+def show_contexts(store: Store, neuron: OpenNeuron) -> None:
+    """The prompts with its highest activations, token by token."""
+    contexts, largest = store.contexts(neuron.number), float(neuron.known["max"])
+    if not contexts:
+        return
+    st.markdown(f"**Contexts of neuron {neuron.number:,}**", help=help_text("contexts"))
+    paragraphs = [legend("0", f"{largest:.3g}", "activation")]
+    for context in contexts:
+        pairs = zip(context.tokens, context.activations.tolist(), strict=True)
+        tokens = [Shaded(token, a, f"activation {a:.3g}" if a else "") for token, a in pairs]
+        paragraphs.append(token_spans(tokens, largest))
+    st.html("".join(paragraphs))
 
 
-def _show_groups(store: Store, neuron: int) -> None:
-    shares = store.group_mass([neuron]).head(_GROUPS)
+def show_groups(store: Store, neuron: OpenNeuron) -> None:
+    """The groups of reference prompts that its activation lies in, beside all neurons'."""
+    shares = store.group_mass([neuron.number]).head(_GROUPS)
+    if shares.empty:
+        return
     everyone = store.group_mass().rename(columns={"share": "share_all"})
     shares = shares.merge(everyone, on="group", how="left")
     shares["group"] = shares["group"].map(lambda name: escape(name) or "no group")
-    st.markdown("**Groups of its prompts**", help=help_text("groups"))
+    st.markdown(f"**Groups of prompts of neuron {neuron.number:,}**", help=help_text("groups"))
     st.plotly_chart(charts.group_bars(shares), config=charts.CONFIG, key="groups")
 
 
-def _collect(setup: Setup, topic: Topic, figures: pd.Series, known: pd.Series) -> None:
+def collect_button(setup: Setup, topic: Topic, neuron: OpenNeuron) -> None:
+    """Adds the neuron, with its figures for the topic, to the collected rows."""
+    if not st.button("Collect", help="Adds this neuron, with its figures for the topic, to Compare and export"):
+        return
+    figures = {name: neuron.figures[name] for name in ("score", "rank", "g") if pd.notna(neuron.figures[name])}
     row = {
         "kind": "neuron",
         "setup": setup.name,
         "topic": topic.title,
-        "neuron": int(known["neuron"]),
-        **{name: float(figures[name]) for name in ("score", "g") if pd.notna(figures[name])},
-        **({"rank": int(figures["rank"])} if pd.notna(figures["rank"]) else {}),
-        "prompts": int(figures["prompts"]),
-        "case": figures["case"],
-        "top_tokens": " ".join(known["top_tokens"]),
+        "neuron": neuron.number,
+        **{name: int(value) if name == "rank" else float(value) for name, value in figures.items()},
+        "prompts": int(neuron.figures["prompts"]),
+        "case": neuron.figures["case"],
+        "top_tokens": " ".join(neuron.known["top_tokens"]),
     }
     try:
         app_store().collect(row)
     except SteerscopeError as exc:
         show_error(exc)
     else:
-        st.toast(f"Neuron {known['neuron']:,} is in Compare and export.")
+        st.toast(f"Neuron {neuron.number:,} is in Compare and export.")

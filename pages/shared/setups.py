@@ -6,9 +6,10 @@ from pathlib import Path
 import streamlit as st
 
 from core.catalog import DEFAULT_SETUP, Setup
-from core.errors import SteerscopeError, StoreError, UnknownSetupError
+from core.errors import SteerscopeError, StoreError, StoreNotBuiltError
 from core.settings import store_root
 from core.store import Store
+from core.store_schema import build_command
 from pages.shared.glossary import help_text
 from pages.shared.messages import plain, show_error
 from pages.shared.resources import open_store, setups
@@ -34,7 +35,7 @@ def choose_setup() -> None:
         st.stop()
     asked = st.query_params.get("setup")
     if asked is not None and asked not in known:
-        show_error(UnknownSetupError(asked, list(known)))
+        st.warning(plain(f"The link asks for a setup '{asked}', which is not among these."))
     names = list(known)
     name = st.selectbox(
         "Setup",
@@ -98,17 +99,19 @@ def open_chosen_store() -> tuple[Setup, Store]:
     setup, lacking = chosen_setup()
     try:
         return setup, open_store(setup.name)
+    except StoreNotBuiltError:
+        st.markdown(f"**{plain(setup.name)}** has no store yet: nothing is known of its neurons.")
     except StoreError as exc:
-        problem = exc
-    show_error(problem)
+        show_error(exc)
     if lacking:
-        st.markdown(plain(f"{setup.name} cannot be built here: it lacks {'; '.join(lacking)}."))
+        st.markdown(plain(f"It cannot be built here: it lacks {'; '.join(lacking)}."))
         st.stop()
     st.markdown(
-        f"Building runs the reference prompts of {plain(setup.name)} through its model and SAE: about two minutes for "
-        "the embedded setups, far longer for large models. A build that is interrupted continues where it stopped."
+        "Building runs the reference prompts through the model and the SAE: about two minutes for the embedded setups "
+        "on two cores, far longer for large models. Stopped, it continues later where it was. The same as a command:"
     )
-    if st.button("Build the store", type="primary", help="The same as the command above"):
+    st.code(build_command(store_root(), setup.name), language=None)
+    if st.button("Build the store", type="primary", help="Runs here; leave this page open"):
         _build(setup)
     st.stop()
 
@@ -121,7 +124,7 @@ def _build(setup: Setup) -> None:
     st.button("Stop", help="What is done is kept")
 
     def report(stage: str, share: float) -> None:
-        bar.progress(min(1.0, share), f"{_STAGES.get(stage, stage)} ...")
+        bar.progress(min(1.0, share), f"{_STAGES[stage]}: {share:.0%}")
 
     try:
         build(setup, store_root(), progress=report)
