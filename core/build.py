@@ -36,6 +36,8 @@ CHUNK_PROMPTS = 512
 LENS_TOKENS = 10  # promoted, and as many suppressed, for each neuron
 _LENS_NEURONS = 1_024  # at once: bounds the [neuron vocabulary] block
 _SAMPLE_BYTES = 2**20  # read at both ends of a file to tell one set of weights from another
+# what loading a model, an SAE or an embedding model reads; cards and evaluations beside them count for nothing
+_WEIGHT_FILES = ("*.safetensors", "cfg.json", "*config.json", "*token*", "vocab.*", "merges.txt", "chat_template*")
 _NOT_IN_FINGERPRINT = ("name", "title", "origin", "device", "n_parameters")  # none of them changes a number
 _VERSIONS = ("torch", "transformers", "sae-lens", "sentence-transformers", "duckdb")
 
@@ -117,7 +119,7 @@ def logit_lens(
 def _folder_digest(folder: Path) -> str:
     """Tells one set of weights from another by names, sizes and samples of the contents, wherever the folder lies."""
     digest = hashlib.sha256()
-    for path in sorted(path for path in folder.iterdir() if path.is_file() and path.suffix != ".md"):
+    for path in sorted({path for pattern in _WEIGHT_FILES for path in folder.glob(pattern)}):
         size = path.stat().st_size
         digest.update(f"{path.name}\0{size}\0".encode())
         with path.open("rb") as file:

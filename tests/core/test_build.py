@@ -242,11 +242,14 @@ def test_fingerprint_follows_weights_and_not_their_place(setup: Setup, tmp_path:
     (tmp_path / "a" / "sae_weights.safetensors").write_bytes(b"0" * 3_000_000)
     before = digest("a")
     (tmp_path / "a" / "README.md").write_text("a card")
+    (tmp_path / "a" / "evaluation.json").write_text("{}")
     assert digest("a") == before
     (tmp_path / "a").rename(tmp_path / "b")
     assert digest("b") == before
     (tmp_path / "b" / "sae_weights.safetensors").write_bytes(b"0" * 2_999_999 + b"1")
-    assert digest("b") != before
+    other = digest("b")
+    (tmp_path / "b" / "cfg.json").write_text('{"k": 16}')
+    assert len({before, other, digest("b")}) == 3
 
 
 def test_parts_hold_one_fingerprint(tmp_path: Path) -> None:
