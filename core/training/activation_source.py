@@ -10,6 +10,8 @@ from torch import Tensor
 from core.language_model import LanguageModel
 from core.training.encoded_texts import TrainingTokens
 
+_PARTS = ("ids", "attention", "special", "role")  # tensors of TrainingTokens
+
 
 class TokenBatches(Protocol):
     """Batches of tokens without end, by number: what a resumed run asks for is what an unbroken one saw."""
@@ -31,6 +33,13 @@ class ActivationSource:
         self._model, self._hook_name, self._batches = model, hook_name, batches
         self._keep_special, self._autocast = keep_special, autocast
 
+    @property
+    def d_in(self) -> int:
+        """Width of the activations, as one token shows it."""
+        tokens = on_device(self._batches.batch(self.position), self._model.device)
+        first = replace(tokens, **{part: getattr(tokens, part)[:1, :1] for part in _PARTS})
+        return int(self._model.activations(first, self._hook_name).shape[-1])
+
     def next_chunk(self) -> Float[Tensor, "token d_in"]:
         """The activations of the next batch, padding left out, in float32."""
         tokens = on_device(self._batches.batch(self.position), self._model.device)
@@ -47,10 +56,4 @@ def kept_positions(tokens: TrainingTokens, keep_special: bool) -> Bool[Tensor, "
 
 def on_device(tokens: TrainingTokens, device: torch.device) -> TrainingTokens:
     """The same tokens on another device."""
-    return replace(
-        tokens,
-        ids=tokens.ids.to(device),
-        attention=tokens.attention.to(device),
-        special=tokens.special.to(device),
-        role=tokens.role.to(device),
-    )
+    return replace(tokens, **{part: getattr(tokens, part).to(device) for part in _PARTS})

@@ -25,13 +25,14 @@ from torch import Tensor
 from core.catalog import Setup
 from core.errors import CheckpointError
 from core.language_model import LanguageModel, load_language_model
-from core.training.activation_source import ActivationSource
+from core.training.activation_source import ActivationSource, TokenBatches
 from core.training.autoencoder_config import AutoencoderConfig
 from core.training.checkpoints import latest_checkpoint, load_checkpoint, save_checkpoint
 from core.training.geometric_median import geometric_median
 from core.training.mixing_buffer import MixingBuffer
 from core.training.sae_card import write_card
 from core.training.sae_evaluation import evaluate_autoencoder, load_trained
+from core.training.scaled_topk import ScaledBatchTopKTrainingSAE, ScaledTopKTrainingSAE
 from core.training.training_text import evaluation_config, token_batches
 
 Progress = Callable[[str, float], None]  # what is being done, and the share of the whole run that is done
@@ -90,8 +91,8 @@ def _of_architecture(config: AutoencoderConfig, common: dict[str, Any]) -> Train
             )
     top = {"k": config.k, "aux_loss_coefficient": config.aux_coefficient}
     if config.architecture == "topk":
-        return sae_lens.TopKTrainingSAE(sae_lens.TopKTrainingSAEConfig(**common, **top))
-    return sae_lens.BatchTopKTrainingSAE(sae_lens.BatchTopKTrainingSAEConfig(**common, **top))
+        return ScaledTopKTrainingSAE(sae_lens.TopKTrainingSAEConfig(**common, **top))
+    return ScaledBatchTopKTrainingSAE(sae_lens.BatchTopKTrainingSAEConfig(**common, **top))
 
 
 def new_trainer(config: AutoencoderConfig, sae: TrainingSAE[Any]) -> Any:
@@ -126,14 +127,13 @@ def initialise_from_activations(trainer: Any, sample: Float[Tensor, "token d_in"
 class AutoencoderRun:
     """One training run in its folder: `checkpoints/`, `losses.jsonl`, at the end `sae/`."""
 
-    def __init__(self, config: AutoencoderConfig, model: LanguageModel, text_folder: Path, folder: Path) -> None:
+    def __init__(self, config: AutoencoderConfig, model: LanguageModel, batches: TokenBatches, folder: Path) -> None:
         self.config, self.folder = config, folder
-        batches = token_batches(config, model, text_folder, folder.parent / "texts")
+        folder.mkdir(parents=True, exist_ok=True)
         self.source = ActivationSource(
             model, config.hook_name, batches, keep_special=config.keep_special, autocast=config.autocast
         )
-        d_in = self.source.next_chunk().shape[1]
-        self.source.position = 0
+        d_in = self.source.d_in
         self.buffer = MixingBuffer(
             self.source.next_chunk,
             size=config.buffer_size,
@@ -237,16 +237,16 @@ def train_autoencoder(
     folder = work_folder / config.name
     if (folder / "sae" / "README.md").exists():
         return folder / "sae"
-    folder.mkdir(parents=True, exist_ok=True)
     model = model or load_model_to_train_on(config)
     config = replace(config, device=str(model.device))
-    run = AutoencoderRun(config, model, text_folder, folder)
+    texts = work_folder / "texts"
+    run = AutoencoderRun(config, model, token_batches(config, model, text_folder, texts), folder)
     run.train(progress)
     saved = run.save()
     progress(f"{config.name}: evaluating on held-out text", 1.0)
     sae = load_trained(saved, model.device)
     judged_on = evaluation_config(config)
-    held_out = token_batches(judged_on, model, text_folder, work_folder / "texts", held_out=True)
+    held_out = token_batches(judged_on, model, text_folder, texts, held_out=True)
     evaluation = evaluate_autoencoder(
         sae, model, held_out, max_tokens=config.evaluation_tokens, keep_special=judged_on.keep_special
     )

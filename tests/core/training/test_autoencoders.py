@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sae_lens
 import torch
 from sae_lens import SAE
+from sae_lens.saes.sae import TrainStepInput
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -18,6 +20,7 @@ from core.training.autoencoders import AutoencoderRun, initialise_from_activatio
 from core.training.autoencoders import train_autoencoder as train
 from core.training.checkpoints import latest_checkpoint
 from core.training.geometric_median import geometric_median
+from core.training.training_text import token_batches
 from tests.core.training.conftest import Configure
 
 ARCHITECTURES = ("standard", "jumprelu", "topk", "gated", "batchtopk")
@@ -120,9 +123,6 @@ def jump(pre: Tensor, threshold: Tensor, bandwidth: float) -> tuple[Tensor, Tens
 
 @pytest.mark.parametrize("architecture", ["standard", "jumprelu"])
 def test_loss_and_gradients_equal_sae_lens_and_the_formula(configure: Configure, architecture: str) -> None:
-    import sae_lens
-    from sae_lens.saes.sae import TrainStepInput
-
     config = configure(architecture=architecture, sparsity=0.7, bandwidth=0.4, initial_threshold=0.2, normalise=False)
     torch.manual_seed(0)
     x = 1 + torch.randn(256, 16)
@@ -156,6 +156,36 @@ def test_loss_and_gradients_equal_sae_lens_and_the_formula(configure: Configure,
         assert parameter.grad.abs().sum() > 0
 
 
+@pytest.mark.parametrize("architecture", ["topk", "batchtopk"])
+def test_scaled_topk_equals_sae_lens(configure: Configure, architecture: str) -> None:
+    ours = new_autoencoder(configure(architecture=architecture, k=6), d_in=16).to(dtype=torch.float64)
+    names = {"topk": "TopK", "batchtopk": "BatchTopK"}[architecture]
+    settings = getattr(sae_lens, f"{names}TrainingSAEConfig")(
+        d_in=16, d_sae=64, k=6, apply_b_dec_to_input=False, dtype="float64"
+    )
+    theirs = getattr(sae_lens, f"{names}TrainingSAE")(settings)
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in ours.parameters():
+            parameter += 0.3 * torch.randn_like(parameter)  # rows of any norm
+    theirs.load_state_dict(ours.state_dict())
+    step = TrainStepInput(
+        sae_in=1 + torch.randn(200, 16, dtype=torch.float64),
+        coefficients={},
+        dead_neuron_mask=torch.arange(64) % 5 == 0,
+        n_training_steps=0,
+        is_logging_step=False,
+    )
+    outputs = [sae.training_forward_pass(step) for sae in (ours, theirs)]
+    for output in outputs:
+        output.loss.backward()
+    for name in ("loss", "sae_out", "feature_acts", "hidden_pre"):
+        torch.testing.assert_close(getattr(outputs[0], name), getattr(outputs[1], name))
+    assert outputs[0].losses["auxiliary_reconstruction_loss"] > 0
+    for name, parameter in ours.named_parameters():
+        torch.testing.assert_close(parameter.grad, dict(theirs.named_parameters())[name].grad)
+
+
 # ---- runs ----
 
 
@@ -184,8 +214,8 @@ def test_folding_leaves_the_trained_function_as_it_was(
 ) -> None:
     for architecture in ARCHITECTURES[:4]:
         config = configure(architecture=architecture, name=architecture)
-        (work_folder / architecture).mkdir(parents=True)
-        run = AutoencoderRun(config, chat_model, small_corpus, work_folder / architecture)
+        batches = token_batches(config, chat_model, small_corpus, work_folder / "texts")
+        run = AutoencoderRun(config, chat_model, batches, work_folder / architecture)
         run.train(lambda stage, share: None)
         x, scale = run.buffer.sample(64), run.trainer.activation_scaler.scaling_factor
         with torch.no_grad():
