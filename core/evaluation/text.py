@@ -58,10 +58,7 @@ def continue_prompts(
     columns: Sequence[str] = COLUMNS,
     progress: Callable[[str, float], None] = lambda stage, share: None,
 ) -> pd.DataFrame:
-    """One row a (topic, column, prompt): the continuation and its figures.
-
-    The columns none and sae do not depend on the topic; they are generated once and measured against each.
-    """
+    """One row a (topic, column, prompt): the continuation and its figures."""
     rows = []
     for number, topic in enumerate(topics):
         scored = workbench.score(topic)
