@@ -2,6 +2,7 @@
 
 import streamlit as st
 
+from pages.shared.entry import THROUGH_APP
 from pages.shared.setups import choose_setup
 from pages.shared.tokens import style_sheet
 
@@ -20,4 +21,5 @@ with st.sidebar:
     st.divider()
     for entry in PAGES:
         st.page_link(entry)
+st.session_state[THROUGH_APP] = True
 page.run()

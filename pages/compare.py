@@ -19,6 +19,7 @@ _FIRST = {
     "text": ("edit", "topic", "text", *(figure for figure, _, _ in FIGURES), "n_tokens", "prompt", "setup"),
     "neuron": ("neuron", "topic", "score", "rank", "g", "prompts", "case", "top_tokens", "setup"),
 }
+_WHOLE = ("id", "neuron", "rank", "prompts", "seed", "max_new_tokens", "top_k", "n", "n_tokens")
 _FORMAT_NAMES = {"csv": "CSV", "md": "Markdown", "parquet": "Parquet"}
 _FIGURE_TERMS = {
     **{figure: key for figure, key, _ in FIGURES},
@@ -31,7 +32,9 @@ def of_kind(collected: pd.DataFrame, kind: str) -> pd.DataFrame:
     mine = collected[collected["kind"] == kind].drop(columns="kind").dropna(axis="columns", how="all")
     first = [name for name in _FIRST[kind] if name in mine]
     mine = mine[[*first, *(name for name in mine if name not in first)]]
-    return mine.infer_objects().convert_dtypes(convert_string=False).reset_index(drop=True)
+    # beside rows without a value, whole numbers came back as floats
+    whole = {name: "Int64" for name in _WHOLE if name in mine}
+    return mine.infer_objects().astype(whole).reset_index(drop=True)
 
 
 def _filtered(table: pd.DataFrame, kind: str) -> pd.DataFrame:

@@ -3,7 +3,7 @@
 import streamlit as st
 
 from core.errors import SteerscopeError
-from core.settings import GenerationSettings
+from core.settings import GenerationSettings, ScoreSettings
 from core.store import Store
 from pages.shared.columns import comparison_html
 from pages.shared.comparison import COLUMNS, Comparison, Request
@@ -139,6 +139,8 @@ def _show(comparison: Comparison, asked: Request) -> None:
         link_button("A link cannot carry a file." if st.session_state.get("file_topic") else "")
         with st.popover("Command", help="The same on the command line"):
             st.code(request.command(), language=None, wrap_lines=True)
+            if score_settings() != ScoreSettings():
+                st.caption("The command scores with the default settings.")
 
 
 def _collect(comparison: Comparison) -> None:

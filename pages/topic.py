@@ -3,12 +3,10 @@
 from html import escape
 
 import numpy as np
-import pandas as pd
 import streamlit as st
 
 from core.catalog import Setup
 from core.errors import NeuronRangeError, SteerscopeError
-from core.export import export_bytes
 from core.prompts import Topic
 from core.store import Store
 from pages.shared import charts
@@ -26,6 +24,7 @@ from pages.shared.neuron import (
     show_summaries,
     show_tokens,
 )
+from pages.shared.ranking import ranking, ranking_csv
 from pages.shared.resources import ScoredIn, score
 from pages.shared.setups import open_chosen_store
 from pages.shared.topics import chosen_topic, score_settings, topic_controls
@@ -33,19 +32,6 @@ from pages.shared.topics import chosen_topic, score_settings, topic_controls
 SHOWN_NEURONS = 200
 SHOWN_PROMPTS = 5  # at either end
 _CASES = ("aligned", "polysemantic", "unaligned", "too rare")
-
-
-def ranking(store: Store, scored: ScoredIn, n: int | None = None) -> pd.DataFrame:
-    """The scored neurons with what the store knows of each, best first."""
-    ranked = scored.scores.ranked(n)
-    known = store.neurons(None if n is None else ranked["neuron"].tolist())
-    return ranked.merge(known[["neuron", "tokens", "mean", "max", "top_tokens", "histogram"]], on="neuron", how="left")
-
-
-def _exported(store: Store, scored: ScoredIn) -> bytes:
-    table = ranking(store, scored)
-    table["top_tokens"] = table["top_tokens"].map(" ".join)
-    return export_bytes(table.drop(columns="histogram"), "csv")
 
 
 def _show_line(setup: Setup, store: Store, topic: Topic, scored: ScoredIn) -> None:
@@ -57,7 +43,7 @@ def _show_line(setup: Setup, store: Store, topic: Topic, scored: ScoredIn) -> No
         st.markdown(" · ".join(parts), width="stretch", help=help_text("case"))
         st.download_button(
             "CSV",
-            lambda: _exported(store, scored),
+            lambda: ranking_csv(store, scored.scores),
             file_name(setup.name, topic.title, "ranking", suffix="csv"),
             "text/csv",
             on_click="ignore",
@@ -74,7 +60,7 @@ def _on_select() -> None:
 
 
 def _show_ranking(store: Store, scored: ScoredIn, neuron: int) -> None:
-    table = ranking(store, scored, SHOWN_NEURONS)
+    table = ranking(store, scored.scores, SHOWN_NEURONS)
     table["top_tokens"] = table["top_tokens"].map(lambda tokens: " ".join(token.strip() for token in tokens))
     neurons = table["neuron"].tolist()
     rows = [neurons.index(neuron)] if neuron in neurons else []

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from core.errors import SteerscopeError
-from core.prompts import Topic
+from core.prompts import Topic, bundled_topics
 from core.settings import GenerationSettings
 from core.store import Store
 from pages.shared.resources import ScoredIn, scored_topic, workbench
@@ -47,7 +47,8 @@ class Request:
 
     def command(self) -> str:
         """The command that generates the same texts."""
-        topic = self.topic.name if self.topic.name != "typed" else "\n".join(self.topic.prompts)
+        bundled = bundled_topics().get(self.topic.name) == self.topic
+        topic = self.topic.name if bundled else "\n".join(self.topic.prompts)
         words = ["python", "-m", "core", "generate", self.setup.name, "--prompt", self.prompt, "--topic", topic]
         for edit in self.edits:
             words += ["--edit", edit]

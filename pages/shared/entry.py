@@ -5,6 +5,7 @@ from pathlib import Path
 
 import streamlit as st
 
+THROUGH_APP = "through_app"  # the app leaves it for the page it runs
 APP = Path(__file__).resolve().parents[2] / "app.py"
 
 
@@ -14,7 +15,7 @@ def enter(title: str) -> None:
     Until `st.navigation` has run once in a server, Streamlit serves a file of `pages/` on its own when a link leads
     there: without sidebar and setup. Then the app is run from here, and the page within it.
     """
-    if "setup" not in st.session_state:
+    if not st.session_state.pop(THROUGH_APP, False):
         runpy.run_path(str(APP))
         st.stop()
     st.title(title, anchor=False)

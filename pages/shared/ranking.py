@@ -1,0 +1,20 @@
+"""The ranking of the Topic page: scores, and what the store knows of each neuron."""
+
+import pandas as pd
+
+from core.export import export_bytes
+from core.scores import TopicScores
+from core.store import Store
+
+
+def ranking(store: Store, scores: TopicScores, n: int | None = None) -> pd.DataFrame:
+    """The scored neurons, best first, at most `n`: the columns of `TopicScores.ranked` and of `Store.neurons`."""
+    ranked = scores.ranked(n)
+    known = store.neurons(None if n is None else ranked["neuron"].tolist())
+    return ranked.merge(known[["neuron", "tokens", "mean", "max", "top_tokens", "histogram"]], on="neuron", how="left")
+
+
+def ranking_csv(store: Store, scores: TopicScores) -> bytes:
+    """All scored neurons as a CSV file; tokens are joined by spaces, the histogram is left out."""
+    table = ranking(store, scores).drop(columns="histogram")
+    return export_bytes(table.assign(top_tokens=table["top_tokens"].map(" ".join)), "csv")

@@ -1,0 +1,237 @@
+"""The Generate page shows the texts and figures that the workbench makes; stopping leaves nothing steered."""
+
+import json
+import math
+import re
+import shlex
+from collections.abc import Iterator
+from html import unescape
+from pathlib import Path
+
+import pytest
+import streamlit as st
+from streamlit.testing.v1 import AppTest
+
+from core.app_store import AppStore
+from core.catalog import find_setup
+from core.cli import main as run_command
+from core.prompts import parse_topic
+from core.settings import GenerationSettings, ScoreSettings
+from core.steering import EDIT_NAMES
+from core.store import Store
+from core.workbench import FIGURE_NAMES, Column, SteeringSettings, Workbench, open_workbench
+from pages.shared.columns import FIGURES, best_columns, number
+from pages.shared.comparison import COLUMNS, Comparison, Request
+from pages.shared.comparison import Column as ShownColumn
+from pages.shared.resources import score
+from tests.pages.conftest import MIN_PROMPTS, OTHER_SETUP, SETUP, OpenPage, checked, html_of
+
+PROMPT = "My heart is broken, so I should"
+TOPIC = parse_topic("heart surgery")
+SCORING = ScoreSettings(min_prompts=MIN_PROMPTS)
+SHORT = {"tokens": "6", "seed": "3"}
+GENERATION = GenerationSettings(max_new_tokens=6, seed=3)
+
+
+@pytest.fixture
+def bench(store: Store, user_setups: Path) -> Workbench:
+    return open_workbench(find_setup(SETUP, user_setups), store)
+
+
+def expected_column(bench: Workbench, name: str, settings: SteeringSettings | None = None) -> Column:
+    settings = settings or SteeringSettings()
+    scored = bench.score(TOPIC, SCORING)
+    edit = bench.edit(name, scored, settings)
+    return bench.column(name, edit, [PROMPT], scored, GENERATION, settings.positions)
+
+
+def generate(app: AppTest) -> AppTest:
+    next(button for button in app.button if button.label == "Generate").click().run()
+    return checked(app)
+
+
+def shown_texts(app: AppTest) -> list[str]:
+    """The continuations, by column."""
+    sections = re.findall(r"<section>(.*?)</section>", html_of(app), flags=re.DOTALL)
+    return [
+        unescape("".join(re.findall(r'<span class="ss(?: ss-\d+)?"[^>]*>(.*?)</span>', section, flags=re.DOTALL)))
+        for section in sections
+    ]
+
+
+def plain_text(column: Column) -> str:
+    return "".join(column.generations[0].tokens).replace("\n", "↵\n").replace("\t", "⇥\t")
+
+
+def test_columns_are_what_the_workbench_writes(open_page: OpenPage, bench: Workbench) -> None:
+    app = generate(open_page("generate", **SHORT))
+    columns = [expected_column(bench, name) for name in ("none", "sae", "clamp", "swap")]
+    assert shown_texts(app) == [plain_text(column) for column in columns]
+    for column in columns:
+        made = column.generations[0]
+        assert f"{made.positions_edited} of {made.positions_run} positions edited · seed 3 · " in html_of(app)
+        for figure in FIGURE_NAMES:
+            assert f">{number(column.figures[0][figure])}</td>" in html_of(app)
+
+
+def test_controls_of_a_link_reach_the_edits(open_page: OpenPage, bench: Workbench) -> None:
+    settings = SteeringSettings(
+        keep_error=True, matched_count=True, n=2, multiplier=1.5, current=True, positions="generated"
+    )
+    app = open_page(
+        "generate",
+        **SHORT,
+        columns="Weight",
+        keep_error="true",
+        matched_count="true",
+        clamp_n="2",
+        multiplier="1.5",
+        value="on the token",
+        positions="generated",
+    )
+    app.button_group(key="columns").set_value(["swap", "clamp"]).run()
+    columns = [expected_column(bench, name, settings) for name in ("clamp", "swap")]
+    assert shown_texts(generate(app)) == [plain_text(column) for column in columns]
+    for column in columns:
+        assert column.figures != expected_column(bench, column.name).figures  # the controls make a difference
+        for figure in FIGURE_NAMES:
+            assert f">{number(column.figures[0][figure])}</td>" in html_of(app)
+
+
+def test_results_survive_a_change_of_another_control(open_page: OpenPage) -> None:
+    app = generate(open_page("generate", **SHORT))
+    before = shown_texts(app)
+    app.button_group(key="shade").set_value("neurons changed").run()
+    assert shown_texts(checked(app)) == before
+    app.number_input(key="seed").set_value(4).run()
+    assert shown_texts(checked(app)) == before
+    assert any("controls have changed" in caption.value for caption in app.caption)
+
+
+def test_results_of_one_setup_are_not_shown_for_another(open_page: OpenPage) -> None:
+    app = generate(open_page("generate", **SHORT))
+    app.selectbox(key="setup").set_value(OTHER_SETUP).run()
+    assert shown_texts(checked(app)) == []
+
+
+def test_what_swap_can_change_is_said(open_page: OpenPage) -> None:
+    app = generate(open_page("generate", **SHORT))
+    assert any("swap chooses all 8 active neurons" in caption.value for caption in app.caption)
+
+
+def test_prompt_is_shown_and_not_run(open_page: OpenPage) -> None:
+    app = generate(open_page("generate", **SHORT, prompt="<img src=x onerror=alert(1)> & more"))
+    assert "&lt;img src=x onerror=alert(1)&gt; &amp; more" in html_of(app)
+    assert "<img" not in html_of(app)
+
+
+@pytest.mark.parametrize(
+    ("query", "problem"),
+    [
+        ({"prompt": " "}, "the prompt is empty"),
+        ({"prompt": "word " * 300}, "exceed the context of"),
+        ({"topic": ""}, "the topic is empty"),
+        ({"min_prompts": "97"}, "at least 97 reference prompts"),
+    ],
+)
+def test_what_cannot_be_generated_says_why(query: dict[str, str], problem: str, open_page: OpenPage) -> None:
+    app = open_page("generate", **{**SHORT, **query})
+    if generate_buttons := [button for button in app.button if button.label == "Generate"]:
+        generate_buttons[0].click().run()
+    shown = [error.value.replace("\\", "") for error in checked(app).error] + [html_of(app)]
+    assert any(problem in text for text in shown)
+
+
+def test_collected_columns_are_kept_with_their_figures(open_page: OpenPage, stores: Path, bench: Workbench) -> None:
+    app = generate(open_page("generate", **SHORT))
+    next(button for button in app.button if button.label == "Collect").click().run()
+    rows = AppStore(stores).collected()
+    assert checked(app).toast[0].value == "4 texts in Compare and export."
+    assert rows["edit"].tolist() == ["none", "sae", "clamp", "swap"]
+    for edit, row in zip(rows["edit"], rows.to_dict("records"), strict=True):
+        column = expected_column(bench, edit)
+        assert row["text"] == column.generations[0].text
+        assert (row["seed"], row["max_new_tokens"], row["topic"]) == (3, 6, "heart surgery")
+        for figure in FIGURE_NAMES:
+            assert row[figure] == pytest.approx(column.figures[0][figure], rel=1e-4, nan_ok=True)
+
+
+def test_command_writes_the_same_texts(
+    open_page: OpenPage, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    app = generate(open_page("generate", **{**SHORT, "min_prompts": "20"}, columns="Original", topic="law courts"))
+    app.button_group(key="columns").set_value(["none", "sae"]).run()
+    generate(app)
+    command = next(code.value for code in app.code if code.value.startswith("python -m core generate"))
+    capsys.readouterr()
+    assert run_command([*shlex.split(command)[3:], "--json"]) == 0
+    texts = [row["text"] for row in json.loads(capsys.readouterr().out)]
+    assert [text.replace("↵", "") for text in shown_texts(app)] == texts
+
+
+# ---- the comparison itself ----
+
+
+@pytest.fixture
+def request_of_all(stores: Path, user_setups: Path) -> Iterator[Request]:
+    yield Request(
+        setup=find_setup(SETUP, user_setups),
+        prompt=PROMPT,
+        topic=TOPIC,
+        edits=("clamp", "none"),
+        generation=GENERATION,
+        keep_error=False,
+        matched_count=False,
+        n=5,
+        multiplier=10.0,
+        current=False,
+        positions=None,
+    )
+    st.cache_resource.clear()
+
+
+def test_stopped_comparison_keeps_its_tokens_and_leaves_nothing_steered(
+    request_of_all: Request, store: Store, bench: Workbench
+) -> None:
+    scored = score(request_of_all.setup, store, TOPIC, SCORING)
+    stopped = Comparison(request_of_all)
+    running = stopped.run(store, scored)
+    next(running), next(running)
+    running.close()  # what happens to it when a rerun interrupts the page
+    assert [len(column.generation.tokens) for column in stopped.columns] == [2]
+    assert not stopped.complete
+    assert stopped.rows() == []
+    again = Comparison(request_of_all)
+    for _ in again.run(store, scored):
+        pass
+    assert again.columns[1].generation.text == expected_column(bench, "none").generations[0].text
+    assert [row["edit"] for row in again.rows()] == ["clamp", "none"]
+
+
+def test_columns_are_the_edits_of_core() -> None:
+    assert tuple(COLUMNS) == EDIT_NAMES
+    assert sorted(figure for figure, _, _ in FIGURES) == sorted(FIGURE_NAMES)
+
+
+def test_best_of_a_row_is_marked_as_shown() -> None:
+    columns = [ShownColumn("none", figures={"perplexity": value}) for value in (20.04, 19.96, math.nan, 30.0)]
+    assert best_columns(columns, "perplexity", "low") == {0, 1}  # both are shown as 20.0
+    assert best_columns(columns, "perplexity", "high") == {3}
+    assert best_columns(columns, "perplexity", None) == set()
+    assert best_columns(columns[1:3], "perplexity", "low") == set()  # nothing to compare with
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (1.0, "1.00"),
+        (0.04167, "0.0417"),
+        (130.2, "130"),
+        (3258.7, "3,259"),
+        (-12.71, "-12.7"),
+        (math.nan, "n/a"),
+        (0.0, "0.00"),
+    ],
+)
+def test_numbers_have_three_significant_figures(value: float, shown: str) -> None:
+    assert number(value) == shown

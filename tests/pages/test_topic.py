@@ -1,0 +1,189 @@
+"""The Topic page shows what core computes, and takes any input without an exception."""
+
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from core.app_store import AppStore
+from core.catalog import find_setup
+from core.embeddings import load_embedding_model
+from core.prompts import Topic, bundled_topics, parse_topic
+from core.scores import TopicScores, score_topic
+from core.settings import ScoreSettings
+from core.store import Store
+from pages.shared.ranking import ranking, ranking_csv
+from tests.fixtures.autoencoders import D_SAE
+from tests.pages.conftest import MIN_PROMPTS, OTHER_SETUP, SETUP, OpenPage, checked, html_of
+
+SETTINGS = ScoreSettings(min_prompts=MIN_PROMPTS)
+
+
+def scores_of(store: Store, topic: Topic, settings: ScoreSettings = SETTINGS) -> TopicScores:
+    embeddings = load_embedding_model(find_setup(SETUP).embedding_model).embed(topic.prompts)
+    return score_topic(store, embeddings, settings)
+
+
+def shown_ranking(app: AppTest) -> pd.DataFrame:
+    return app.dataframe(key="ranking").value
+
+
+def test_first_screen_ranks_the_default_topic(open_page: OpenPage, store: Store) -> None:
+    app = open_page()
+    expected = scores_of(store, parse_topic("heart surgery")).ranked(200)
+    shown = shown_ranking(app)
+    assert shown["neuron"].tolist() == expected["neuron"].tolist()
+    np.testing.assert_allclose(shown["score"], expected["score"], atol=1e-6)
+    assert shown["case"].tolist() == expected["case"].tolist()
+    assert f"<dd>{expected['score'][0]:.3f}" in html_of(app)
+
+
+def test_typed_lines_are_the_topic(open_page: OpenPage, store: Store) -> None:
+    app = open_page(neuron="3")
+    app.text_area(key="topic").set_value("soup and bread\n\nroasting a chicken").run()
+    expected = scores_of(store, Topic("", "", ("soup and bread", "roasting a chicken"))).ranked()
+    assert shown_ranking(checked(app))["neuron"].tolist() == expected["neuron"].tolist()
+    assert app.number_input(key="neuron").value is None  # the best neuron of the new topic is open
+
+
+def test_bundled_topic_of_a_link(open_page: OpenPage, store: Store) -> None:
+    app = open_page(bundled="Law")
+    expected = scores_of(store, bundled_topics()["law"]).ranked()
+    assert shown_ranking(app)["neuron"].tolist() == expected["neuron"].tolist()
+    assert app.text_area(key="topic").value == ""
+
+
+def test_bundled_topic_replaces_a_typed_one_and_the_reverse(open_page: OpenPage, store: Store) -> None:
+    app = open_page(topic="soup")
+    app.selectbox(key="bundled").set_value("law").run()
+    law = scores_of(store, bundled_topics()["law"]).ranked()["neuron"].tolist()
+    assert shown_ranking(checked(app))["neuron"].tolist() == law
+    app.text_area(key="topic").set_value("soup").run()
+    assert app.selectbox(key="bundled").value is None
+    soup = scores_of(store, parse_topic("soup")).ranked()["neuron"].tolist()
+    assert shown_ranking(checked(app))["neuron"].tolist() == soup
+
+
+def test_scoring_settings_of_a_link(open_page: OpenPage, store: Store) -> None:
+    app = open_page(summary="max", distance="squared", variant="variance", min_prompts="9")
+    settings = ScoreSettings(summary="max", distance="squared", variant="variance", min_prompts=9)
+    expected = scores_of(store, parse_topic("heart surgery"), settings).ranked()
+    assert shown_ranking(app)["neuron"].tolist() == expected["neuron"].tolist()
+    np.testing.assert_allclose(shown_ranking(app)["g"], expected["g"], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("topic.txt", "soup\nbread\n"), ("topic.csv", "id,text\n1,soup\n2,bread\n"), ("t.jsonl", '{"prompt": "soup"}\n')],
+)
+def test_uploaded_file_is_the_topic(name: str, content: str, open_page: OpenPage, store: Store) -> None:
+    app = open_page()
+    app.file_uploader[0].set_value((name, content.encode(), "text/plain")).run()
+    prompts = ("soup", "bread") if "bread" in content else ("soup",)
+    expected = scores_of(store, Topic("", "", prompts)).ranked()
+    assert shown_ranking(checked(app))["neuron"].tolist() == expected["neuron"].tolist()
+    app.text_area(key="topic").set_value("heart surgery").run()  # typing leaves the file
+    expected = scores_of(store, parse_topic("heart surgery")).ranked()
+    assert shown_ranking(checked(app))["neuron"].tolist() == expected["neuron"].tolist()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "problem"),
+    [
+        ("topic.csv", b"id,words\n1,soup\n", "'topic.csv': no column text or prompt; it has ['id', 'words']"),
+        ("topic.txt", b"\xff\xfe\x00", "'topic.txt': not UTF-8 (byte 0); save it as UTF-8"),
+        ("topic.jsonl", b"not json\n", "'topic.jsonl': line 1 is not JSON"),
+        ("topic.txt", b"a\n" * 2_001, "'topic.txt' has 2,001 prompts; a topic takes at most 2,000"),
+    ],
+)
+def test_file_that_is_no_topic_says_why(name: str, content: bytes, problem: str, open_page: OpenPage) -> None:
+    app = open_page()
+    app.file_uploader[0].set_value((name, content, "text/plain")).run()
+    (error,) = checked(app).error
+    assert error.value.replace("\\", "").startswith(problem)
+
+
+def test_neuron_of_a_link_is_open(open_page: OpenPage, store: Store) -> None:
+    scores = scores_of(store, parse_topic("heart surgery"))
+    seventh = scores.ranked().iloc[6]
+    html = html_of(open_page(neuron=str(seventh["neuron"])))
+    assert f"{seventh['score']:.3f} <small>rank 7 of {len(scores.ranked()):,}</small>" in html
+    for context in store.contexts(int(seventh["neuron"])):
+        tips = [f'data-tip="activation {a:.3g}"' for a in context.activations.tolist() if a]
+        assert tips
+        assert [tip for tip in tips if tip not in html] == []
+
+
+def test_neuron_too_rare_to_score_is_explained(open_page: OpenPage, store: Store) -> None:
+    known = store.neurons()
+    rare = known[(known["prompts"] > 0) & (known["prompts"] < 60)].iloc[0]
+    app = open_page(neuron=str(rare["neuron"]), min_prompts="60")
+    expected = (
+        f"Active in {rare['prompts']} reference prompts: too rare to score, which takes 60. In steering it counts"
+    )
+    assert any(caption.value.startswith(expected) for caption in app.caption)
+    assert "rank" not in html_of(app)
+
+
+def test_neuron_that_never_fires_says_so(open_page: OpenPage) -> None:
+    app = open_page(neuron=str(D_SAE - 1))
+    assert any("active on no reference prompt" in text.value for text in app.markdown)
+
+
+def test_neuron_out_of_range_says_so(open_page: OpenPage) -> None:
+    app = open_page(neuron=str(D_SAE))
+    assert [error.value.replace("\\", "") for error in app.error] == [
+        f"neuron {D_SAE} is out of range: this SAE has neurons 0 to {D_SAE - 1}"
+    ]
+    assert len(shown_ranking(app))  # the rest of the page is there
+
+
+@pytest.mark.parametrize(
+    ("topic", "problem"),
+    [("", "the topic is empty"), (" \n\t", "the topic is empty"), ("x" * 100_000, "at most 20,000 are read")],
+)
+def test_topic_that_cannot_be_says_why(topic: str, problem: str, open_page: OpenPage) -> None:
+    app = open_page()
+    app.text_area(key="topic").set_value(topic).run()
+    assert problem in checked(app).error[0].value.replace("\\", "")
+
+
+@pytest.mark.parametrize(
+    "topic", ["<script>alert(1)</script>", "قلب مفتوح", "**bold** $x$ :red[a]", "'; DROP TABLE neurons"]
+)
+def test_any_text_is_a_topic(topic: str, open_page: OpenPage, store: Store) -> None:
+    app = open_page(topic=topic)
+    expected = scores_of(store, parse_topic(topic)).ranked()
+    assert shown_ranking(app)["neuron"].tolist() == expected["neuron"].tolist()
+    assert "<script>" not in html_of(app)
+
+
+def test_collected_neuron_is_kept_with_its_figures(open_page: OpenPage, store: Store, stores: Path) -> None:
+    best = ranking(store, scores_of(store, parse_topic("heart surgery")), 1).iloc[0]
+    app = open_page()
+    next(button for button in app.button if button.label == "Collect").click().run()
+    row = AppStore(stores).collected().iloc[-1]
+    assert checked(app).toast[0].value == f"Neuron {best['neuron']:,} is in Compare and export."
+    assert (row["kind"], row["setup"], row["topic"]) == ("neuron", SETUP, "heart surgery")
+    assert (row["neuron"], row["rank"], row["prompts"]) == (best["neuron"], 1, best["prompts"])
+    assert (row["score"], row["g"]) == (pytest.approx(best["score"]), pytest.approx(best["g"]))
+
+
+def test_csv_has_every_scored_neuron(store: Store) -> None:
+    scores = scores_of(store, parse_topic("heart surgery"))
+    rows = pd.read_csv(BytesIO(ranking_csv(store, scores)), keep_default_na=False)
+    expected = ranking(store, scores)
+    assert rows["neuron"].tolist() == expected["neuron"].tolist()
+    np.testing.assert_allclose(rows["score"], expected["score"])
+    assert rows["tokens"].tolist() == expected["tokens"].tolist()
+
+
+def test_change_of_setup_keeps_the_topic(open_page: OpenPage) -> None:
+    app = open_page(topic="gardening", neuron="3")
+    app.selectbox(key="setup").set_value(OTHER_SETUP).run()
+    assert checked(app).text_area(key="topic").value == "gardening"
+    assert app.number_input(key="neuron").value is None
+    assert len(shown_ranking(app))
