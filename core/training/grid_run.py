@@ -118,3 +118,13 @@ def _row(result: JobResult) -> dict[str, Any]:
         for key, value in figures.items():
             row |= {f"{key}_{part}": v for part, v in value.items()} if isinstance(value, dict) else {key: value}
     return row | {"folder": result.folder and str(result.folder), "error": result.error}
+
+
+def losses_table(results: list[JobResult]) -> pd.DataFrame:
+    """The logged steps of every finished job: name, step, tokens, losses, L0 and dead share."""
+    logs = [
+        pd.read_json(result.folder.parent / "losses.jsonl", lines=True).assign(name=result.config.name)
+        for result in results
+        if result.folder is not None
+    ]
+    return pd.concat(logs, ignore_index=True) if logs else pd.DataFrame(columns=["name", "step", "tokens", "loss"])

@@ -1,15 +1,24 @@
 """Runs whatever a training config asks for: a language model, a sparse autoencoder, or a grid of them."""
 
+from __future__ import annotations
+
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from core.app_store import AppStore
 from core.catalog import DATA
 from core.errors import GridError, TrainingConfigError
 from core.training.autoencoder_config import read_table
 from core.training.language_model_run import Progress
 
+if TYPE_CHECKING:
+    from core.training.grid_run import JobResult
 
-def run_training(config_path: Path, text_folder: Path, work: Path, out: Path | None, progress: Progress) -> Path:
+
+def run_training(
+    config_path: Path, text_folder: Path, work: Path, out: Path | None, progress: Progress, store: Path | None = None
+) -> Path:
     """Trains by the config's table: `[language_model]`, `[autoencoder]` or `[grid]`; returns the finished folder.
 
     Args:
@@ -17,6 +26,8 @@ def run_training(config_path: Path, text_folder: Path, work: Path, out: Path | N
         work: folder of checkpoints; a run that was killed goes on from there.
         out: folder of the result; by default `data/models/NAME` or `data/saes/NAME`. The SAEs of a grid stay in
             `work/saes`, beside the table of results NAME.json, unless `out` is given.
+        store: store folder that the figures and loss curves of SAEs go into, as the results `training` and `losses` of
+            the config's name.
 
     Raises:
         MissingFileError, PromptFileError: the config or a text of it.
@@ -34,22 +45,28 @@ def run_training(config_path: Path, text_folder: Path, work: Path, out: Path | N
     if "autoencoder" in table:
         from core.training.autoencoder_config import config_from_table
         from core.training.autoencoders import train_autoencoder
+        from core.training.grid_run import JobResult
 
         sae = config_from_table(table["autoencoder"], f"[autoencoder] of '{config_path}'")
         trained = train_autoencoder(sae, text_folder, work / "saes", progress)
+        _save_results(sae.name, [JobResult(sae, trained, None)], store)
         return Path(shutil.copytree(trained, out or DATA / "saes" / sae.name, dirs_exist_ok=True))
     if "grid" in table:
-        return _run_grid(config_path, text_folder, work / "saes", out, progress)
+        return _run_grid(config_path, text_folder, work / "saes", out, progress, store)
     raise TrainingConfigError(
         f"'{config_path}' has none of [language_model], [autoencoder] and [grid]; see data/configs"
     )
 
 
-def _run_grid(config_path: Path, text_folder: Path, work: Path, out: Path | None, progress: Progress) -> Path:
+def _run_grid(
+    config_path: Path, text_folder: Path, work: Path, out: Path | None, progress: Progress, store: Path | None
+) -> Path:
     from core.training.grid import load_grid
     from core.training.grid_run import run_grid
 
-    results = run_grid(load_grid(config_path), text_folder, work, progress)
+    grid = load_grid(config_path)
+    results = run_grid(grid, text_folder, work, progress)
+    _save_results(grid.name, results, store)
     if out is not None:
         for result in results:
             if result.folder is not None:
@@ -61,3 +78,12 @@ def _run_grid(config_path: Path, text_folder: Path, work: Path, out: Path | None
             f"{first.error}; run the same command again to retry them"
         )
     return out or work
+
+
+def _save_results(name: str, results: list[JobResult], store: Path | None) -> None:
+    from core.training.grid_run import losses_table, results_table
+
+    if store is not None:
+        app_store = AppStore(store)
+        app_store.save_result(name, "training", results_table(results))
+        app_store.save_result(name, "losses", losses_table(results))

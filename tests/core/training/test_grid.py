@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from core.app_store import AppStore
 from core.errors import GridError, TrainingConfigError
 from core.training.autoencoder_config import AutoencoderConfig
 from core.training.autoencoders import Progress
@@ -194,13 +195,21 @@ def test_grid_reports_progress_and_time_left(
 
 
 def test_run_training_trains_a_grid_and_copies_it_out(grid_file: Path, small_corpus: Path, tmp_path: Path) -> None:
-    out = run_training(grid_file, small_corpus, tmp_path / "work", tmp_path / "out", lambda stage, share: None)
+    out, store = tmp_path / "out", tmp_path / "store"
+    run_training(grid_file, small_corpus, tmp_path / "work", out, lambda stage, share: None, store)
     names = sorted(folder.name for folder in out.iterdir())
     assert names == [f"tiny-L1-2x-{method}-topk-seed{seed}" for method in ("btp", "fast") for seed in (0, 1)]
     figures = [json.loads((out / name / "evaluation.json").read_text()) for name in names]
     # every method is judged on the same held-out conversations, special tokens counted
     assert len({(f["sequences"], f["tokens"], f["ce_model"]) for f in figures}) == 1
     assert all(f["mse_special"]["tokens"] > f["mse_special_without_roles"]["tokens"] > 0 for f in figures)
+    kept, losses = (AppStore(store).result("g", what) for what in ("training", "losses"))
+    assert kept is not None
+    assert losses is not None
+    assert sorted(kept["name"]) == names
+    assert kept["l0"].notna().all()
+    assert set(losses["name"]) == set(names)
+    assert losses.groupby("name")["step"].max().tolist() == [12] * 4
 
 
 def test_run_training_names_the_jobs_that_failed(grid_file: Path, small_corpus: Path, tmp_path: Path) -> None:
