@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sentence_transformers import SentenceTransformer
 
 from core import embeddings
-from core.embeddings import distances_to_topic, embedded_model_folder, load_embedding_model
+from core.embeddings import EmbeddingModel, distances_to_topic, embedded_model_folder, load_embedding_model
 from core.errors import EmbeddingModelError
 
 TEXTS = [
@@ -42,6 +42,14 @@ def test_embeddings_have_unit_length_whatever_the_model(embedding_folder: Path) 
     for model in (load_embedding_model(), load_embedding_model(str(embedding_folder))):
         np.testing.assert_allclose(np.linalg.norm(model.embed(TEXTS), axis=1), 1, atol=1e-5)
     assert load_embedding_model(str(embedding_folder)).embed(TEXTS).shape == (len(TEXTS), 32)
+
+
+def test_model_that_does_not_normalise_is_normalised(embedding_folder: Path) -> None:
+    transformer, pooling, _normalise = SentenceTransformer(str(embedding_folder), device="cpu")
+    bare = SentenceTransformer(modules=[transformer, pooling], device="cpu")
+    assert not np.allclose(np.linalg.norm(bare.encode(TEXTS), axis=1), 1)
+    ours = EmbeddingModel("bare", bare).embed(TEXTS)
+    np.testing.assert_allclose(ours, load_embedding_model(str(embedding_folder)).embed(TEXTS), atol=1e-5)
 
 
 def test_order_survives_batches_sorted_by_length(embedding_folder: Path) -> None:

@@ -63,7 +63,7 @@ def test_template_words_in_a_prompt_are_ordinary_text(gpt2: LanguageModel, qwen2
 
 
 # the words also stand in the template, before the content
-@pytest.mark.parametrize("text", ["user", "system", "assistant", "help", "a", "Hello there", " user \n"])
+@pytest.mark.parametrize("text", ["user", "system", "assistant", "help", "a", "Hello there", " user \n", " are you"])
 def test_chat_template_is_special_and_the_content_is_not(text: str, qwen2: LanguageModel) -> None:
     tokens = qwen2.tokenise(text, generate=True)
     before = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n"

@@ -162,7 +162,7 @@ def test_sae_of_a_centred_model_reads_centred_activations(tmp_path: Path) -> Non
 
 
 def test_half_precision_input_is_read_in_the_weights_dtype() -> None:
-    sae = from_sae_lens(random_sae("standard"), name="random")
+    sae = from_sae_lens(random_sae("standard", normalize_activations="layer_norm"), name="random")
     x = activations(3).bfloat16()
     assert torch.equal(sae.pre_activations(x).gamma, sae.pre_activations(x.float()).gamma)
 

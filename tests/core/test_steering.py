@@ -175,6 +175,15 @@ def test_matched_count_keeps_the_largest_as_many_as_sigma_did(
     assert ((smallest_kept > 0) & ((smallest_kept >= largest_dropped) | ~kept.any(-1))).all()
 
 
+def test_matched_count_admits_no_negative_neuron() -> None:
+    gamma = np.full((1, D_SAE), -1, np.float32)
+    gamma[0, 5] = 2  # AbsTopK keeps three negative ones beside it
+    swapped = edited(
+        Swap(sae=TINY["abstopk"], score=torch.ones(D_SAE), matched_count=True), pre_activations(TINY["abstopk"], gamma)
+    )
+    assert swapped.nonzero()[1].tolist() == [5]
+
+
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @given(seed=st.integers(0, 10_000), n=st.integers(0, D_SAE), multiplier=st.sampled_from([-2.0, 0.0, 0.5, 10.0]))
 @settings(max_examples=30, deadline=None)
@@ -425,6 +434,20 @@ def test_edits_at_one_hook_point_act_in_order_and_at_several_together(
     _, early_only, _ = run(gpt2, tokens, [PlacedEdit(early, "all")])
     assert torch.equal(both[own], swap.apply(early_only[own]))
     assert len(masks) == 2
+
+
+def test_edit_does_not_write_into_the_models_own_stream(
+    gpt2: LanguageModel, saes: Mapping[str, SparseAutoencoder], tokens: Tokens
+) -> None:
+    seen: list[Tensor] = []
+    with gpt2.intervene({HOOK: seen.append}):
+        run(gpt2, tokens, [])
+        # the input of a block is the very tensor that the block before it put out
+        edit = Reconstruct(sae=replace(saes["gpt2-topk"], hook_name="blocks.2.hook_resid_pre"))
+        places = {"special": tokens.special, "generated": GENERATED, "attention": tokens.attention}
+        with steered(gpt2, [PlacedEdit(edit, "all")], **places):
+            gpt2.forward(tokens)
+    assert torch.equal(seen[0], seen[1])
 
 
 def test_edit_is_gone_after_the_context_and_after_an_exception(
