@@ -7,12 +7,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from core.catalog import Setup
 
 if TYPE_CHECKING:
     from core.language_model import LanguageModel
     from core.sparse_autoencoder import SparseAutoencoder
+
+# no property depends on how busy the machine is
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")

@@ -106,7 +106,7 @@ def scores(values: Array) -> Tensor:
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @given(seed=st.integers(0, 10_000))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_swap_and_weight_equal_eq_3_in_numpy(architecture: str, seed: int) -> None:
     sae = TINY[architecture]
     gamma, gate, score = random_case(seed)
@@ -126,7 +126,7 @@ score_vectors = arrays(
 
 
 @given(gamma=gammas, score=score_vectors)
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 def test_topk_swap_never_contaminates_more_than_sae(gamma: Array, score: Array) -> None:
     sae, weights = TINY["topk"], scores(score)
     pre = pre_activations(sae, gamma)
@@ -137,7 +137,7 @@ def test_topk_swap_never_contaminates_more_than_sae(gamma: Array, score: Array) 
 
 
 @given(gamma=gammas, score=score_vectors)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_jumprelu_swap_admits_no_neuron(gamma: Array, score: Array) -> None:
     sae = TINY["jumprelu"]
     pre = pre_activations(sae, gamma)
@@ -147,7 +147,7 @@ def test_jumprelu_swap_admits_no_neuron(gamma: Array, score: Array) -> None:
 
 @pytest.mark.parametrize("architecture", ["standard", "gated"])
 @given(gamma=gammas, gate=gammas, score=score_vectors)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_relu_and_gated_swap_drops_exactly_the_neurons_of_score_0(
     architecture: str, gamma: Array, gate: Array, score: Array
 ) -> None:
@@ -159,7 +159,7 @@ def test_relu_and_gated_swap_drops_exactly_the_neurons_of_score_0(
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @given(gamma=gammas, gate=gammas, score=score_vectors)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_matched_count_keeps_the_largest_as_many_as_sigma_did(
     architecture: str, gamma: Array, gate: Array, score: Array
 ) -> None:
@@ -186,7 +186,7 @@ def test_matched_count_admits_no_negative_neuron() -> None:
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @given(seed=st.integers(0, 10_000), n=st.integers(0, D_SAE), multiplier=st.sampled_from([-2.0, 0.0, 0.5, 10.0]))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_clamp_sets_exactly_the_best_neurons(architecture: str, seed: int, n: int, multiplier: float) -> None:
     sae = TINY[architecture]
     gamma, gate, score = random_case(seed)
