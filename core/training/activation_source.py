@@ -21,6 +21,8 @@ class TokenBatches(Protocol):
 
     def batch(self, number: int) -> TrainingTokens: ...
 
+    def describe(self) -> str: ...
+
 
 class ActivationSource:
     """The activations of one batch of tokens after another at one hook point."""

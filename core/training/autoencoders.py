@@ -240,7 +240,8 @@ def train_autoencoder(
     model = model or load_model_to_train_on(config)
     config = replace(config, device=str(model.device))
     texts = work_folder / "texts"
-    run = AutoencoderRun(config, model, token_batches(config, model, text_folder, texts), folder)
+    batches = token_batches(config, model, text_folder, texts)
+    run = AutoencoderRun(config, model, batches, folder)
     run.train(progress)
     saved = run.save()
     progress(f"{config.name}: evaluating on held-out text", 1.0)
@@ -250,5 +251,5 @@ def train_autoencoder(
     evaluation = evaluate_autoencoder(
         sae, model, held_out, max_tokens=config.evaluation_tokens, keep_special=judged_on.keep_special
     )
-    write_card(saved, config, evaluation, sae.d_in)
+    write_card(saved, config, evaluation, sae.d_in, batches.describe())
     return saved

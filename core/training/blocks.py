@@ -50,6 +50,10 @@ class BlockBatches:
         # every pass has equally many blocks: the same tokens in another order
         return -(-len(self._ids) // self._per_batch)
 
+    def describe(self) -> str:
+        """What one pass holds, for the card."""
+        return f"{len(self._texts):,} documents, {len(self._ids):,} blocks in a pass"
+
     def batch(self, number: int) -> TrainingTokens:
         """The blocks of one forward pass; special are all tokens that are not content."""
         of_pass, place = divmod(number, self.batches_in_first_pass)

@@ -87,9 +87,10 @@ class ConversationBatches:
         self._lengths = np.minimum(np.diff(texts.starts), max_tokens)
         self._begin_pass(0, first_number=0)
 
-    @property
-    def n_truncated(self) -> int:
-        return int((np.diff(self._texts.starts) > self._max_tokens).sum())
+    def describe(self) -> str:
+        """What one pass holds, for the card."""
+        truncated = int((np.diff(self._texts.starts) > self._max_tokens).sum())
+        return f"{len(self._texts):,} conversations in a pass, {truncated:,} truncated at {self._max_tokens:,} tokens"
 
     def _begin_pass(self, number: int, first_number: int) -> None:
         rng = np.random.default_rng([self._seed, number])

@@ -8,7 +8,7 @@ from core.training.sae_evaluation import Evaluation, MeanSquaredError
 _METHODS = {
     "btp": "BT(P): plain text, concatenated, cut into blocks of {context_size:,} tokens",
     "btf": "BT(F): conversations in the chat template, concatenated, cut into blocks of {context_size:,} tokens",
-    "fast": "FAST: each conversation in the chat template, run alone, truncated at {max_conversation_tokens:,} tokens",
+    "fast": "FAST: each conversation in the chat template, run alone, truncated",
 }
 
 
@@ -24,8 +24,8 @@ def _error_row(name: str, error: MeanSquaredError) -> str:
     return f"| {name} | {error.by_sequence:.4f} ({error.log2:.3f}) | {error.pooled:.4f} | {error.tokens:,} |"
 
 
-def card(config: AutoencoderConfig, evaluation: Evaluation, d_in: int) -> str:
-    """The card's text, in Markdown."""
+def card(config: AutoencoderConfig, evaluation: Evaluation, d_in: int, data: str) -> str:
+    """The card's text, in Markdown; `data` says how much text a pass held."""
     sources = "\n".join(f"| `{s.path}` | {s.licence} | {s.share:g} |" for s in config.sources)
     special = "trained on, too" if config.keep_special else "left out"
     return f"""# {config.name}
@@ -37,6 +37,7 @@ at `{config.hook_name}`: {config.architecture}, {config.expansion * d_in:,} neur
 ## Training
 
 - {_METHODS[config.method].format_map(config.as_dict())}; activations at special tokens {special}.
+- {data}.
 - {config.steps * config.batch_size:,} activations in batches of {config.batch_size:,}, drawn from a mixing buffer of
   {config.buffer_size:,}; Adam, learning rate {config.lr:g} with {config.warmup_steps} steps of warm-up and a cosine to
   {config.lr_end:g}; seed {config.seed}.
@@ -67,7 +68,7 @@ at `{config.hook_name}`: {config.architecture}, {config.expansion * d_in:,} neur
 """
 
 
-def write_card(folder: Path, config: AutoencoderConfig, evaluation: Evaluation, d_in: int) -> None:
+def write_card(folder: Path, config: AutoencoderConfig, evaluation: Evaluation, d_in: int, data: str) -> None:
     """Writes the figures and the card beside the SAE; the card last, as it marks the run as finished."""
     evaluation.save(folder)
-    (folder / "README.md").write_text(card(config, evaluation, d_in), encoding="utf-8")
+    (folder / "README.md").write_text(card(config, evaluation, d_in, data), encoding="utf-8")

@@ -38,6 +38,7 @@ def test_every_pass_has_the_same_tokens_in_new_blocks() -> None:
     texts = numbered_texts([4] * 10)
     batches = BlockBatches(texts, context_size=4, blocks_per_batch=3, seed=0)
     assert batches.batches_in_first_pass == 4
+    assert batches.describe() == "10 documents, 10 blocks in a pass"
     passes = [torch.cat([batches.batch(4 * p + i).ids for i in range(4)]) for p in range(2)]
     for blocks in passes:
         assert sorted(blocks.flatten().tolist()) == list(range(40))

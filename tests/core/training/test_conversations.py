@@ -80,7 +80,7 @@ def test_conversations_in_a_batch_do_not_see_each_other(chat_model: LanguageMode
 def test_longer_conversation_is_truncated(chat_model: LanguageModel) -> None:
     texts = encode(chat_model, chat("word " * 40, "b"), chat("a", "b"))
     batches = ConversationBatches(texts, max_tokens=50, tokens_per_batch=64, seed=0)
-    assert batches.n_truncated == 1
+    assert batches.describe() == "2 conversations in a pass, 1 truncated at 50 tokens"
     lengths = {int(batches.batch(i).attention.sum(1).max()) for i in range(2)}
     assert max(lengths) == 50
 

@@ -153,9 +153,10 @@ def test_card_and_file_hold_the_figures(
     assert saved["mse_special"]["by_sequence"] == got.mse_special.by_sequence
     assert saved["mse_special_log2"] == got.mse_special.log2
     config: AutoencoderConfig = configure(method="fast", keep_special=True)
-    text = card(config, got, d_in=32)
+    text = card(config, got, 32, "1,200 conversations in a pass, 3 truncated at 64 tokens")
     for expected in (
-        "FAST: each conversation in the chat template, run alone, truncated at 8,192 tokens",
+        "FAST: each conversation in the chat template, run alone, truncated",
+        "- 1,200 conversations in a pass, 3 truncated at 64 tokens.",
         "activations at special tokens trained on, too",
         f"| active neurons a token (L0) | {got.l0:.1f} |",
         f"| special tokens | {got.mse_special.by_sequence:.4f} ({got.mse_special.log2:.3f}) |",
