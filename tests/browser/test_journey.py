@@ -1,0 +1,175 @@
+"""The main job as a user does it: topic typed, neuron opened, four columns generated, tables taken away."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from playwright.sync_api import Browser, Locator, Page, expect
+
+from core.catalog import find_setup
+from core.prompts import parse_topic
+from core.settings import GenerationSettings, ScoreSettings
+from core.store import Store
+from core.workbench import ScoredTopic, SteeringSettings, Workbench, open_workbench
+from pages.shared.colours import ramp
+from tests.browser.conftest import MIN_PROMPTS, SETUP, Visitor, serving, visiting
+
+TOPIC = "soup and bread"
+PROMPT = "My heart is broken, so I should"
+ROW_HEIGHT = 35  # pixels of a row of st.dataframe, of its header too
+TOKENS = 8
+
+
+@pytest.fixture(scope="module")
+def bench(stores: Path, user_setups: Path) -> Iterator[Workbench]:
+    with Store.open(stores, SETUP) as store:
+        yield open_workbench(find_setup(SETUP, user_setups), store)
+
+
+@pytest.fixture(scope="module")
+def scored(bench: Workbench) -> ScoredTopic:
+    return bench.score(parse_topic(TOPIC), ScoreSettings(min_prompts=MIN_PROMPTS))
+
+
+def type_topic(page: Page, text: str) -> None:
+    page.get_by_label("Topic (each line is one prompt)", exact=True).fill(text)
+    page.keyboard.press("Control+Enter")
+
+
+def select_row(page: Page, number: int) -> None:
+    """Clicks the box before a row of the ranking; rows are drawn on a canvas."""
+    table = page.get_by_test_id("stDataFrame")
+    table.scroll_into_view_if_needed()
+    box = table.bounding_box()
+    assert box is not None
+    page.mouse.click(box["x"] + ROW_HEIGHT / 2, box["y"] + (number + 0.5) * ROW_HEIGHT)
+
+
+def downloaded(page: Page, button: Locator) -> pd.DataFrame:
+    with page.expect_download() as download:
+        button.click()
+    return pd.read_csv(download.value.path(), keep_default_na=False, na_values=[""])
+
+
+def press(page: Page, name: str) -> None:
+    page.get_by_test_id("stMain").get_by_role("button", name=name, exact=True).click()
+
+
+def texts(page: Page) -> list[str]:
+    """The continuations, by column."""
+    columns = page.locator(".ss-columns section")
+    return ["".join(columns.nth(i).locator(".ss").all_inner_texts()) for i in range(columns.count())]
+
+
+def expected_text(bench: Workbench, scored: ScoredTopic, name: str, tokens: int = TOKENS) -> str:
+    settings = GenerationSettings(max_new_tokens=tokens, seed=1)
+    column = bench.column(name, bench.edit(name, scored, SteeringSettings()), [PROMPT], scored, settings)
+    return "".join(column.generations[0].tokens)
+
+
+def test_topic_neuron_columns_and_tables(visitor: Visitor, bench: Workbench, scored: ScoredTopic) -> None:
+    ranked, store = scored.scores.ranked(), bench.store
+    page = visitor.open()
+    type_topic(page, TOPIC)
+    expect(page.get_by_label("Neuron", exact=True)).to_have_attribute("placeholder", f"{ranked['neuron'][0]} (best)")
+
+    select_row(page, 3)
+    third = ranked.iloc[2]
+    expect(page).to_have_url(re.compile(rf"[?&]neuron={third['neuron']}(&|$)"))
+    expect(page.locator(".ss-facts")).to_contain_text(f"{third['score']:.3f} rank 3 of {len(ranked)}")
+    expect(page.locator(".ss-text").first).to_contain_text(store.contexts(int(third["neuron"]))[0].tokens[0].strip())
+
+    rows = downloaded(page, page.get_by_test_id("stMain").get_by_role("button", name="CSV", exact=True))
+    known = store.neurons().set_index("neuron").loc[rows["neuron"]]
+    assert rows["neuron"].tolist() == ranked["neuron"].tolist()
+    np.testing.assert_allclose(rows["score"], ranked["score"])
+    assert rows["prompts"].tolist() == known["prompts"].tolist()
+    assert rows["tokens"].tolist() == known["tokens"].tolist()
+    np.testing.assert_allclose(rows["max"], known["max"], rtol=1e-5)
+
+    page.get_by_role("link", name="Generate").click()
+    visitor.settled()
+    page.get_by_label("New tokens", exact=True).fill(str(TOKENS))
+    page.keyboard.press("Enter")
+    expect(page).to_have_url(re.compile(rf"[?&]tokens={TOKENS}(&|$)"))
+    visitor.settled()
+    press(page, "Generate")
+    expect(page.locator(".ss-figures")).to_have_count(4)
+    expect(page.locator(".ss-best").first).to_be_visible()
+    names = ("none", "sae", "clamp", "swap")
+    shown = [text.replace("↵", "") for text in texts(page)]
+    assert [" ".join(text.split()) for text in shown] == [
+        " ".join(expected_text(bench, scored, name).split()) for name in names
+    ]
+
+    press(page, "Collect")
+    expect(page.get_by_text("4 texts in Compare and export.")).to_be_visible()
+    page.get_by_role("link", name="Compare and export").click()
+    expect(page.get_by_role("heading", name="Texts")).to_be_visible()
+    visitor.settled()
+    collected = downloaded(page, page.get_by_role("button", name="CSV", exact=True))
+    assert collected["edit"].tolist() == list(names)
+    assert collected["topic"].tolist() == [TOPIC] * 4
+    assert collected["contamination"].isna().tolist() == [True, False, False, False]
+
+
+def test_link_to_a_page_opens_it_on_a_server_just_started(
+    chromium: Browser, stores: Path, user_setups: Path, tmp_path: Path
+) -> None:
+    with serving(stores, user_setups, tmp_path / "log.txt") as address, visiting(chromium, address) as guest:
+        page = guest.open("generate", topic=TOPIC, prompt="The soup", seed="7")
+        expect(page.locator("h1")).to_have_text("What does each way of steering do to the text?")
+        expect(page.get_by_label("Prompt", exact=True)).to_have_value("The soup")
+        expect(page.get_by_label("Seed", exact=True)).to_have_value("7")
+        expect(page.get_by_label("Topic (each line is one prompt)", exact=True)).to_have_value(TOPIC)
+        expect(page.get_by_role("link", name="Compare and export")).to_be_visible()
+        assert guest.problems == []
+
+
+def test_stop_keeps_the_text_and_leaves_nothing_steered(
+    visitor: Visitor, bench: Workbench, scored: ScoredTopic
+) -> None:
+    page = visitor.open("generate", topic=TOPIC, tokens="230")  # 920 tokens in all: there is time to stop
+    press(page, "Generate")
+    expect(page.locator(".ss").nth(3)).to_be_visible()
+    press(page, "Stop")
+    expect(page.get_by_text(re.compile(r"Stopped: \d of 4 columns complete\."))).to_be_visible()
+    visitor.settled()
+    assert 3 < page.locator(".ss").count() < 920
+    page = visitor.open("generate", topic=TOPIC, tokens=str(TOKENS), columns="Original")
+    press(page, "Generate")
+    expect(page.locator(".ss-figures")).to_have_count(1)
+    visitor.settled()
+    assert texts(page)[0].split() == expected_text(bench, scored, "none").split()
+
+
+def test_markup_is_never_run(visitor: Visitor) -> None:
+    attack = "<img src=x onerror='window.ran = 1'><script>window.ran = 1</script>"
+    page = visitor.open(topic=attack)
+    expect(page.locator(".ss-facts")).to_be_visible()
+    page = visitor.open("generate", topic=attack, prompt=attack, tokens="2")
+    press(page, "Generate")
+    expect(page.locator(".ss-figures")).to_have_count(4)
+    expect(page.locator(".ss-prefix").first).to_have_text(attack)
+    assert page.evaluate("window.ran") is None
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_phone_has_no_sideways_scroll_and_tokens_follow_the_theme(chromium: Browser, server: str, theme: str) -> None:
+    with visiting(chromium, server, viewport={"width": 400, "height": 800}, color_scheme=theme) as guest:
+        for path in ("", "generate", "compare", "glossary"):
+            page = guest.open(path, tokens="4") if path == "generate" else guest.open(path)
+            if path == "generate":
+                press(page, "Generate")
+                expect(page.locator(".ss-figures")).to_have_count(4)
+                guest.settled()
+            assert page.evaluate("document.querySelector('[data-testid=stMain]').scrollWidth") <= 400, path
+        page = guest.open()
+        strongest = page.locator(".ss-10").first
+        background, text = strongest.evaluate("e => [getComputedStyle(e).backgroundColor, getComputedStyle(e).color]")
+        expected = [f"rgb({int(c[1:3], 16)}, {int(c[3:5], 16)}, {int(c[5:7], 16)})" for c in ramp(theme)[-1]]
+        assert [background, text] == expected
+        assert guest.problems == []
