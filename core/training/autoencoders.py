@@ -20,6 +20,7 @@ import torch
 from jaxtyping import Float
 from sae_lens.config import SAETrainerConfig
 from sae_lens.saes.sae import SAEMetadata, TrainingSAE
+from safetensors import SafetensorError
 from torch import Tensor
 
 from core.catalog import Setup
@@ -27,7 +28,7 @@ from core.errors import CheckpointError
 from core.language_model import LanguageModel, load_language_model
 from core.training.activation_source import ActivationSource, TokenBatches
 from core.training.autoencoder_config import AutoencoderConfig
-from core.training.checkpoints import latest_checkpoint, load_checkpoint, save_checkpoint
+from core.training.checkpoints import check_same_settings, latest_checkpoint, load_checkpoint, save_checkpoint
 from core.training.geometric_median import geometric_median
 from core.training.mixing_buffer import MixingBuffer
 from core.training.sae_card import write_card
@@ -37,6 +38,7 @@ from core.training.training_text import evaluation_config, token_batches
 
 Progress = Callable[[str, float], None]  # what is being done, and the share of the whole run that is done
 
+SETTINGS_FILE = "training.json"
 _LOG_EVERY_STEPS = 10
 
 
@@ -147,7 +149,7 @@ class AutoencoderRun:
         if checkpoint is None:
             initialise_from_activations(self.trainer, self.buffer.sample(config.median_tokens), config)
         else:
-            load_checkpoint(checkpoint, config.identity(), self.trainer, self.buffer, self.source)
+            load_checkpoint(checkpoint, config, self.trainer, self.buffer, self.source)
         self._cut_log()
 
     @property
@@ -177,7 +179,7 @@ class AutoencoderRun:
                     left = (config.steps - step) * config.batch_size / rate
                     progress(f"{config.name}: {rate:,.0f} tokens/s, {left / 60:.0f} min left", step / config.steps)
                 if step % config.checkpoint_steps == 0 or step == config.steps:
-                    save_checkpoint(self.folder / "checkpoints", config.identity(), trainer, self.buffer, self.source)
+                    save_checkpoint(self.folder / "checkpoints", config, trainer, self.buffer, self.source)
 
     @torch.no_grad()
     def _log_row(self, output: Any) -> dict[str, float]:
@@ -188,22 +190,38 @@ class AutoencoderRun:
         row["dead"] = trainer.dead_neurons.float().mean().item()
         return {name: round(value, 5) for name, value in row.items()}
 
-    def save(self) -> Path:
-        """Writes the finished SAE as `sae/`, whole or not at all, in sae_lens's inference format."""
+    def save_inference_model(self, folder: Path) -> None:
+        """Writes the SAE in sae_lens's inference format; scale and decoder norms are folded in, so train no further."""
         sae, scale = self.trainer.sae, self.trainer.activation_scaler.scaling_factor
         self.trainer.set_final_sae_metadata()
         if scale is not None:
             sae.fold_activation_norm_scaling_factor(scale)
         if self.config.architecture in ("standard", "gated", "jumprelu"):  # sae_lens itself folds the others on saving
             sae.fold_W_dec_norm()
-        partial, whole = self.folder / "sae.partial", self.folder / "sae"
+        sae.save_inference_model(folder)
+
+    def finish(self, model: LanguageModel, held_out: TokenBatches, *, keep_special: bool, data: str) -> Path:
+        """Saves and evaluates the SAE, writes its settings and its card, and drops the checkpoints.
+
+        Raises:
+            CheckpointError: the disk is full; the last checkpoint is intact.
+        """
+        partial, finished, checkpoints = (self.folder / name for name in ("sae.partial", "sae", "checkpoints"))
         try:
             shutil.rmtree(partial, ignore_errors=True)
-            sae.save_inference_model(partial)
-            os.replace(partial, whole)
-        except OSError as exc:
-            raise CheckpointError(whole, latest_checkpoint(self.folder / "checkpoints"), exc) from exc
-        return whole
+            self.save_inference_model(partial)
+            sae = load_trained(partial, model.device)
+            evaluation = evaluate_autoencoder(
+                sae, model, held_out, max_tokens=self.config.evaluation_tokens, keep_special=keep_special
+            )
+            settings = json.dumps(self.config.as_dict(), indent=2)
+            (partial / SETTINGS_FILE).write_text(settings + "\n", encoding="utf-8")
+            write_card(partial, self.config, evaluation, sae.d_in, data)
+            os.replace(partial, finished)
+        except (OSError, SafetensorError) as exc:
+            raise CheckpointError(finished, latest_checkpoint(checkpoints), exc) from exc
+        shutil.rmtree(checkpoints)
+        return finished
 
 
 def load_model_to_train_on(config: AutoencoderConfig) -> LanguageModel:
@@ -227,29 +245,25 @@ def train_autoencoder(
     """Trains, saves and evaluates one SAE; a run that was interrupted continues, a finished one is left as it is.
 
     Returns:
-        `work_folder/<name>/sae`: `cfg.json` and `sae_weights.safetensors` for `sae_lens.SAE.load_from_disk`, the
-        measured figures `evaluation.json`, and the card `README.md`.
+        `work_folder/<name>/sae`, whole or not there: `cfg.json` and `sae_weights.safetensors` for sae_lens's
+        `SAE.load_from_disk`, the settings `training.json`, the figures `evaluation.json`, the card `README.md`.
 
     Raises:
-        TrainingConfigError, EmptyDatasetError, MissingFileError: the config or its texts.
+        TrainingConfigError: a wrong setting, or the folder belongs to a run with other settings.
+        EmptyDatasetError, MissingFileError, PromptFileError, ConversationError: its texts.
         CheckpointError: the disk is full; what was saved before is intact.
     """
     folder = work_folder / config.name
-    if (folder / "sae" / "README.md").exists():
-        return folder / "sae"
+    if (finished := folder / "sae").exists():
+        check_same_settings(json.loads((finished / SETTINGS_FILE).read_text(encoding="utf-8")), config, folder)
+        return finished
     model = model or load_model_to_train_on(config)
     config = replace(config, device=str(model.device))
     texts = work_folder / "texts"
     batches = token_batches(config, model, text_folder, texts)
     run = AutoencoderRun(config, model, batches, folder)
     run.train(progress)
-    saved = run.save()
     progress(f"{config.name}: evaluating on held-out text", 1.0)
-    sae = load_trained(saved, model.device)
     judged_on = evaluation_config(config)
     held_out = token_batches(judged_on, model, text_folder, texts, held_out=True)
-    evaluation = evaluate_autoencoder(
-        sae, model, held_out, max_tokens=config.evaluation_tokens, keep_special=judged_on.keep_special
-    )
-    write_card(saved, config, evaluation, sae.d_in, batches.describe())
-    return saved
+    return run.finish(model, held_out, keep_special=judged_on.keep_special, data=batches.describe())

@@ -16,6 +16,7 @@ from torch import nn
 
 from core.errors import CheckpointError, TrainingConfigError
 from core.training.activation_source import ActivationSource
+from core.training.autoencoder_config import AutoencoderConfig
 from core.training.mixing_buffer import MixingBuffer
 
 _PREFIX = "step-"
@@ -31,7 +32,7 @@ def latest_checkpoint(folder: Path) -> Path | None:
 
 
 def save_checkpoint(
-    folder: Path, config: dict[str, Any], trainer: Any, buffer: MixingBuffer, source: ActivationSource
+    folder: Path, config: AutoencoderConfig, trainer: Any, buffer: MixingBuffer, source: ActivationSource
 ) -> Path:
     """Writes the state after the trainer's last step, then removes older checkpoints.
 
@@ -46,7 +47,7 @@ def save_checkpoint(
         save_file(_state(trainer.sae), partial / "sae.safetensors")
         save_file(buffer.state_dict(), partial / "buffer.safetensors")
         trainer.save_trainer_state(partial)
-        position = {"batch": source.position, "config": config}
+        position = {"batch": source.position, "config": config.as_dict()}
         (partial / "position.json").write_text(json.dumps(position), encoding="utf-8")
         os.replace(partial, whole)
     except (OSError, RuntimeError, SafetensorError) as exc:  # a full disk, as json, torch and safetensors report it
@@ -59,7 +60,7 @@ def save_checkpoint(
 
 
 def load_checkpoint(
-    checkpoint: Path, config: dict[str, Any], trainer: Any, buffer: MixingBuffer, source: ActivationSource
+    checkpoint: Path, config: AutoencoderConfig, trainer: Any, buffer: MixingBuffer, source: ActivationSource
 ) -> None:
     """Puts trainer, SAE, buffer and source where they were.
 
@@ -67,15 +68,22 @@ def load_checkpoint(
         TrainingConfigError: the checkpoint belongs to a run with other settings.
     """
     position = json.loads((checkpoint / "position.json").read_text(encoding="utf-8"))
-    if differing := sorted(k for k in config if position["config"].get(k) != config[k]):
-        raise TrainingConfigError(
-            f"'{checkpoint}' was written with another {differing[0]} ({position['config'].get(differing[0])!r}, now "
-            f"{config[differing[0]]!r}); restore it, or delete the folder '{checkpoint.parent.parent}' to start anew"
-        )
+    check_same_settings(position["config"], config, checkpoint.parent.parent)
     trainer.sae.load_state_dict(load_file(checkpoint / "sae.safetensors"))
     trainer.load_trainer_state(checkpoint)
     buffer.load_state_dict(load_file(checkpoint / "buffer.safetensors"))
     source.position = position["batch"]
+
+
+def check_same_settings(earlier: dict[str, Any], config: AutoencoderConfig, folder: Path) -> None:
+    """Raises TrainingConfigError where what lies in `folder` was trained with settings that give other weights."""
+    now = config.identity()
+    if differing := sorted(key for key in now if earlier.get(key) != now[key]):
+        key = differing[0]
+        raise TrainingConfigError(
+            f"'{folder}' was trained with another {key} ({earlier.get(key)!r}, now {now[key]!r}); restore it, give the "
+            f"config another name, or delete the folder to start anew"
+        )
 
 
 def _state(sae: nn.Module) -> dict[str, Any]:

@@ -70,7 +70,7 @@ def run_grid(
             done = (number + share) / len(grid.jobs)
             progress(f"{title}, {clock.left(number + share)}", done)
 
-        finished = (work_folder / job.name / "sae" / "README.md").exists()
+        finished = (work_folder / job.name / "sae").exists()
         clock.skipped += finished
         report("", 0.0)
         results.append(_attempt(job, work_folder, report, train_one))

@@ -221,7 +221,8 @@ def test_folding_leaves_the_trained_function_as_it_was(
         with torch.no_grad():
             run.trainer.sae.eval()
             expected = run.trainer.sae(x * scale) / scale
-            torch.testing.assert_close(SAE.load_from_disk(run.save())(x), expected, rtol=1e-3, atol=1e-3)
+            run.save_inference_model(work_folder / "saved")
+            torch.testing.assert_close(SAE.load_from_disk(work_folder / "saved")(x), expected, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("architecture", ["topk", "jumprelu"])
@@ -262,6 +263,37 @@ def test_finished_run_is_left_as_it_is(
     (folder / "README.md").write_text("mine")
     train(configure(), small_corpus, work_folder, model=chat_model)
     assert (folder / "README.md").read_text() == "mine"
+    assert not (work_folder / "tiny" / "checkpoints").exists()
+    with pytest.raises(TrainingConfigError, match=r"another seed \(0, now 1\)"):
+        train(configure(seed=1), small_corpus, work_folder, model=chat_model)
+
+
+def test_run_killed_while_it_is_evaluated_is_finished_later(
+    configure: Configure,
+    chat_model: LanguageModel,
+    small_corpus: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def killed(*_: object, **__: object) -> None:
+        raise KilledError
+
+    monkeypatch.setattr("core.training.autoencoders.evaluate_autoencoder", killed)
+    with pytest.raises(KilledError):
+        train(configure(), small_corpus, tmp_path / "killed", model=chat_model)
+    assert not (tmp_path / "killed" / "tiny" / "sae").exists()
+    monkeypatch.undo()
+    resumed, unbroken = (
+        train(configure(), small_corpus, tmp_path / name, model=chat_model) for name in ("killed", "unbroken")
+    )
+    assert torch.equal(weights_of(resumed)["W_enc"], weights_of(unbroken)["W_enc"])
+    assert {file.name for file in resumed.iterdir()} == {
+        "cfg.json",
+        "sae_weights.safetensors",
+        "training.json",
+        "evaluation.json",
+        "README.md",
+    }
 
 
 # ---- faults ----
@@ -303,7 +335,7 @@ def test_checkpoint_of_other_settings_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     killed_at(5, configure(), monkeypatch, small_corpus, work_folder, lambda *_: None, chat_model)
-    with pytest.raises(TrainingConfigError, match=r"another lr \(0.001, now 0.002\).*delete the folder"):
+    with pytest.raises(TrainingConfigError, match=r"another lr \(0.001, now 0.002\); restore it, give"):
         train(configure(lr=2e-3), small_corpus, work_folder, model=chat_model)
 
 
