@@ -16,6 +16,7 @@ from core.settings import GenerationSettings
 from core.sparse_autoencoder import SparseAutoencoder
 from core.steering import DEFAULT_POSITIONS, Edit, Positions, make_edit
 from tests.fixtures.autoencoders import HOOK_LAYER, HOOK_NAME
+from tests.fixtures.edits import some_scores
 
 PROMPT = "My heart is broken, so I should"
 PROMPTS = (PROMPT, "Rain", "The old ship left the harbour before the storm and")
@@ -27,10 +28,6 @@ EDIT_NAMES = ("sae", "clamp", "swap", "matched", "weight", "swap-keep-error")
 def model(request: pytest.FixtureRequest) -> LanguageModel:
     loaded: LanguageModel = request.getfixturevalue(request.param)
     return loaded
-
-
-def some_scores(sae: SparseAutoencoder) -> Tensor:
-    return torch.rand(sae.d_sae, generator=torch.Generator().manual_seed(7))
 
 
 def edit_of(name: str, sae: SparseAutoencoder) -> Edit:
