@@ -95,7 +95,7 @@ def _job(
     conversations = table.get("conversations", ())
     with_seed = "-seed{seed}" if len(table.get("seeds", [0])) > 1 and "job_name" not in table else ""
     label = model.get("label", model["model"].rpartition("/")[2])
-    names = {**place, "label": label, "architecture": architecture["architecture"]}
+    names = {**architecture, **place, "label": label}
     job = {
         **table.get("settings", {}),
         **model.get("settings", {}),

@@ -1,0 +1,59 @@
+"""FAST, BT(F) and BT(P) side by side: mean and spread over seeds, as trained and at one L0 for all."""
+
+import numpy as np
+import pandas as pd
+
+FIGURES = (
+    "mse_all_by_sequence",
+    "mse_special_by_sequence",
+    "mse_special_without_roles_by_sequence",
+    "l0",
+    "explained_variance",
+    "dead_share",
+    "ce_recovered",
+)
+_GROUP = ["model", "hook_name", "expansion", "architecture"]
+_ON_LOG_SCALE = "mse"  # figures that start so are averaged and interpolated as log2
+
+
+def compared(results: pd.DataFrame) -> pd.DataFrame:
+    """Mean and spread (sample standard deviation) over seeds of every figure, a row a method and lambda.
+
+    Args:
+        results: rows of `grid_run.results_table`; failed jobs are left out.
+
+    Returns:
+        model, hook_name, expansion, architecture, method, sparsity, seeds, and for each figure `<figure>` and
+        `<figure>_spread`; squared errors as log2.
+    """
+    return _mean_and_spread(_figures(results), [*_GROUP, "method", "sparsity"])
+
+
+def at_matched_l0(results: pd.DataFrame, l0: float) -> pd.DataFrame:
+    """The same figures at one L0, interpolated between the lambdas of each method and seed; columns as `compared`.
+
+    A method and seed whose L0s all lie on one side of `l0` has no row: nothing is extrapolated.
+    """
+    rows = []
+    for key, runs in _figures(results).groupby([*_GROUP, "method", "seed"]):
+        if not runs["l0"].min() <= l0 <= runs["l0"].max():
+            continue
+        runs = runs.sort_values("l0")
+        figures = {name: float(np.interp(l0, runs["l0"], runs[name])) for name in FIGURES}
+        rows.append(dict(zip([*_GROUP, "method", "seed"], key, strict=True)) | figures)
+    columns = [*_GROUP, "method", "seed", *FIGURES]
+    return _mean_and_spread(pd.DataFrame(rows, columns=columns), [*_GROUP, "method"])
+
+
+def _figures(results: pd.DataFrame) -> pd.DataFrame:
+    done = results[results["folder"].notna()].copy()
+    for name in FIGURES:
+        if name.startswith(_ON_LOG_SCALE):
+            done[name] = np.log2(done[name].astype(float))
+    return done
+
+
+def _mean_and_spread(figures: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+    groups = figures.groupby(by)[list(FIGURES)]
+    mean, spread = groups.mean(), groups.std(ddof=1).add_suffix("_spread")
+    return pd.concat([groups.size().rename("seeds"), mean, spread], axis=1).reset_index()
