@@ -1,11 +1,11 @@
 """What sessions share: stores, models, embeddings, scores. Each is loaded when a page first needs it."""
 
 import atexit
+import gc
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-from weakref import WeakSet
 
 import numpy as np
 import streamlit as st
@@ -56,19 +56,14 @@ def open_store(setup_name: str) -> Store:
 
 @st.cache_resource(max_entries=8, validate=lambda store: not store.changed(), show_spinner=False)
 def _open_store(root: Path, setup_name: str) -> Store:
-    # A store that leaves the cache may still be read by another session: it closes when nobody holds it.
-    store = Store.open(root, setup_name)
-    _stores.add(store)
-    return store
-
-
-_stores: WeakSet[Store] = WeakSet()
+    return Store.open(root, setup_name)  # one that leaves the cache closes when no session reads it any more
 
 
 @atexit.register
 def _close_stores() -> None:
-    for store in list(_stores):
-        store.close()
+    """A connection that outlives the interpreter makes duckdb complain on the terminal."""
+    st.cache_resource.clear()
+    gc.collect()  # of a session that ended, a cycle may still hold one
 
 
 def app_store() -> AppStore:
