@@ -163,7 +163,17 @@ class AutoencoderRun:
         self._log_path.write_text("".join(kept), encoding="utf-8")
 
     def train(self, progress: Progress) -> None:
-        """Steps to the end, with a checkpoint every `checkpoint_steps`."""
+        """Steps to the end, with a checkpoint every `checkpoint_steps`.
+
+        Raises:
+            CheckpointError: the disk is full; the last checkpoint is intact.
+        """
+        try:
+            self._train(progress)
+        except OSError as exc:
+            raise CheckpointError(self.folder, latest_checkpoint(self.folder / "checkpoints"), exc) from exc
+
+    def _train(self, progress: Progress) -> None:
         config, trainer = self.config, self.trainer
         started, first = time.perf_counter(), trainer.n_training_steps
         with self._log_path.open("a", encoding="utf-8") as log:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from core.errors import TrainingConfigError
+from core.errors import CheckpointError, TrainingConfigError
 from core.language_model import LanguageModel
 from core.training.activation_source import TokenBatches
 from core.training.autoencoder_config import AutoencoderConfig
@@ -70,6 +70,7 @@ def encoded_texts(
 
     Raises:
         MissingFileError, PromptFileError, EmptyDatasetError, ConversationError, HubError: the sources.
+        CheckpointError: the disk is full.
     """
     folder = cache_folder / _cache_name(config, model.tokenizer, text_folder, held_out)
     if not folder.exists():
@@ -77,7 +78,11 @@ def encoded_texts(
         chat = config.method != "btp"
         texts = encode_conversations(documents, model) if chat else _plain_texts(documents, model.tokenizer)
         names = ", ".join(source.path for source in config.sources)
-        EncodedTexts.join(texts, f"no {'held-out' if held_out else 'training'} text in {names}").save(folder)
+        joined = EncodedTexts.join(texts, f"no {'held-out' if held_out else 'training'} text in {names}")
+        try:
+            joined.save(folder)
+        except OSError as exc:
+            raise CheckpointError(folder, None, exc) from exc
     return EncodedTexts.load(folder)
 
 

@@ -327,6 +327,21 @@ def test_full_disk_leaves_the_earlier_checkpoint(
     assert torch.equal(weights_of(resumed)["W_dec"], weights_of(other)["W_dec"])
 
 
+def test_full_disk_while_losses_are_logged_is_named(
+    configure: Configure,
+    chat_model: LanguageModel,
+    small_corpus: Path,
+    work_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(AutoencoderRun, "_log_row", full)
+    with pytest.raises(CheckpointError, match=r"No space left.*step-9' is intact"):
+        train(configure(), small_corpus, work_folder, model=chat_model)
+
+
 def test_checkpoint_of_other_settings_is_refused(
     configure: Configure,
     chat_model: LanguageModel,

@@ -7,7 +7,14 @@ import datasets
 import numpy as np
 import pytest
 
-from core.errors import ConversationError, EmptyDatasetError, HubError, MissingFileError, TrainingConfigError
+from core.errors import (
+    CheckpointError,
+    ConversationError,
+    EmptyDatasetError,
+    HubError,
+    MissingFileError,
+    TrainingConfigError,
+)
 from core.language_model import LanguageModel
 from core.training.corpus import TextSource, is_held_out, read_documents
 from core.training.encoded_texts import CONTENT, TEMPLATE
@@ -125,6 +132,17 @@ def test_empty_dataset_is_refused(configure: Configure, chat_model: LanguageMode
     (tmp_path / "texts.jsonl").write_text("\n\n", encoding="utf-8")
     with pytest.raises(EmptyDatasetError, match=r"nothing to train on: no training text in texts.jsonl; name larger"):
         token_batches(configure(), chat_model, tmp_path, tmp_path / "cache")
+
+
+def test_full_disk_while_texts_are_encoded_is_named(
+    configure: Configure, chat_model: LanguageModel, small_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "save", full)
+    with pytest.raises(CheckpointError, match=r"No space left.*free space and run the same command again"):
+        token_batches(configure(), chat_model, small_corpus, tmp_path / "cache")
 
 
 def test_plain_text_is_no_conversation(
