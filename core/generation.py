@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from core.errors import PromptTooLongError, UsageError
+from core.errors import EditError, PromptTooLongError, UsageError
 from core.language_model import LanguageModel, TokenisedPrompt, Tokens
 from core.metrics import contamination, contamination_share, neurons_changed, reconstruction_delta
 from core.settings import GenerationSettings
@@ -77,7 +77,13 @@ def tokenise_prompts(
 def choose_tokens(
     logits: Float[Tensor, "prompt vocabulary"], settings: GenerationSettings, generators: Sequence[torch.Generator]
 ) -> Int[Tensor, "prompt"]:
-    """The next token of each row: the likeliest, or one drawn from the `top_k` likeliest."""
+    """The next token of each row: the likeliest, or one drawn from the `top_k` likeliest.
+
+    Raises:
+        EditError: the logits overflow.
+    """
+    if not (logits < torch.inf).all():  # nor is a NaN
+        raise EditError("the edit is too strong: the model's output is no number any more; lower its multiplier")
     if settings.greedy:
         return logits.argmax(-1)
     logits = logits.float() / settings.temperature

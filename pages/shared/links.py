@@ -8,7 +8,7 @@ import streamlit as st
 def page_link() -> str:
     """The address of this page with the state of its controls."""
     place = urlsplit(st.context.url or "")
-    return urlunsplit(place._replace(query=urlencode(st.query_params.to_dict()), fragment=""))
+    return urlunsplit(place._replace(path=place.path or "/", query=urlencode(st.query_params.to_dict(), doseq=True)))
 
 
 def link_button(note: str = "") -> None:

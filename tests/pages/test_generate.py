@@ -142,6 +142,41 @@ def test_what_cannot_be_generated_says_why(query: dict[str, str], problem: str, 
     assert any(problem in text for text in shown)
 
 
+def test_column_that_cannot_be_made_says_why_and_the_others_stay(open_page: OpenPage) -> None:
+    html = html_of(generate(open_page("generate", **SHORT, clamp_n="99999")))
+    (problem,) = re.findall(r'<p class="ss-problem">(.*?)</p>', html)
+    assert problem == "neuron 99999 is out of range: this SAE has neurons 0 to 191"
+    assert html.count('<table class="ss-figures">') == 3
+
+
+@pytest.mark.parametrize(
+    ("multiplier", "problem"), [("1e30", "the edit is too strong"), ("1e300", "a finite multiplier, not 5 and 1e+300")]
+)
+def test_huge_multiplier_says_why(multiplier: str, problem: str, open_page: OpenPage) -> None:
+    html = html_of(generate(open_page("generate", **SHORT, multiplier=multiplier)))
+    (shown,) = re.findall(r'<p class="ss-problem">(.*?)</p>', html)
+    assert problem in shown
+    assert html.count('<table class="ss-figures">') == 3
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        {"seed": "-1"},
+        {"seed": "9" * 30},
+        {"tokens": "0"},
+        {"tokens": "1e99"},
+        {"multiplier": "nan"},
+        {"multiplier": "inf"},
+        {"columns": "x"},
+        {"positions": "x"},
+    ],
+)
+def test_nonsense_in_a_link_leaves_the_default(query: dict[str, str], open_page: OpenPage) -> None:
+    app = generate(open_page("generate", **{**SHORT, **query}))
+    assert len(shown_texts(app)) == 4
+
+
 def test_collected_columns_are_kept_with_their_figures(open_page: OpenPage, stores: Path, bench: Workbench) -> None:
     app = generate(open_page("generate", **SHORT))
     next(button for button in app.button if button.label == "Collect").click().run()
