@@ -332,6 +332,7 @@ def train(
     ] = None,
     work: Annotated[Path, typer.Option("--work", help="Folder of checkpoints.")] = Path("data/training"),
     out: Annotated[Path | None, typer.Option("--out", help="Folder of the result, instead of the config's.")] = None,
+    store: StoreDir = None,
 ) -> None:
     """Train a language model or an SAE from a config; goes on where a killed run stopped."""
     from core.training.run import run_training
@@ -339,7 +340,7 @@ def train(
     if not config.is_file():
         raise MissingFileError(config, "name a training config; data/configs has examples")
     with stage_progress(f"Training {config.stem}") as progress:
-        folder = run_training(config, text or Path(), work, out, progress)
+        folder = run_training(config, text or Path(), work, out, progress, store_root(store))
     typer.echo(f"trained: {folder}", err=True)
 
 
