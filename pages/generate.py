@@ -65,7 +65,7 @@ def _controls() -> None:
         st.number_input("Seed", 0, value=1, width=120, help=help_text("seed"), **_bound("seed"))
         st.number_input("New tokens", 1, value=64, width=120, help=help_text("tokens"), **_bound("tokens"))
         st.toggle("Keep the SAE's error", help=help_text("keep error"), **_bound("keep_error"))
-        with st.popover("Edits"):
+        with st.popover("Edits", help="How clamp, swap and weight edit, and where"):
             _edit_controls()
         st.segmented_control(
             "Shade by",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pages.shared.colours import EDITS
 from pages.shared.comparison import COLUMNS, Column, Comparison
-from pages.shared.glossary import TERMS
+from pages.shared.glossary import TERMS, term_link
 from pages.shared.messages import count
 from pages.shared.tokens import Shaded, legend, token_spans
 
@@ -83,11 +83,9 @@ def _text(column: Column, shading: Shading, largest: float) -> str:
 def _table(column: Column, columns: Sequence[Column]) -> str:
     rows = []
     for figure, key, better in FIGURES:
-        term = TERMS[key]
         best = ' class="ss-best"' if columns.index(column) in best_columns(columns, figure, better) else ""
-        link = f'href="glossary#{term.anchor}" target="_blank" title="{escape(term.short)}"'
-        value = number(column.figures[figure])
-        rows.append(f"<tr><th><a {link}>{escape(term.title)}</a></th><td{best}>{value}</td></tr>")
+        label = term_link(key, TERMS[key].title)
+        rows.append(f"<tr><th>{label}</th><td{best}>{number(column.figures[figure])}</td></tr>")
     return f'<table class="ss-figures">{"".join(rows)}</table>'
 
 

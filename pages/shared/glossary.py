@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from html import escape
 
 from core.scores import CASE_SHARE
 
@@ -186,6 +187,13 @@ SECTIONS = {
     "Figures of a text": FIGURES,
 }
 TERMS = {key: term for section in SECTIONS.values() for key, term in section.items()}
+
+
+def term_link(key: str, label: str) -> str:
+    """A label (HTML) that explains itself on hover and leads to its term."""
+    term = TERMS[key]
+    link = f'href="glossary#{term.anchor}" target="_blank" title="{escape(term.short)}"'
+    return f'<a class="ss-term" {link}>{escape(label)}</a>'
 
 
 def help_text(key: str) -> str:

@@ -12,7 +12,7 @@ from core.prompts import Topic
 from core.scores import TopicScores
 from core.store import Store
 from pages.shared import charts
-from pages.shared.glossary import help_text
+from pages.shared.glossary import help_text, term_link
 from pages.shared.messages import count, show_error
 from pages.shared.resources import app_store
 from pages.shared.tokens import Shaded, case_mark, legend, token_list, token_spans
@@ -67,7 +67,7 @@ def show_figures(neuron: OpenNeuron, min_prompts: int) -> None:
         facts = {"score": f"{figures['score']:.3f} {rank}", **facts}
     if not figures["prompts"]:
         del facts["g"]
-    cells = "".join(f"<div><dt>{name}</dt><dd>{shown}</dd></div>" for name, shown in facts.items())
+    cells = "".join(f"<div><dt>{term_link(name, name)}</dt><dd>{shown}</dd></div>" for name, shown in facts.items())
     st.html(f'<dl class="ss-facts">{cells}</dl>')
     if figures["case"] == "too rare":
         st.caption(

@@ -105,7 +105,7 @@ def topic_controls() -> None:
             on_change=_on_bundled,
             width=240,
         )
-        with st.popover("File"):
+        with st.popover("File", help="A topic from a file of prompts"):
             st.file_uploader(
                 "A file of prompts: .txt has one a line; .csv, .jsonl and .parquet a column `text` or `prompt`",
                 [suffix.removeprefix(".") for suffix in PROMPT_SUFFIXES],
@@ -113,7 +113,7 @@ def topic_controls() -> None:
                 on_change=_on_file,
                 help="The file is read, never kept; a link cannot carry it.",
             )
-        with st.popover("Scoring"):
+        with st.popover("Scoring", help="How a neuron's prompts become its score"):
             _score_controls()
     if problem := state.get("file_error"):
         st.error(problem)
