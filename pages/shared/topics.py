@@ -10,6 +10,7 @@ from core.errors import SteerscopeError, UsageError
 from core.prompts import PROMPT_SUFFIXES, Topic, bundled_topics, parse_topic, read_topic
 from core.settings import Distance, ScoreSettings, Summary, Variant
 from pages.shared.glossary import help_text
+from pages.shared.messages import show_error
 
 DEFAULT_TOPIC = "heart surgery"
 MAX_FILE_PROMPTS = 2_000  # embedded within seconds
@@ -82,16 +83,7 @@ def topic_controls() -> None:
     state, topics = st.session_state, bundled_topics()
     if "bundled" in st.query_params and "topic" not in st.query_params and "topic" not in state:
         state["topic"] = ""  # a link that names a bundled topic means that one
-    st.text_area(
-        "Topic (each line is one prompt)",
-        DEFAULT_TOPIC,
-        key="topic",
-        bind="query-params",
-        height=68,
-        placeholder=_placeholder(),
-        on_change=_on_typed,
-        help=help_text("topic"),
-    )
+    above = st.container()  # filled last: what it says depends on the controls below it
     with st.container(horizontal=True, gap="small"):
         st.selectbox(
             "Bundled topic",
@@ -115,8 +107,18 @@ def topic_controls() -> None:
             )
         with st.popover("Scoring", help="How a neuron's prompts become its score"):
             _score_controls()
+    above.text_area(
+        "Topic (each line is one prompt)",
+        DEFAULT_TOPIC,
+        key="topic",
+        bind="query-params",
+        height=68,
+        placeholder=_placeholder(),
+        on_change=_on_typed,
+        help=help_text("topic"),
+    )
     if problem := state.get("file_error"):
-        st.error(problem)
+        show_error(problem)
 
 
 def _score_controls() -> None:

@@ -54,6 +54,7 @@ def test_bundled_topic_of_a_link(open_page: OpenPage, store: Store) -> None:
     expected = scores_of(store, bundled_topics()["law"]).ranked()
     assert shown_ranking(app)["neuron"].tolist() == expected["neuron"].tolist()
     assert app.text_area(key="topic").value == ""
+    assert app.text_area(key="topic").placeholder.startswith("Law: 20 bundled prompts.")
 
 
 def test_bundled_topic_replaces_a_typed_one_and_the_reverse(open_page: OpenPage, store: Store) -> None:
