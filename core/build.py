@@ -53,6 +53,9 @@ class Pipeline(Protocol):
     def activations(self, texts: Sequence[str], ids: Sequence[int]) -> Iterator["ActivationBatch"]:
         """Active neurons of some prompts."""
 
+    def describe(self) -> dict[str, str]:
+        """Facts of model and SAE for the store's `meta`."""
+
     def lens(self) -> tuple[list[list[str]], list[list[str]]]:
         """For each neuron the tokens that its decoder row promotes, and those that it suppresses."""
 
@@ -85,6 +88,15 @@ class ModelPipeline:
         from core.activations import token_activations
 
         return token_activations(*self._models, texts, prompt_ids=ids, max_length=self.setup.context_size)
+
+    def describe(self) -> dict[str, str]:
+        model, sae = self._models
+        return {
+            "hook_name": sae.hook_name,
+            "n_layers": str(model.n_layers),
+            "d_in": str(sae.d_in),
+            "architecture": sae.architecture,
+        }
 
     def lens(self) -> tuple[list[list[str]], list[list[str]]]:
         return logit_lens(*self._models)
@@ -183,7 +195,7 @@ class _Build:
                 self.root,
                 self.setup.name,
                 self.parts,
-                {**self._meta(), "chunks_resumed": str(resumed)},
+                {**self._meta(), **pipeline.describe(), "chunks_resumed": str(resumed)},
                 n_prompts=len(self.prompts),
                 progress=lambda share: self.progress("assemble", share),
             )
