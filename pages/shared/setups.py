@@ -81,8 +81,8 @@ def _show_facts(setup: Setup) -> None:
         return
     meta = store.meta
     lines = [
-        f"Model: {plain(Path(setup.model).name)}",
-        f"Layer: {plain(meta['hook_name'])}, {meta['n_layers']} blocks",
+        f"Model: {plain(Path(setup.model).name)}, {meta['n_layers']} blocks",
+        plain(meta["hook_name"]),
         f"SAE: {store.d_sae:,} neurons, {meta['architecture']}",
         f"Reference: {store.n_prompts:,} prompts",
         f"Store built {_age(meta['built_at'])}",

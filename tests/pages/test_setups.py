@@ -43,7 +43,8 @@ def test_setups_that_can_run_come_first(open_page: OpenPage) -> None:
 def test_facts_of_the_store_are_in_the_sidebar(open_page: OpenPage, store: Store) -> None:
     (facts,) = [caption.value for caption in open_page().sidebar.caption if "SAE:" in caption.value]
     assert f"SAE: {store.d_sae:,} neurons, {store.meta['architecture']}" in facts
-    assert "Layer: blocks.1.hook_resid_post, 3 blocks" in facts.replace("\\", "")
+    assert "Model: gpt2, 3 blocks" in facts
+    assert "blocks.1.hook_resid_post" in facts.replace("\\", "")
     assert f"Reference: {store.n_prompts:,} prompts" in facts
     assert "Store built just now" in facts or "minute" in facts
 
