@@ -1,7 +1,9 @@
 """Template tokens are told by position: what people write is text, whatever it says."""
 
+import unicodedata
+
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from core.errors import ModelFolderError
@@ -22,6 +24,7 @@ def test_chat_template_is_special_and_the_content_is_not(text: str, qwen2: Langu
     assert parts == [before.strip(), text.strip()]
 
 
+@example(text="\uf900")  # a CJK compatibility ideograph, which NFC replaces
 @given(text=st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40))
 @settings(max_examples=60)
 def test_no_content_can_form_a_template_token(qwen2: LanguageModel, text: str) -> None:
@@ -30,7 +33,8 @@ def test_no_content_can_form_a_template_token(qwen2: LanguageModel, text: str) -
         marks = [qwen2.tokenizer.convert_tokens_to_ids(t) for t in ("<|im_start|>", "<|im_end|>")]
         assert [tokens.ids.count(mark) for mark in marks] == [3, 2]
         own = [i for i, special in zip(tokens.ids, tokens.special, strict=True) if not special]
-        assert qwen2.tokenizer.decode(own).strip() == content.strip()
+        composed = unicodedata.normalize("NFC", content)  # as Qwen's tokenizer reads it
+        assert qwen2.tokenizer.decode(own).strip() == composed.strip()
 
 
 def test_conversations_tokenise_as_the_template_alone_would(qwen2: LanguageModel) -> None:
