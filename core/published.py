@@ -1,0 +1,99 @@
+"""Tables that come with the repository: figures of the papers, results of our own runs, figures of the shipped SAEs."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from core.catalog import DATA
+from core.errors import AutoencoderError, MissingFileError
+
+PUBLISHED = DATA / "published"
+RESULTS = DATA / "results"
+AUTOENCODERS = DATA / "saes"
+
+_SETTINGS = ("name", "model", "hook_name", "method", "architecture", "expansion", "seed", "tokens", "sparsity", "k")
+
+
+def published_names() -> list[str]:
+    """What `published` knows."""
+    return sorted(path.stem for path in PUBLISHED.glob("*.csv"))
+
+
+def published(name: str) -> pd.DataFrame:
+    """A table of the papers, `data/published/<name>.csv`; the README there says where each is from and what it holds.
+
+    Raises:
+        MissingFileError: no such table; the message lists those there are.
+    """
+    if name not in published_names():
+        known = ", ".join(published_names()) or "none"
+        raise MissingFileError(PUBLISHED / f"{name}.csv", f"the published tables are: {known}")
+    return _read(PUBLISHED / f"{name}.csv")
+
+
+def shipped_results(what: str) -> dict[str, pd.DataFrame]:
+    """Our own results of one kind, `data/results/<name>_<what>.csv`, as `AppStore.result(name, what)` has them.
+
+    Returns:
+        Tables by name, with hyphens where the file has underscores.
+    """
+    ending = f"_{what}.csv"
+    files = sorted(RESULTS.glob(f"*{ending}"))
+    return {file.name.removesuffix(ending).replace("_", "-"): _read(file) for file in files}
+
+
+def _read(file: Path) -> pd.DataFrame:
+    return pd.read_csv(file, float_precision="round_trip")
+
+
+def shipped_autoencoders() -> pd.DataFrame:
+    """Settings and figures of the SAEs in `data/saes`, a row each, with the columns of `grid_run.results_table`.
+
+    `tokens` is what an SAE was trained on, `evaluated_tokens` what its figures are over, `d_sae` its number of neurons.
+    Settings come from `training.json`, or where there is none from `cfg.json`; a figure not measured is missing.
+
+    Raises:
+        AutoencoderError: a file of theirs cannot be read.
+    """
+    folders = sorted(file.parent for file in AUTOENCODERS.glob("*/cfg.json"))
+    return pd.DataFrame([_card(folder) for folder in folders])
+
+
+def _card(folder: Path) -> dict[str, Any]:
+    config = _json(folder / "cfg.json")
+    settings = _json(folder / "training.json") or _settings_of(config, folder)
+    figures = pd.json_normalize(_json(folder / "evaluation.json"), sep="_").rename(
+        columns={"tokens": "evaluated_tokens"}
+    )
+    row = {key: settings.get(key) for key in _SETTINGS} | {name: column.iloc[0] for name, column in figures.items()}
+    return row | {"folder": folder.name, "error": None, "d_sae": config["d_sae"]}
+
+
+def _settings_of(config: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """What an SAE's own config says of its training; lambda is not in it."""
+    metadata = config.get("metadata", {})
+    return {
+        "name": folder.name,
+        "model": metadata.get("model_name"),
+        "hook_name": metadata.get("hook_name"),
+        "method": metadata.get("training_method"),
+        "architecture": metadata.get("training_architecture", config["architecture"]),
+        "expansion": config["d_sae"] // config["d_in"],
+        "seed": metadata.get("training_seed"),
+        "tokens": metadata.get("training_tokens"),
+        "sparsity": None,
+        "k": config.get("k"),
+    }
+
+
+def _json(file: Path) -> dict[str, Any]:
+    """The file's object; empty where there is no file."""
+    try:
+        content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as exc:
+        raise AutoencoderError(f"'{file}' cannot be read ({exc}); restore it, or train the SAE again") from exc
+    return content
