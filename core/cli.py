@@ -15,12 +15,14 @@ import typer
 
 from core.console import print_json, print_table, stage_progress
 from core.errors import MissingFileError, SteerscopeError, UsageError
+from core.evaluation.experiments import EXPERIMENTS, ExperimentOptions, find_experiments, run_and_save
 from core.settings import Distance, GenerationSettings, ScoreSettings, Summary, Variant, store_root
 
 if TYPE_CHECKING:
     from core.catalog import Setup
+    from core.edits import EditName
     from core.prompts import Topic
-    from core.steering import EditName, Positions
+    from core.steering import Positions
     from core.store import Store
     from core.workbench import ScoredTopic
 
@@ -191,7 +193,7 @@ def generate(
     as_json: AsJson = False,
 ) -> None:
     """Continue a prompt under each edit, with the figures of the text."""
-    from core.steering import EDIT_NAMES, describe_swap
+    from core.edits import EDIT_NAMES, describe_swap
     from core.workbench import SteeringSettings, open_workbench
 
     names = cast("list[EditName]", edit or list(EDIT_NAMES[:4]))
@@ -229,13 +231,12 @@ def generate(
         )
 
 
-EXPERIMENTS = ("text",)
-
-
 @app.command()
 def evaluate(
     setup: SetupName,
-    what: Annotated[str, typer.Option("--what", help=f"Experiments, separated by commas: {', '.join(EXPERIMENTS)}.")],
+    what: Annotated[
+        str, typer.Option("--what", help="Experiments, separated by commas: " + ", ".join(EXPERIMENTS) + ".")
+    ],
     topic: Annotated[list[str] | None, typer.Option("--topic", help="Only this bundled topic (repeatable).")] = None,
     n: Annotated[int, typer.Option("--n", min=2, help="Continued prompts per topic and column.")] = 20,
     seed: Seed = 0,
@@ -250,32 +251,31 @@ def evaluate(
 ) -> None:
     """Run experiments on a setup; results go into the store and are printed."""
     from core.app_store import AppStore
-    from core.evaluation.text import compare, continue_prompts, summarise
-    from core.prompts import bundled_topics, continuations, find_topic
+    from core.prompts import bundled_topics, find_topic
     from core.workbench import SteeringSettings, open_workbench
 
-    if unknown := [name for name in what.split(",") if name not in EXPERIMENTS]:
-        raise UsageError(f"no experiment '{unknown[0]}'; there are {', '.join(EXPERIMENTS)}")
-    topics = [find_topic(name) for name in topic] if topic else list(bundled_topics().values())
-    steering = SteeringSettings(
-        keep_error=keep_error, matched_count=matched_count, n=clamp_n, multiplier=multiplier, current=current
+    experiments = find_experiments(what)
+    options = ExperimentOptions(
+        topics=tuple(find_topic(name) for name in topic) if topic else tuple(bundled_topics().values()),
+        n=n,
+        generation=GenerationSettings(max_new_tokens=tokens, seed=seed),
+        steering=SteeringSettings(
+            keep_error=keep_error, matched_count=matched_count, n=clamp_n, multiplier=multiplier, current=current
+        ),
+        seed=seed,
     )
-    generation = GenerationSettings(max_new_tokens=tokens, seed=seed)
     bench = open_workbench(_setup(setup), _open(setup, store))
-    with stage_progress(f"Continuing {n} prompts on {len(topics)} topics") as progress:
-        rows = continue_prompts(bench, topics, continuations()[:n], generation, steering, progress=progress)
-    results = AppStore(store_root(store))
-    tables = {"text": summarise(rows), "text-pairs": compare(rows), "text-rows": rows}
-    for name, frame in tables.items():
-        results.save_result(setup, name, frame)
+    tables: dict[str, pd.DataFrame] = {}
+    for name, experiment in experiments.items():
+        with stage_progress(experiment.title) as progress:
+            tables |= run_and_save(name, bench, options, AppStore(store_root(store)), setup, progress)
     if as_json:
         print_json({name: frame.to_dict("records") for name, frame in tables.items()})
         return
-    shown = ["topic", "edit", "n", "distance", "topic_percentile", "contamination", "contamination_share", "perplexity"]
-    print_table(tables["text"][shown], as_json=False, title="Means over continuations")
-    print_table(
-        tables["text-pairs"], as_json=False, title="swap - swap with shuffled scores, paired, 95% bootstrap interval"
-    )
+    for experiment in experiments.values():
+        for printed in experiment.printed:
+            shown = tables[printed.table]
+            print_table(shown[list(printed.columns or shown.columns)], as_json=False, title=printed.title)
 
 
 @app.command()

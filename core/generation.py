@@ -14,11 +14,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from core.edits import CodeOutcome
 from core.errors import EditError, PromptTooLongError, UsageError
 from core.language_model import LanguageModel, TokenisedPrompt, Tokens
 from core.metrics import contamination, contamination_share, neurons_changed, reconstruction_delta
 from core.settings import GenerationSettings
-from core.steering import DEFAULT_POSITIONS, Edit, PlacedEdit, Positions, Recorder, steered
+from core.steering import PlacedEdit, Recorder, steered
 
 _TOP_NEURONS = 5  # kept per token for display
 
@@ -134,6 +135,8 @@ def _figures(recorder: Recorder, n_rows: int, score: Float[Tensor, "d_sae"] | No
     """Per row, what the edit did to the row's token of this step."""
     figures = [TokenFigures()] * n_rows
     for mask, outcome in zip(recorder.edited, recorder.outcomes, strict=False):  # no outcomes unless explained
+        if not isinstance(outcome, CodeOutcome):
+            continue
         rows = mask.any(-1).nonzero()[:, 0].tolist()
         changed = neurons_changed(outcome, int(max(outcome.a.neurons.max(), outcome.edited_a.neurons.max())) + 1)
         delta = reconstruction_delta(outcome)
@@ -153,43 +156,43 @@ def _figures(recorder: Recorder, n_rows: int, score: Float[Tensor, "d_sae"] | No
     return figures
 
 
-def placed_edit(edit: Edit | None, positions: Positions | None) -> list[PlacedEdit]:
-    """An edit at the positions asked for, or at its default ones."""
-    return [] if edit is None else [PlacedEdit(edit, positions or DEFAULT_POSITIONS[edit.name])]
+def edit_name(placed: Sequence[PlacedEdit], row: int) -> str:
+    """What the edits that act on a row are called together; `none` where there is none."""
+    acting = [p.edit.name for p in placed if p.rows is None or p.rows[row]]
+    return "+".join(acting) or "none"
 
 
 class Generator:
-    """Continues prompts under one edit; iterate over it for tokens as they come, or call `finish`."""
+    """Continues prompts under edits; iterate over it for tokens as they come, or call `finish`."""
 
     def __init__(
         self,
         model: LanguageModel,
         prompts: Sequence[str],
-        edit: Edit | None,
+        placed: Sequence[PlacedEdit],
         settings: GenerationSettings,
         *,
-        positions: Positions | None = None,
+        seeds: Sequence[int] | None = None,
         score: Float[Tensor, "d_sae"] | None = None,
         measure: bool = True,
     ) -> None:
         """
         Args:
-            edit: None leaves the model untouched.
-            positions: which tokens are edited; by default the edit's own (see `steering.DEFAULT_POSITIONS`).
+            placed: the edits, on all rows or on some; none leaves the model untouched.
+            seeds: one a row; by default the settings' seed and those after it.
             score: one a neuron; needed for contamination.
             measure: fill each token's figures; costs a second decode of the SAE a token.
 
         Raises:
             PromptTooLongError, UsageError: see `tokenise_prompts`.
         """
-        self.settings, self.model, self.score = settings, model, score
-        self.measure = measure and edit is not None
-        self.placed = placed_edit(edit, positions)
+        self.settings, self.model, self.placed, self.score = settings, model, placed, score
+        self.seeds = seeds if seeds is not None else range(settings.seed, settings.seed + len(prompts))
+        self.measure = measure and bool(placed)
         tokenised = tokenise_prompts(model, prompts, settings)
-        name = "none" if edit is None else edit.name
         self.generations = [
-            Generation(prompt=text, edit=name, prompt_tokens=tokens)
-            for text, tokens in zip(prompts, tokenised, strict=True)
+            Generation(prompt=text, edit=edit_name(placed, row), prompt_tokens=tokens)
+            for row, (text, tokens) in enumerate(zip(prompts, tokenised, strict=True))
         ]
 
     def __iter__(self) -> Iterator[list[Generation]]:
@@ -197,7 +200,7 @@ class Generator:
         settings, rows = self.settings, self.generations
         for generation in rows:
             generation.restart()
-        generators = [torch.Generator().manual_seed(settings.seed + row) for row in range(len(rows))]
+        generators = [torch.Generator().manual_seed(seed) for seed in self.seeds]
         decoder = _Decoder(self.model, [g.prompt_tokens for g in rows], self.placed)
         ends = set(self.model.end_token_ids)
         alive = torch.ones(len(rows), dtype=torch.bool, device=self.model.device)

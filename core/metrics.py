@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from core.edits import CodeOutcome
 from core.embeddings import EmbeddingModel, distances_to_topic
 from core.language_model import LanguageModel, TokenisedPrompt
 from core.sparse_autoencoder import SparseCode
-from core.steering import Outcome
 
 # ---- per token ----
 
@@ -34,13 +34,13 @@ def contamination_share(a: SparseCode, score: Float[Tensor, "d_sae"]) -> Float[T
     return torch.where(total != 0, contamination(a, score) / torch.where(total != 0, total, 1.0), 0.0)
 
 
-def reconstruction_delta(outcome: Outcome) -> Float[Tensor, "token"]:
+def reconstruction_delta(outcome: CodeOutcome) -> Float[Tensor, "token"]:
     """mse(x', x) - mse(x_sae, x), mean over d_in: below 0 is closer to the original than the SAE."""
     edited = (outcome.edited - outcome.x).pow(2).mean(-1)
     return edited - (outcome.reconstructed - outcome.x).pow(2).mean(-1)
 
 
-def neurons_changed(outcome: Outcome, d_sae: int) -> Tensor:
+def neurons_changed(outcome: CodeOutcome, d_sae: int) -> Tensor:
     """Number of neurons i with a'_ti != a_ti."""
     return (outcome.a.dense(d_sae) != outcome.edited_a.dense(d_sae)).sum(-1)
 

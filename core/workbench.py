@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 
 from core.catalog import Setup
+from core.edits import Edit, EditName, make_edit
 from core.embeddings import EmbeddingModel, load_embedding_model
 from core.generation import Generation, Generator
 from core.language_model import LanguageModel
@@ -19,7 +20,7 @@ from core.prompts import Topic
 from core.scores import TopicScores, score_topic
 from core.settings import GenerationSettings, ScoreSettings
 from core.sparse_autoencoder import SparseAutoencoder, load_setup
-from core.steering import Edit, EditName, Positions, make_edit
+from core.steering import Positions, placed_edit
 from core.store import Store
 
 FIGURE_NAMES = (
@@ -124,7 +125,7 @@ class Workbench(Scorer):
         score = None
         if scored is not None:
             score = torch.from_numpy(scored.scores.steering_vector()).to(self.model.device)
-        return Generator(self.model, prompts, edit, generation, positions=positions, score=score)
+        return Generator(self.model, prompts, placed_edit(edit, positions), generation, score=score)
 
     def figures(self, generations: Sequence[Generation], scored: ScoredTopic | None) -> list[dict[str, float]]:
         """Figures of each continuation, over its own tokens only; NaN where one is not defined.

@@ -28,6 +28,7 @@ ORDER = (
     "store",
     "app_store",
     "scores",
+    "edits",
     "steering",
     "metrics",
     "generation",

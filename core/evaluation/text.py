@@ -4,16 +4,17 @@ Every prompt is continued once a column, with the same seed in every column, so 
 control is swap with the scores shuffled among the scored neurons: the same machinery without the topic.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from core.edits import EDIT_NAMES, make_edit
+from core.evaluation.experiments import ExperimentOptions, Progress
 from core.evaluation.statistics import bootstrap_mean, paired_difference
-from core.prompts import Topic
+from core.prompts import Topic, continuations
 from core.settings import GenerationSettings
-from core.steering import EDIT_NAMES, make_edit
 from core.workbench import FIGURE_NAMES, ScoredTopic, SteeringSettings, Workbench
 
 SHUFFLED = "swap-shuffled"
@@ -56,7 +57,7 @@ def continue_prompts(
     generation: GenerationSettings,
     steering: SteeringSettings | None = None,
     columns: Sequence[str] = COLUMNS,
-    progress: Callable[[str, float], None] = lambda stage, share: None,
+    progress: Progress = lambda stage, share: None,
 ) -> pd.DataFrame:
     """One row a (topic, column, prompt): the continuation and its figures."""
     rows = []
@@ -103,3 +104,12 @@ def compare(
                 }
             )
     return pd.DataFrame(table)
+
+
+def run(
+    workbench: Workbench, options: ExperimentOptions, progress: Progress = lambda stage, share: None
+) -> dict[str, pd.DataFrame]:
+    """Tables `text` (means), `text-pairs` (swap against shuffled swap) and `text-rows` (every continuation)."""
+    prompts = continuations()[: options.n]
+    rows = continue_prompts(workbench, options.topics, prompts, options.generation, options.steering, progress=progress)
+    return {"text": summarise(rows), "text-pairs": compare(rows), "text-rows": rows}

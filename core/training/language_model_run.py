@@ -84,7 +84,7 @@ def evaluate(
     saved = load_language_model(Setup(name=config.name, model=str(folder), sae="", chat=config.chat))
     prompts = (questions() if config.chat else continuations())[:_N_SAMPLES]
     settings = GenerationSettings(max_new_tokens=_SAMPLE_TOKENS, seed=0)
-    made = Generator(saved, prompts, None, settings).finish()
+    made = Generator(saved, prompts, [], settings).finish()
     return Evaluation(bits, [(g.prompt, g.text) for g in made])
 
 

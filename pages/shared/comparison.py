@@ -132,7 +132,7 @@ class Comparison:
 
 
 def _notes(request: Request, sae: Any, scored: ScoredIn) -> list[str]:
-    from core.steering import describe_swap
+    from core.edits import describe_swap
 
     notes = []
     if "clamp" in request.edits:

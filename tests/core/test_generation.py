@@ -9,12 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from core.edits import Edit, add_neurons, make_edit
 from core.errors import PromptTooLongError, UsageError
 from core.generation import Generation, Generator
 from core.language_model import LanguageModel
 from core.settings import GenerationSettings
 from core.sparse_autoencoder import SparseAutoencoder
-from core.steering import DEFAULT_POSITIONS, Edit, Positions, make_edit
+from core.steering import DEFAULT_POSITIONS, PlacedEdit, Positions, placed_edit
 from tests.fixtures.autoencoders import HOOK_LAYER, HOOK_NAME
 from tests.fixtures.edits import some_scores
 
@@ -43,9 +44,10 @@ def generate(
     prompts: tuple[str, ...] = (PROMPT,),
     edit: Edit | None = None,
     settings: GenerationSettings = GREEDY,
+    positions: Positions | None = None,
     **more: Any,
 ) -> list[Generation]:
-    return Generator(model, prompts, edit, settings, **more).finish()
+    return Generator(model, prompts, placed_edit(edit, positions), settings, **more).finish()
 
 
 def ids_of(generations: list[Generation]) -> list[list[int]]:
@@ -166,7 +168,7 @@ def test_interleaved_generators_do_not_disturb_each_other(
 ) -> None:
     edits = [None, edit_of("swap", saes["gpt2-topk"]), edit_of("clamp", saes["gpt2-topk"])]
     expected = [ids_of(generate(gpt2, edit=edit)) for edit in edits]
-    generators = [Generator(gpt2, (PROMPT,), edit, GREEDY) for edit in edits]
+    generators = [Generator(gpt2, (PROMPT,), placed_edit(edit), GREEDY) for edit in edits]
     for _ in zip(*generators, strict=True):
         pass
     assert [ids_of(generator.generations) for generator in generators] == expected
@@ -191,12 +193,12 @@ def test_prompt_that_ends_at_once_has_an_empty_text(model: LanguageModel, monkey
     (generation,) = generate(model)
     assert (generation.ids, generation.text, generation.tokens, generation.figures) == ([], "", [], [])
     assert generation.positions_run == len(generation.prompt_tokens.ids)
-    assert list(Generator(model, (PROMPT,), None, GREEDY)) == []
+    assert list(Generator(model, (PROMPT,), [], GREEDY)) == []
 
 
 def test_stream_yields_growing_texts(model: LanguageModel) -> None:
     lengths, texts = [], []
-    for rows in Generator(model, PROMPTS, None, GREEDY):
+    for rows in Generator(model, PROMPTS, [], GREEDY):
         lengths.append([len(row.ids) for row in rows])
         texts.append([row.text.rstrip("�") for row in rows])  # a character may need several tokens
     assert lengths == [[n] * 3 for n in range(1, 11)]
@@ -209,7 +211,7 @@ def test_stream_yields_growing_texts(model: LanguageModel) -> None:
 
 def test_stream_can_be_left_at_any_token(gpt2: LanguageModel, saes: Mapping[str, SparseAutoencoder]) -> None:
     before = ids_of(generate(gpt2))
-    stream = iter(Generator(gpt2, (PROMPT,), edit_of("clamp", saes["gpt2-topk"]), GREEDY))
+    stream = iter(Generator(gpt2, (PROMPT,), placed_edit(edit_of("clamp", saes["gpt2-topk"])), GREEDY))
     next(stream)
     assert ids_of(generate(gpt2)) == before  # no edit is in place between two tokens
     del stream
@@ -217,7 +219,7 @@ def test_stream_can_be_left_at_any_token(gpt2: LanguageModel, saes: Mapping[str,
 
 
 def test_generator_starts_over_when_iterated_again(gpt2: LanguageModel) -> None:
-    generator = Generator(gpt2, (PROMPT,), None, GREEDY)
+    generator = Generator(gpt2, (PROMPT,), [], GREEDY)
     (growing,) = generator.generations
     next(iter(generator))
     for _ in range(2):
@@ -228,15 +230,15 @@ def test_generator_starts_over_when_iterated_again(gpt2: LanguageModel) -> None:
 def test_prompt_that_leaves_no_room_is_refused(gpt2: LanguageModel) -> None:
     n = len(gpt2.tokenise(PROMPT).ids)
     fitting = GenerationSettings(max_new_tokens=gpt2.n_context - n, greedy=True)
-    Generator(gpt2, (PROMPT,), None, fitting)
+    Generator(gpt2, (PROMPT,), [], fitting)
     with pytest.raises(PromptTooLongError, match=rf"^the prompt's {n} tokens and {257 - n} new ones exceed .* of 256;"):
-        Generator(gpt2, (PROMPT,), None, GenerationSettings(max_new_tokens=257 - n))
+        Generator(gpt2, (PROMPT,), [], GenerationSettings(max_new_tokens=257 - n))
 
 
 @pytest.mark.parametrize("prompt", ["", "  \n\t"])
 def test_empty_prompt_is_refused(prompt: str, gpt2: LanguageModel) -> None:
     with pytest.raises(UsageError, match="the prompt is empty; type at least one word"):
-        Generator(gpt2, (PROMPT, prompt), None, GREEDY)
+        Generator(gpt2, (PROMPT, prompt), [], GREEDY)
 
 
 # ---- what is counted and measured ----
@@ -315,3 +317,23 @@ def test_tokens_that_are_not_edited_have_no_figures(gpt2: LanguageModel, saes: M
     (generation,) = generate(gpt2, edit=edit, positions="prompt", score=some_scores(edit.sae))
     assert {figures.neurons_changed for figures in generation.figures} == {None}
     assert len(generation.figures) == len(generation.ids)
+
+
+# ---- different edits in one batch ----
+
+
+def test_rows_of_one_batch_are_edited_each_its_own_way(
+    model: LanguageModel, saes: Mapping[str, SparseAutoencoder]
+) -> None:
+    sae = saes[f"{'qwen2' if model.chat else 'gpt2'}-topk"]
+    edits = [None, add_neurons(sae, {3: 40.0}), add_neurons(sae, {3: 80.0, 5: -20.0}), edit_of("swap", sae)]
+    settings = GenerationSettings(max_new_tokens=8, seed=4)
+    alone = [generate(model, (PROMPT,), edit, settings)[0] for edit in edits]
+    rows = torch.eye(len(edits), dtype=torch.bool)
+    placed = [PlacedEdit(p.edit, p.positions, rows[i]) for i, edit in enumerate(edits) for p in placed_edit(edit)]
+    together = Generator(model, [PROMPT] * len(edits), placed, settings, seeds=[4] * len(edits)).finish()
+    assert ids_of(together) == ids_of(alone)
+    assert len({tuple(ids) for ids in ids_of(alone)}) == len(edits)  # the edits do differ
+    assert [g.edit for g in together] == ["none", "add", "add", "swap"]
+    assert [g.positions_edited for g in together] == [g.positions_edited for g in alone]
+    assert [g.figures for g in together[:3]] == [g.figures for g in alone[:3]]

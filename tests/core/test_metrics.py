@@ -8,6 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from core.edits import CodeOutcome
 from core.embeddings import EmbeddingModel, load_embedding_model
 from core.language_model import LanguageModel, TokenisedPrompt
 from core.metrics import (
@@ -22,7 +23,6 @@ from core.metrics import (
     topic_percentile,
 )
 from core.sparse_autoencoder import SparseCode
-from core.steering import Outcome
 
 SCORE = torch.tensor([1.0, 0.5, 0.0, 0.25])
 
@@ -51,9 +51,9 @@ def test_contamination_share_lies_between_0_and_1(values: list[float], score: li
     assert 0 <= float(share) <= 1 + 1e-6
 
 
-def outcome(x: list[float], edited: list[float], reconstructed: list[float]) -> Outcome:
+def outcome(x: list[float], edited: list[float], reconstructed: list[float]) -> CodeOutcome:
     nothing = code([[(0, 0.0)]])
-    return Outcome(torch.tensor([x]), torch.tensor([edited]), torch.tensor([reconstructed]), nothing, nothing)
+    return CodeOutcome(torch.tensor([x]), torch.tensor([edited]), torch.tensor([reconstructed]), nothing, nothing)
 
 
 def test_reconstruction_delta_by_hand() -> None:
@@ -66,7 +66,7 @@ def test_neurons_changed_by_hand() -> None:
     before = code([[(0, 1.0), (1, 2.0)], [(3, 5.0), (2, 0.0)]])
     after = code([[(1, 2.0), (2, 4.0)], [(3, 5.0), (3, 0.0)]])  # 0 dropped, 2 admitted; the same
     x = torch.zeros(2, 1)
-    assert neurons_changed(Outcome(x, x, x, before, after), d_sae=4).tolist() == [2, 0]
+    assert neurons_changed(CodeOutcome(x, x, x, before, after), d_sae=4).tolist() == [2, 0]
 
 
 # ---- text ----

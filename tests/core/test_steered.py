@@ -8,12 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from core.edits import Edit, Reconstruct
 from core.errors import EditError
 from core.generation import Generator
 from core.language_model import LanguageModel, Tokens
 from core.settings import GenerationSettings
 from core.sparse_autoencoder import PreActivations, SparseAutoencoder, SparseCode
-from core.steering import Edit, PlacedEdit, Positions, Reconstruct, Recorder, steered
+from core.steering import PlacedEdit, Positions, Recorder, placed_edit, steered
 from tests.fixtures.autoencoders import HOOK_NAME as HOOK
 from tests.fixtures.edits import every_edit, some_scores
 
@@ -147,7 +148,7 @@ def test_threads_that_steer_one_model_never_mix(
 
     def ids(edit: Edit | None) -> list[int]:
         prompts = ["The surgeon mends a heart."]
-        return Generator(gpt2, prompts, edit, decoding, positions="all", measure=False).finish()[0].ids
+        return Generator(gpt2, prompts, placed_edit(edit, "all"), decoding, measure=False).finish()[0].ids
 
     chosen = edits[:n_threads]
     expected = [ids(edit) for edit in chosen]

@@ -12,19 +12,21 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from torch import Tensor
 
-from core.errors import EditError, NeuronRangeError
-from core.language_model import LanguageModel
-from core.metrics import contamination, contamination_share
-from core.sparse_autoencoder import PreActivations, SparseAutoencoder
-from core.steering import (
+from core.edits import (
     Edit,
     Reconstruct,
     Swap,
+    Vector,
     Weight,
+    add_neurons,
     clamp_best,
     describe_swap,
     make_edit,
 )
+from core.errors import EditError, NeuronRangeError
+from core.language_model import LanguageModel
+from core.metrics import contamination, contamination_share
+from core.sparse_autoencoder import PreActivations, SparseAutoencoder
 from tests.fixtures.edits import every_edit, some_scores
 
 ARCHITECTURES = ("standard", "jumprelu", "topk", "abstopk", "gated")
@@ -322,3 +324,34 @@ def test_describe_swap_says_what_it_can_change() -> None:
     score[:3] = 0
     assert "drops only those of score 0 (3 of 14 have)" in describe_swap(TINY["standard"], score)
     assert "as many neurons a token as the gated SAE did" in describe_swap(TINY["gated"], matched_count=True)
+
+
+# ---- added directions ----
+
+
+def test_add_is_the_decoder_rows_by_their_strengths() -> None:
+    sae, x = TINY["jumprelu"], torch.randn(3, D_IN, generator=torch.Generator().manual_seed(1))
+    rows = sae.W_dec.numpy()
+    edited = add_neurons(sae, {3: 2.0, 7: -0.5}).apply(x)
+    np.testing.assert_allclose(edited.numpy(), x.numpy() + 2.0 * rows[3] - 0.5 * rows[7], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_add_and_vector_at_zero_change_nothing(name: str, saes: Mapping[str, SparseAutoencoder]) -> None:
+    sae, x = saes[name], torch.randn(4, saes[name].d_in, generator=torch.Generator().manual_seed(2))
+    for edit in (
+        add_neurons(sae, {1: 0.0, 2: 0.0}),
+        Vector(
+            at=sae.hook_name, direction=torch.randn(sae.d_in, generator=torch.Generator().manual_seed(3)), alpha=0.0
+        ),
+    ):
+        assert torch.equal(edit.apply(x), x)
+
+
+@pytest.mark.parametrize(
+    ("alphas", "error"),
+    [({D_SAE: 1.0}, NeuronRangeError), ({-1: 1.0}, NeuronRangeError), ({0: float("nan")}, EditError)],
+)
+def test_add_refuses_what_is_no_neuron_or_no_number(alphas: dict[int, float], error: type[Exception]) -> None:
+    with pytest.raises(error):
+        add_neurons(TINY["topk"], alphas)

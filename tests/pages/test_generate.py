@@ -15,9 +15,9 @@ from streamlit.testing.v1 import AppTest
 from core.app_store import AppStore
 from core.catalog import find_setup
 from core.cli import main as run_command
+from core.edits import EDIT_NAMES
 from core.prompts import parse_topic
 from core.settings import GenerationSettings, ScoreSettings
-from core.steering import EDIT_NAMES
 from core.store import Store
 from core.workbench import FIGURE_NAMES, Column, SteeringSettings, Workbench, open_workbench
 from pages.shared.columns import FIGURES, best_columns, number

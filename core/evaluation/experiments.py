@@ -1,0 +1,108 @@
+"""The experiments that `python -m core evaluate` and the pages run: what each is called and where it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import TYPE_CHECKING, Protocol, cast
+
+import pandas as pd
+
+from core.app_store import AppStore
+from core.errors import UsageError
+from core.prompts import Topic, bundled_topics
+from core.settings import GenerationSettings
+
+if TYPE_CHECKING:  # imports torch
+    from core.workbench import SteeringSettings, Workbench
+
+Progress = Callable[[str, float], None]  # what is being done, and the share of it that is done
+
+
+def _all_topics() -> tuple[Topic, ...]:
+    return tuple(bundled_topics().values())
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExperimentOptions:
+    """What an experiment may be told; each reads what concerns it."""
+
+    topics: tuple[Topic, ...] = field(default_factory=_all_topics)
+    n: int = 20  # continued prompts a topic and column
+    generation: GenerationSettings = field(default_factory=GenerationSettings)
+    steering: SteeringSettings | None = None  # None: the defaults
+    seed: int = 0
+
+
+class _Runs(Protocol):
+    def run(
+        self, workbench: Workbench, options: ExperimentOptions, progress: Progress = ...
+    ) -> dict[str, pd.DataFrame]: ...
+
+
+@dataclass(frozen=True)
+class Printed:
+    """A table that the command prints for people."""
+
+    table: str
+    title: str
+    columns: tuple[str, ...] | None = None  # None: all
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One experiment. Its module has `run(workbench, options, progress)`, which returns tables by name."""
+
+    module: str
+    title: str
+    printed: tuple[Printed, ...]
+
+    def run(
+        self, workbench: Workbench, options: ExperimentOptions, progress: Progress = lambda stage, share: None
+    ) -> dict[str, pd.DataFrame]:
+        """Runs it: tables by the name that they are saved under."""
+        return cast(_Runs, import_module(self.module)).run(workbench, options, progress)
+
+
+EXPERIMENTS: dict[str, Experiment] = {
+    "text": Experiment(
+        "core.evaluation.text",
+        "Texts under each edit",
+        (
+            Printed(
+                "text",
+                "Means over continuations",
+                ("topic", "edit", "n", "distance", "topic_percentile", "contamination_share", "perplexity"),
+            ),
+            Printed("text-pairs", "Swap - swap with shuffled scores, paired, 95% bootstrap interval"),
+        ),
+    ),
+}
+
+
+def find_experiments(names: str) -> dict[str, Experiment]:
+    """The experiments of a list of names, separated by commas.
+
+    Raises:
+        UsageError: an unknown name.
+    """
+    wanted = [name.strip() for name in names.split(",")]
+    if unknown := [name for name in wanted if name not in EXPERIMENTS]:
+        raise UsageError(f"no experiment '{unknown[0]}'; there are {', '.join(EXPERIMENTS)}")
+    return {name: EXPERIMENTS[name] for name in wanted}
+
+
+def run_and_save(
+    name: str,
+    workbench: Workbench,
+    options: ExperimentOptions,
+    results: AppStore,
+    setup: str,
+    progress: Progress = lambda stage, share: None,
+) -> dict[str, pd.DataFrame]:
+    """Runs an experiment and saves its tables under the setup's name, all at its end."""
+    tables = EXPERIMENTS[name].run(workbench, options, progress)
+    for table, frame in tables.items():
+        results.save_result(setup, table, frame)
+    return tables
