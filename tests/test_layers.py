@@ -17,6 +17,7 @@ ORDER = (
     "settings",
     "files",
     "catalog",
+    "published",
     "prompts",
     "embeddings",
     "chat_template",
@@ -44,7 +45,10 @@ ORDER = (
 )
 STORES = ("store", "store_parts", "store_schema", "app_store")  # the only modules with SQL
 # What must start fast: no deep-learning library at import, not even through another module.
-LIGHT = ("errors", "settings", "files", "catalog", "prompts", *STORES, "scores", "export", "console", "cli", "__main__")
+LIGHT = (
+    *("errors", "settings", "files", "catalog", "published", "prompts", *STORES, "scores"),
+    *("training/method_comparison", "export", "console", "cli", "__main__"),
+)
 MODEL_LIBRARIES = frozenset({"transformers", "transformer_lens"})
 HEAVY = MODEL_LIBRARIES | {"torch", "sae_lens", "sentence_transformers"}
 MAX_MODULE_LINES, MAX_FUNCTION_LINES = 400, 45  # about 350 and about 40
