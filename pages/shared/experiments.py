@@ -1,0 +1,77 @@
+"""Results of experiments on a page: read from the app's store, run here where they are missing, downloaded."""
+
+import shlex
+
+import pandas as pd
+import streamlit as st
+
+from core.catalog import Setup
+from core.errors import SteerscopeError
+from core.evaluation.experiments import EXPERIMENTS, ExperimentOptions, run_and_save
+from core.export import export_bytes
+from core.store import Store
+from pages.shared.links import file_name
+from pages.shared.messages import show_error
+from pages.shared.resources import app_store, workbench
+
+
+def experiment_command(setup: Setup, name: str) -> str:
+    """The command that runs the experiment."""
+    return shlex.join(["python", "-m", "core", "evaluate", setup.name, "--what", name])
+
+
+def experiment_tables(
+    setup: Setup, store: Store, name: str, tables: tuple[str, ...], about: str, options: ExperimentOptions | None = None
+) -> dict[str, pd.DataFrame]:
+    """The saved tables of an experiment; where one is missing, offers to run it and ends the run of the page.
+
+    Args:
+        tables: names that the experiment saves under.
+        about: what it costs, in a sentence.
+    """
+    try:
+        found = {table: app_store().result(setup.name, table) for table in tables}
+    except SteerscopeError as exc:
+        show_error(exc)
+        st.stop()
+    if (known := {table: frame for table, frame in found.items() if frame is not None}).keys() == found.keys():
+        return known
+    st.markdown(f"Not computed for this setup yet. {about} The same as a command:")
+    st.code(experiment_command(setup, name), language=None)
+    if st.button("Compute", type="primary", key=f"run {name}", help="Runs here; leave this page open"):
+        run_experiment(setup, store, name, options)
+    st.stop()
+
+
+def run_again(setup: Setup, store: Store, name: str, options: ExperimentOptions | None = None) -> None:
+    """A button that replaces the saved tables of an experiment."""
+    if st.button(
+        "Compute again", key=f"again {name}", help="Replaces these results; needed after the store was rebuilt"
+    ):
+        run_experiment(setup, store, name, options)
+
+
+def run_experiment(setup: Setup, store: Store, name: str, options: ExperimentOptions | None = None) -> None:
+    """Runs an experiment with a bar; any other use of the page stops it, and nothing is saved."""
+    experiment = EXPERIMENTS[name]
+    bar = st.progress(0.0, experiment.title)
+    st.button("Stop", key=f"stop {name}", help="Nothing of an unfinished experiment is kept")
+
+    def report(stage: str, share: float) -> None:
+        bar.progress(min(1.0, share), f"{experiment.title}, {stage}: {share:.0%}")
+
+    try:
+        bench = workbench(setup, store)
+        run_and_save(name, bench, options or ExperimentOptions(), app_store(), setup.name, report)
+    except SteerscopeError as exc:
+        show_error(exc)
+        return
+    st.rerun()
+
+
+def download_table(table: pd.DataFrame, *name: str) -> None:
+    """A button that downloads a table as CSV, all digits kept; the file is named after the parts of `name`."""
+    file = file_name(*name, suffix="csv")
+    st.download_button(
+        "CSV", export_bytes(table, "csv"), file, "text/csv", key=f"download {file}", on_click="ignore", help=file
+    )
