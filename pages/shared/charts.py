@@ -18,7 +18,8 @@ _HOVER_CHARACTERS = 240
 _FAINT = "rgba(127, 127, 127, 0.35)"  # between both themes' backgrounds and their text
 
 
-def _layout(figure: go.Figure, height: int, **more: object) -> go.Figure:
+def layout(figure: go.Figure, height: int, **more: object) -> go.Figure:
+    """The figure with the margins and axes that every figure of the app has; `height` in pixels."""
     figure.update_layout(height=height, margin={"l": 8, "r": 8, "t": 8, "b": 8}, showlegend=False, **more)
     figure.update_xaxes(automargin=True, zeroline=False)
     figure.update_yaxes(automargin=True, zeroline=False)
@@ -65,7 +66,7 @@ def score_violin(scores: Float[np.ndarray, "scored"], marked: float | None, neur
         )
     figure.update_xaxes(title="score", range=[-0.02, 1.02])
     figure.update_yaxes(showticklabels=False, showgrid=False, range=[0, 0.55])
-    return _layout(figure, 150)
+    return layout(figure, 150)
 
 
 def prompt_summaries(rows: pd.DataFrame, settings: ScoreSettings) -> pd.Series:
@@ -113,7 +114,7 @@ def summary_against_distance(
         )
     figure.update_xaxes(title="distance of the prompt from the topic")
     figure.update_yaxes(title=f"summary ({settings.summary})", rangemode="tozero")
-    figure = _layout(figure, 280)
+    figure = layout(figure, 280)
     return figure.update_layout(margin_t=22)
 
 
@@ -141,7 +142,7 @@ def group_bars(shares: pd.DataFrame) -> go.Figure:
         ]
     )
     figure.update_xaxes(title="share of activation (bar: this neuron, tick: all neurons)", tickformat=".0%")
-    return _layout(figure, 70 + 20 * len(table), bargap=0.3)
+    return layout(figure, 70 + 20 * len(table), bargap=0.3)
 
 
 def figure_strip(rows: pd.DataFrame, figure_name: str, title: str, columns: Mapping[str, str]) -> go.Figure:
@@ -159,4 +160,4 @@ def figure_strip(rows: pd.DataFrame, figure_name: str, title: str, columns: Mapp
         )
     chart.update_xaxes(title=title)
     chart.update_yaxes(categoryorder="array", categoryarray=list(columns.values())[::-1])
-    return _layout(chart, 70 + 32 * rows["edit"].nunique())
+    return layout(chart, 70 + 32 * rows["edit"].nunique())
