@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 
 import numpy as np
@@ -96,3 +97,19 @@ def repetition(tokens: Sequence[int]) -> float:
     """Share of tokens that already stood among the 16 tokens before them; NaN for an empty text."""
     repeated = [token in tokens[max(0, i - 16) : i] for i, token in enumerate(tokens)]
     return sum(repeated) / len(repeated) if repeated else float("nan")
+
+
+def language_switch(text: str, prompt: str) -> float:
+    """Share of the text's letters in a script that the prompt does not use, 0 to 1; NaN where either has no letter.
+
+    A change between languages of one script, English to French, is not seen.
+    """
+    usual, scripts = set(_scripts(prompt)), _scripts(text)
+    return sum(script not in usual for script in scripts) / len(scripts) if usual and scripts else float("nan")
+
+
+def _scripts(text: str) -> list[str]:
+    """The script of every letter: the first word of its Unicode name, as LATIN, CYRILLIC or HANGUL."""
+    letters = [c for c in unicodedata.normalize("NFKC", text) if unicodedata.category(c) in ("Lu", "Ll", "Lt", "Lo")]
+    scripts = [unicodedata.name(c, "UNKNOWN").split()[0] for c in letters]
+    return ["CJK" if script in ("HIRAGANA", "KATAKANA") else script for script in scripts]  # one writing system

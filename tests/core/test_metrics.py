@@ -15,6 +15,7 @@ from core.metrics import (
     contamination,
     contamination_share,
     distinct_n,
+    language_switch,
     neurons_changed,
     perplexity,
     reconstruction_delta,
@@ -131,6 +132,26 @@ def test_repetition_by_hand() -> None:
     # the 17th token looks back 16 tokens, the 18th no further
     assert repetition([0, *range(1, 16), 0]) == 1 / 17
     assert repetition([0, *range(1, 17), 0]) == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "prompt", "expected"),
+    [
+        ("It rains.", "Will it rain?", 0.0),
+        ("Да, ok", "Will it rain?", 2 / 4),
+        ("明天 yes", "Will it rain?", 2 / 5),
+        ("カタカナ", "明日は雨?", 0.0),  # Japanese mixes its scripts
+        ("\uff39\uff25\uff33, café", "Will it rain?", 0.0),  # full-width and accented Latin
+        ("한국", "2 + 2 = four", 1.0),
+    ],
+)
+def test_language_switch_by_hand(text: str, prompt: str, expected: float) -> None:
+    assert language_switch(text, prompt) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("text", "prompt"), [("12 + 3", "Add"), ("five", "2 + 3 ="), ("", "Add")])
+def test_language_switch_without_letters_is_not_defined(text: str, prompt: str) -> None:
+    assert math.isnan(language_switch(text, prompt))
 
 
 def test_figures_of_too_short_a_text_are_not_defined() -> None:
