@@ -40,6 +40,7 @@ ORDER = (
     "doctor",
     "export",
     "console",
+    "commands",
     "cli",
     "__main__",
 )

@@ -1,0 +1,82 @@
+"""What commands share: the application, their options, and how they open setups and print tables."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import pandas as pd
+import typer
+
+from core.console import print_table
+from core.errors import UsageError
+from core.settings import ScoreSettings, store_root
+
+if TYPE_CHECKING:
+    from core.catalog import Setup
+    from core.prompts import Topic
+    from core.store import Store
+    from core.workbench import ScoredTopic
+
+app = typer.Typer(
+    name="python -m core",
+    help="Steerscope: find the SAE neurons that carry a topic, and steer a language model with them.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+SetupName = Annotated[str, typer.Argument(help="Name of a setup; `setups` lists them.")]
+StoreDir = Annotated[Path | None, typer.Option("--store", help="Folder of the stores (or $STEERSCOPE_STORE).")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Out = Annotated[Path | None, typer.Option("--out", help="Write the table to a .csv, .md or .parquet file.")]
+TopicText = Annotated[str | None, typer.Option("--topic", help="A topic: any text, or the name of a bundled one.")]
+TopicFile = Annotated[Path | None, typer.Option("--topic-file", help="A topic as a file of prompts.")]
+Seed = Annotated[int, typer.Option("--seed", help="Seed of the sampling, the same for every column.")]
+Tokens = Annotated[int, typer.Option("--tokens", help="New tokens per text.")]
+KeepError = Annotated[bool, typer.Option("--keep-error", help="Keep what the SAE does not reconstruct.")]
+MatchedCount = Annotated[bool, typer.Option("--matched-count", help="Swap keeps as many neurons a token as the SAE.")]
+ClampN = Annotated[int, typer.Option("--clamp-n", help="Neurons that clamp forces.")]
+Multiplier = Annotated[float, typer.Option("--multiplier", help="Clamp's value, times the reference value.")]
+Current = Annotated[bool, typer.Option("--current", help="Clamp relative to the neuron's own activation on the token.")]
+
+
+def setup_named(name: str) -> "Setup":
+    from core.catalog import find_setup
+
+    return find_setup(name)
+
+
+def open_store(name: str, store: Path | None) -> "Store":
+    from core.store import Store
+
+    return Store.open(store_root(store), setup_named(name).name)
+
+
+def one_topic(text: str | None, file: Path | None) -> "Topic":
+    """The topic of the options.
+
+    Raises:
+        UsageError: both or none of them.
+    """
+    from core.prompts import find_topic, read_topic
+
+    if (text is None) == (file is None):
+        raise UsageError("give the topic either as --topic TEXT or as --topic-file FILE")
+    return read_topic(file) if file else find_topic(text or "")
+
+
+def show(frame: pd.DataFrame, *, as_json: bool, out: Path | None = None, title: str = "") -> None:
+    if out is not None:
+        from core.export import export_table
+
+        export_table(frame, out)
+        typer.echo(f"{len(frame):,} rows -> {out}", err=True)
+        return
+    print_table(frame, as_json=as_json, title=title)
+
+
+def score_in(setup: str, topic: "Topic", store: Path | None, settings: ScoreSettings) -> tuple["Store", "ScoredTopic"]:
+    from core.embeddings import load_embedding_model
+    from core.workbench import Scorer
+
+    opened = open_store(setup, store)
+    return opened, Scorer(opened, load_embedding_model(setup_named(setup).embedding_model)).score(topic, settings)

@@ -1,0 +1,159 @@
+"""Setups and their stores: list, build, score, export, examine."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, cast
+
+import pandas as pd
+import typer
+
+from core.commands.options import (
+    AsJson,
+    Out,
+    SetupName,
+    StoreDir,
+    TopicFile,
+    TopicText,
+    app,
+    one_topic,
+    open_store,
+    score_in,
+    setup_named,
+    show,
+)
+from core.console import stage_progress
+from core.errors import MissingFileError, UsageError
+from core.evaluation.experiments import EXPERIMENTS
+from core.settings import Distance, ScoreSettings, Summary, Variant, store_root
+
+if TYPE_CHECKING:
+    from core.store import Store
+
+
+@app.command()
+def setups(as_json: AsJson = False) -> None:
+    """List the setups and what each lacks to run here."""
+    from core.catalog import all_setups, missing_parts
+
+    rows = [
+        {"setup": s.name, "origin": s.origin, "title": s.title, "lacks": "; ".join(missing_parts(s)) or "nothing"}
+        for s in all_setups().values()
+    ]
+    show(pd.DataFrame(rows), as_json=as_json)
+
+
+@app.command()
+def build(
+    setup: SetupName,
+    reference: Annotated[Path | None, typer.Option("--reference", help="File of reference prompts.")] = None,
+    prompts: Annotated[int | None, typer.Option("--prompts", min=1, help="Use an even spread of this many.")] = None,
+    resume: Annotated[bool, typer.Option("--resume/--no-resume", help="Go on with a build that was killed.")] = True,
+    force: Annotated[bool, typer.Option("--force", help="Build anew although the store is up to date.")] = False,
+    store: StoreDir = None,
+) -> None:
+    """Run the reference prompts through model and SAE into the store."""
+    from dataclasses import replace
+
+    from core.build import build as build_store
+
+    chosen = setup_named(setup)
+    if reference is not None:
+        if not reference.is_file():
+            raise MissingFileError(reference, "name a file of prompts (.txt, .csv, .jsonl, .parquet)")
+        chosen = replace(chosen, reference=str(reference.resolve()))
+    with stage_progress(f"Building the store of {setup}") as progress:
+        path = build_store(chosen, store_root(store), prompts=prompts, resume=resume, force=force, progress=progress)
+    typer.echo(f"store: {path}", err=True)
+
+
+@app.command()
+def score(
+    setup: SetupName,
+    topic: TopicText = None,
+    topic_file: TopicFile = None,
+    top: Annotated[int, typer.Option("--top", min=1, help="How many neurons, best first.")] = 20,
+    neuron: Annotated[list[int] | None, typer.Option("--neuron", help="Only this neuron (repeatable).")] = None,
+    groups: Annotated[bool, typer.Option("--groups", help="Where the top neurons' activation lies, by group.")] = False,
+    summary: Annotated[str, typer.Option(help="Prompt-level activation: sum, max, mean or count.")] = "sum",
+    distance: Annotated[str, typer.Option(help="euclidean or squared (the ranking of cosine distance).")] = "euclidean",
+    variant: Annotated[str, typer.Option(help="mean (Eq. 1) or variance (distances squared in it).")] = "mean",
+    min_prompts: Annotated[int, typer.Option(help="A neuron active in fewer prompts has no score.")] = 20,
+    out: Out = None,
+    store: StoreDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Score every neuron by how close to a topic the prompts are on which it fires."""
+    settings = ScoreSettings(
+        summary=cast(Summary, summary),
+        distance=cast(Distance, distance),
+        variant=cast(Variant, variant),
+        min_prompts=min_prompts,
+    )
+    opened, scored = score_in(setup, one_topic(topic, topic_file), store, settings)
+    ranked = scored.scores.ranked(None if neuron else top)
+    if groups:
+        show(_group_table(opened, ranked["neuron"].tolist()), as_json=as_json, out=out)
+        return
+    details = opened.neurons(neuron or ranked["neuron"].tolist())[["neuron", "top_tokens"]]
+    frame = ranked.merge(details, on="neuron", how="right" if neuron else "left")
+    show(frame, as_json=as_json, out=out, title=f"{scored.topic.title}: neurons of {setup}")
+
+
+def _group_table(store: "Store", neurons: list[int]) -> pd.DataFrame:
+    """Share of activation by group of reference prompts: these neurons against all."""
+    shares = store.group_mass(neurons).merge(store.group_mass(), on="group", how="outer", suffixes=("_top", "_all"))
+    shares = shares.fillna(0.0).assign(ratio=lambda t: t["share_top"] / t["share_all"])
+    return shares.sort_values("ratio", ascending=False)
+
+
+@app.command()
+def export(
+    setup: SetupName,
+    what: Annotated[str, typer.Option("--what", help="scores, neurons, prompts, groups, collected, or an experiment.")],
+    out: Annotated[Path, typer.Option("--out", help="File to write.")],
+    format: Annotated[
+        str | None, typer.Option("--format", help="csv, md or parquet; else by the file's suffix.")
+    ] = None,
+    topic: TopicText = None,
+    topic_file: TopicFile = None,
+    store: StoreDir = None,
+) -> None:
+    """Write any table of the app to a file."""
+    from core.export import export_table
+
+    frame = _exported(setup, what, store, topic, topic_file)
+    export_table(frame, out, format)
+    typer.echo(f"{len(frame):,} rows -> {out}", err=True)
+
+
+def _exported(setup: str, what: str, store: Path | None, topic: str | None, file: Path | None) -> pd.DataFrame:
+    """The table that `export --what` names.
+
+    Raises:
+        UsageError: no such table; the message lists those there are.
+    """
+    from core.app_store import AppStore
+
+    if what == "scores":
+        opened, scored = score_in(setup, one_topic(topic, file), store, ScoreSettings())
+        return scored.scores.ranked(None).merge(opened.neurons()[["neuron", "top_tokens"]], on="neuron")
+    if what in ("neurons", "prompts", "groups"):
+        opened = open_store(setup, store)
+        return {"neurons": opened.neurons, "prompts": opened.prompts, "groups": opened.group_mass}[what]()
+    results = AppStore(store_root(store))
+    if what == "collected":
+        return results.collected()
+    frame = results.result(setup_named(setup).name, what)
+    if frame is None:
+        raise UsageError(
+            f"no table '{what}' for {setup}; there are scores, neurons, prompts, groups, collected, and the results of "
+            f"`python -m core evaluate {setup} --what {','.join(EXPERIMENTS)}`"
+        )
+    return frame
+
+
+@app.command()
+def doctor(store: StoreDir = None, as_json: AsJson = False) -> None:
+    """Check versions, devices and stores."""
+    from core.doctor import examine
+
+    show(examine(store_root(store)), as_json=as_json)

@@ -1,0 +1,52 @@
+"""Training, and how fast everything is."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from core.commands.options import AsJson, StoreDir, app, show
+from core.console import stage_progress
+from core.errors import MissingFileError, UsageError
+from core.settings import store_root
+
+
+@app.command()
+def train(
+    config: Annotated[Path, typer.Argument(help="TOML file; see data/configs.")],
+    text: Annotated[
+        Path | None, typer.Option("--text", envvar="STEERSCOPE_TEXT", help="Folder that the config's texts are in.")
+    ] = None,
+    work: Annotated[Path, typer.Option("--work", help="Folder of checkpoints.")] = Path("data/training"),
+    out: Annotated[Path | None, typer.Option("--out", help="Folder of the result, instead of the config's.")] = None,
+    store: StoreDir = None,
+) -> None:
+    """Train a language model or an SAE from a config; goes on where a killed run stopped."""
+    from core.training.run import run_training
+
+    if not config.is_file():
+        raise MissingFileError(config, "name a training config; data/configs has examples")
+    with stage_progress(f"Training {config.stem}") as progress:
+        folder = run_training(config, text or Path(), work, out, progress, store_root(store))
+    typer.echo(f"trained: {folder}", err=True)
+
+
+@app.command()
+def bench(
+    only: Annotated[str | None, typer.Option("--only", help="Groups of benchmarks, separated by commas.")] = None,
+    against: Annotated[str | None, typer.Option("--against", help="sae_lens: compare with its own classes.")] = None,
+    repeats: Annotated[int, typer.Option("--repeats", min=1, help="Turns of each side; medians count.")] = 5,
+    quick: Annotated[bool, typer.Option("--quick", help="Tiny sizes, to see that it runs.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Time this checkout against plain loops and other libraries; ratios of one run."""
+    from benchmarks.table import GROUPS, run
+
+    if against not in (None, "sae_lens"):
+        raise UsageError(f"--against takes sae_lens, not '{against}'")
+    groups = only.split(",") if only else list(GROUPS)
+    if unknown := [group for group in groups if group not in GROUPS]:
+        raise UsageError(f"no benchmarks '{unknown[0]}'; there are {', '.join(GROUPS)}")
+    with stage_progress("Benchmarks") as progress:
+        table = run(groups, repeats, quick=quick, against_sae_lens=against is not None, progress=progress)
+    show(table, as_json=as_json, title="Medians; sides took turns")
