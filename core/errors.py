@@ -4,7 +4,7 @@ SteerscopeError
 ├── UsageError        the request cannot be: a wrong name, number, file, or combination
 │   └── UnknownSetupError, SetupConfigError, EmptyTopicError, TopicTooLongError, MissingFileError, PromptFileError,
 │       PromptTooLongError, NeuronRangeError, UnknownHookError, EditError, TrainingConfigError, EmptyDatasetError,
-│       ConversationError, SettingsError, ExportError
+│       ConversationError, SettingsError, ExportError, ChatSetupError
 └── StateError        what is on disk does not fit, or is not there yet
     ├── ModelFolderError, UnsafeWeightsError, AutoencoderError, EmbeddingModelError, HubError, ScoringError,
     │   CheckpointError, GridError
@@ -83,8 +83,13 @@ class PromptTooLongError(UsageError):
 class NeuronRangeError(UsageError):
     """A neuron number that the SAE does not have."""
 
-    def __init__(self, neuron: int, d_sae: int) -> None:
-        super().__init__(f"neuron {neuron} is out of range: this SAE has neurons 0 to {d_sae - 1}")
+    def __init__(self, neuron: int, d_sae: int, wide_enough: Sequence[str] | None = None) -> None:
+        """`wide_enough`: setups that have that number, where it may be taken for a published one."""
+        message = f"neuron {neuron} is out of range: this SAE has neurons 0 to {d_sae - 1}"
+        if wide_enough is not None:
+            wide = f"wide enough: {', '.join(wide_enough)}" if wide_enough else "no SAE on this machine is wide enough"
+            message += f" ({d_sae:,} in all); a number means another neuron in another SAE; {wide}"
+        super().__init__(message)
 
 
 class UnknownHookError(UsageError):
@@ -115,6 +120,16 @@ class ConversationError(UsageError):
 
 class SettingsError(UsageError):
     """A setting that is none of the choices, or out of range."""
+
+
+class ChatSetupError(UsageError):
+    """Something about the chat template, asked of a base model."""
+
+    def __init__(self, what: str, chat_setups: Sequence[str]) -> None:
+        super().__init__(
+            f"{what} is about the chat template, and this setup's model has none in use; chat setups are "
+            f"{', '.join(chat_setups)} (what each lacks: python -m core setups)"
+        )
 
 
 class ExportError(UsageError):
