@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from core.errors import NeuronRangeError, StoreDamagedError, StoreNotBuiltError, StoreSchemaError
-from core.settings import ScoreSettings
+from core.settings import ScoreSettings, Summary
 from core.store import Store
 from core.store_schema import HISTOGRAM_BINS, TABLES
 from tests.fixtures.stores import HAND_EMBEDDINGS, Batch, hand_store, random_dense
@@ -178,6 +178,21 @@ def test_neuron_sums_near_and_far_by_hand(store: Store) -> None:
     sums = store.neuron_sums(DISTANCES)
     assert sums["near"].tolist() == pytest.approx([1 / 7, 3 / 8, 1.0])
     assert sums["far"].tolist() == pytest.approx([0.0, 1 / 2, 0.0])
+
+
+@pytest.mark.parametrize(
+    ("summary", "expected"),
+    [
+        ("sum", [[0.75, 0.25, 0, 0], [0.125, 0.75, 0.125, 0], [0, 1, 0, 0]]),
+        ("max", [[2, 1, 0, 0], [1, 4, 1, 0], [0, 2, 0, 0]]),
+        ("mean", [[1.5, 0.5, 0, 0], [1 / 3, 2, 1 / 3, 0], [0, 2, 0, 0]]),
+        ("count", [[1, 0.5, 0, 0], [1 / 3, 2 / 3, 1 / 3, 0], [0, 1, 0, 0]]),
+    ],
+)
+def test_summary_matrix_by_hand(store: Store, summary: Summary, expected: list[list[float]]) -> None:
+    matrix = store.summary_matrix(summary)
+    np.testing.assert_allclose(matrix.toarray(), expected)
+    assert matrix.nnz == 6
 
 
 def test_neuron_sums_refuse_wrong_shape(store: Store) -> None:
