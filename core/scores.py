@@ -4,16 +4,21 @@ Eq. 2 as printed gives the farthest neuron 1. The paper's text, its Fig. 4 and i
 neuron to have 1, so the sign is turned here.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float, Float32
+from jaxtyping import Float, Float32, Float64
 
 from core.embeddings import distances_to_topic
 from core.errors import ScoringError
 from core.settings import ScoreSettings
 from core.store import Store
+
+if TYPE_CHECKING:  # imports torch
+    from core.activations import ActivationBatch
 
 CASE_SHARE = 0.6  # of a neuron's summed summary, on the nearest or farthest quarter of the prompts; the rule is ours
 _ROUNDING = 1e-9  # g that differ by less, relative to the largest, are equal
@@ -97,3 +102,23 @@ def score_topic(
     distances = distances_to_topic(reference, topic_embeddings)
     table = scores_from_sums(store.neuron_sums(distances, settings), store.d_sae, settings.min_prompts)
     return TopicScores(table, distances, settings)
+
+
+def strawman(activations: "Iterable[ActivationBatch]", d_sae: int) -> Float64[np.ndarray, "d_sae"]:
+    """Share of a topic's own tokens on which each neuron fires: the Topic Alignment paper's strawman (section 3.1).
+
+    It needs no reference prompts, and tells nothing of what else a neuron fires on: most neurons tie at 0.
+
+    Args:
+        activations: of the topic's prompts, from `activations.token_activations`.
+
+    Raises:
+        ScoringError: the prompts have no ordinary token.
+    """
+    fired, n_tokens = np.zeros(d_sae), 0
+    for batch in activations:
+        fired += np.bincount(batch.neuron, minlength=d_sae)
+        n_tokens += int(batch.n_tokens.sum())
+    if not n_tokens:
+        raise ScoringError("the topic's prompts have no token of their own; give it at least one word")
+    return fired / n_tokens

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.errors import ScoringError
-from core.scores import CASE_SHARE, TopicScores, score_topic, scores_from_sums
+from core.scores import CASE_SHARE, TopicScores, score_topic, scores_from_sums, strawman
 from core.settings import Distance, ScoreSettings, Summary, Variant
 from core.store import Store
-from tests.fixtures.stores import Dense, hand_store, random_dense
+from tests.fixtures.stores import Dense, batch_of, hand_store, random_dense
 
 SUMMARIES: list[Summary] = ["sum", "max", "mean", "count"]
 DISTANCES: list[Distance] = ["euclidean", "squared"]
@@ -61,6 +61,19 @@ def dense_reference(dense: Dense, distances: np.ndarray, options: ScoreSettings)
 
 
 # ---- by hand ----
+
+
+def test_strawman_by_hand() -> None:
+    first = batch_of(
+        {0: [" a", " b"]}, [(0, 0, 1, 2.0), (0, 1, 1, 0.5), (0, 1, 3, -1.0)]
+    )  # AbsTopK: negative fires too
+    second = batch_of({1: [" c", " d", " e"]}, [(1, 2, 1, 1.0)])
+    assert strawman([first, second], 5).tolist() == [0.0, 0.6, 0.0, 0.2, 0.0]  # type: ignore[list-item]
+
+
+def test_strawman_of_no_token_is_refused() -> None:
+    with pytest.raises(ScoringError, match="no token of their own"):
+        strawman([batch_of({0: []}, [])], 5)  # type: ignore[list-item]
 
 
 def test_scores_by_hand(tmp_path: Path) -> None:
