@@ -78,6 +78,23 @@ EXPERIMENTS: dict[str, Experiment] = {
             Printed("text-pairs", "Swap - swap with shuffled scores, paired, 95% bootstrap interval"),
         ),
     ),
+    "topk": Experiment(
+        "core.evaluation.topk",
+        "Top-k tokens",
+        (
+            Printed("topk-ahead", "Topics whose own text fires more on the k best neurons than unaligned text"),
+            Printed(
+                "topk-summary",
+                "Area between the curves, and the difference at k",
+                ("topic", "area", "area_linear", "area_shuffled_max", "difference_4", "difference_16", "difference_64"),
+            ),
+        ),
+    ),
+    "distributions": Experiment(
+        "core.evaluation.distributions",
+        "Distributions of scores",
+        (Printed("distributions-agreement", "Kendall's tau between rankings, mean over topics (the paper: 0.741)"),),
+    ),
 }
 
 

@@ -1,0 +1,226 @@
+"""Do the best-scored neurons fire on the topic's text? (Topic Alignment paper, 4.1 and A.3; its Fig. 4, 11 and 12.)
+
+The scores never see P_align through the SAE, only through sentence embeddings; so its tokens can test them. For every k
+from 1 to the number of scored neurons: the share of P_align's tokens on which at least one of the k best neurons fires,
+the same share of the unaligned prompts' tokens, and the difference. Special tokens are left out.
+
+A token counts at k from the best rank among its active neurons on, so each curve is a cumulative histogram of these
+ranks: exact at every k, in one pass over the active (token, neuron) pairs.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Int
+
+from core.activations import ActivationBatch, token_activations
+from core.errors import ScoringError
+from core.evaluation.experiments import ExperimentOptions, Progress
+from core.prompts import unaligned_prompts
+from core.scores import TopicScores
+from core.workbench import ScoredTopic, Workbench
+
+SHOWN_K = (4, 16, 64)  # at which a topic counts as ahead or not
+TOKEN_K = (1, 2, 4, 8, 16, 32, 64, 128, 256)  # for which the tokens are listed
+LISTED_TOKENS = 40  # of each k and text
+DENSE_K = 16  # the thinned curves keep every k up to here
+LOG_SPACED_K = 60  # and about as many as this over the whole range
+N_SHUFFLES = 20
+
+
+@dataclass(frozen=True)
+class Firing:
+    """Which neurons fire on which ordinary tokens of some prompts."""
+
+    tokens: list[str]
+    token: Int[np.ndarray, "active"]  # index into `tokens`
+    neuron: Int[np.ndarray, "active"]
+
+
+def firing(activations: Iterable[ActivationBatch]) -> Firing:
+    """The active (token, neuron) pairs of prompts, from `activations.token_activations`.
+
+    Raises:
+        ScoringError: the prompts have no ordinary token.
+    """
+    tokens: list[str] = []
+    pairs: list[tuple[np.ndarray, np.ndarray]] = []
+    for batch in activations:
+        starts = len(tokens) + np.cumsum(batch.n_tokens) - batch.n_tokens
+        first = dict(zip(batch.prompts.tolist(), starts.tolist(), strict=True))
+        offsets = np.array([first[prompt] for prompt in batch.prompt.tolist()], dtype=np.int64)
+        pairs.append((offsets + batch.position, batch.neuron))
+        tokens += [token for prompt in batch.tokens for token in prompt]
+    if not tokens:
+        raise ScoringError("the prompts have no token of their own; give at least one word")
+    token, neuron = (np.concatenate(column) for column in zip(*pairs, strict=True))
+    return Firing(tokens, token, neuron)
+
+
+def firing_on(workbench: Workbench, prompts: Iterable[str]) -> Firing:
+    """The active (token, neuron) pairs of prompts; longer ones are cut to what the model reads.
+
+    Raises:
+        ScoringError: the prompts have no ordinary token.
+    """
+    model = workbench.model
+    return firing(token_activations(model, workbench.sae, list(prompts), max_length=model.n_context))
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """Every neuron's rank by its score, from 1; a neuron without a score has `n_scored` + 1."""
+
+    of_neuron: Int[np.ndarray, "d_sae"]
+    n_scored: int
+
+    @classmethod
+    def of(cls, scores: TopicScores) -> Ranks:
+        ranked = scores.ranked()
+        ranks = np.full(len(scores.table), len(ranked) + 1)
+        ranks[ranked["neuron"]] = ranked["rank"]
+        return cls(ranks, len(ranked))
+
+    def shuffled(self, seed: int) -> Ranks:
+        """The ranks dealt out anew among the scored neurons."""
+        ranks, scored = self.of_neuron.copy(), self.of_neuron <= self.n_scored
+        ranks[scored] = np.random.default_rng(seed).permutation(ranks[scored])
+        return Ranks(ranks, self.n_scored)
+
+    def best(self, text: Firing) -> Int[np.ndarray, "token"]:
+        """The best rank among each token's active neurons; `n_scored` + 1 where no scored neuron fires."""
+        best = np.full(len(text.tokens), self.n_scored + 1)
+        np.minimum.at(best, text.token, self.of_neuron[text.neuron])
+        return best
+
+    def cumulated(self, ranks: Int[np.ndarray, "any"]) -> Int[np.ndarray, "k"]:
+        """How many of these ranks are at most k, for k from 1 to `n_scored`."""
+        return np.bincount(ranks, minlength=self.n_scored + 2)[1 : self.n_scored + 1].cumsum()
+
+
+def curves(ranks: Ranks, aligned: Firing, unaligned: Firing) -> pd.DataFrame:
+    """The curves of one topic, a row for every k from 1 to the number of scored neurons.
+
+    Returns:
+        k; aligned and unaligned (share of the text's tokens on which at least one of the k best neurons fires);
+        difference; neurons_aligned and neurons_unaligned (share of the k best neurons that fire anywhere in the text).
+    """
+    k = np.arange(1, ranks.n_scored + 1)
+    table: dict[str, np.ndarray] = {"k": k}
+    for name, text in (("aligned", aligned), ("unaligned", unaligned)):
+        table[name] = ranks.cumulated(ranks.best(text)) / len(text.tokens)
+        table[f"neurons_{name}"] = ranks.cumulated(ranks.of_neuron[np.unique(text.neuron)]) / k
+    table["difference"] = table["aligned"] - table["unaligned"]
+    order = ["k", "aligned", "unaligned", "difference", "neurons_aligned", "neurons_unaligned"]
+    return pd.DataFrame(table)[order]
+
+
+def area(difference: Float[np.ndarray, "k"]) -> float:
+    """Area between the curves, the main figure: mean difference over log k, from k = 1 to the last, -1 to 1.
+
+    Trapezoids between neighbouring k, divided by the logarithm of the last: as the eye sees it on a logarithmic axis.
+    """
+    if len(difference) == 1:
+        return float(difference[0])
+    log_k = np.log(np.arange(1, len(difference) + 1))
+    return float(np.trapezoid(difference, log_k) / log_k[-1])
+
+
+def shuffled_areas(ranks: Ranks, aligned: Firing, unaligned: Firing, seed: int = 0) -> Float[np.ndarray, "shuffle"]:
+    """The areas of N_SHUFFLES random rankings of the same neurons on the same texts: what chance gives."""
+    shuffles = [ranks.shuffled(seed + number) for number in range(N_SHUFFLES)]
+    return np.array([area(curves(ranks, aligned, unaligned)["difference"].to_numpy()) for ranks in shuffles])
+
+
+def thinned(table: pd.DataFrame) -> pd.DataFrame:
+    """About LOG_SPACED_K rows of the curves: k = 1 to DENSE_K, log-spaced ones, those of SHOWN_K, and the last."""
+    last = len(table)
+    spaced = np.geomspace(1, last, LOG_SPACED_K).round().astype(int)
+    kept = np.unique([*range(1, DENSE_K + 1), *SHOWN_K, *spaced, last])
+    return table.iloc[kept[kept <= last] - 1].reset_index(drop=True)
+
+
+def fired_tokens(ranks: Ranks, aligned: Firing, unaligned: Firing) -> pd.DataFrame:
+    """The tokens on which the k best neurons fire, for each k of TOKEN_K: the LISTED_TOKENS most frequent a text.
+
+    Returns:
+        k, text (aligned or unaligned), token, times (it stands there and one of the k best fires on it), occurrences.
+    """
+    rows = []
+    for name, text in (("aligned", aligned), ("unaligned", unaligned)):
+        best, occurrences = ranks.best(text), Counter(text.tokens)
+        for k in (k for k in TOKEN_K if k <= ranks.n_scored):
+            fired = Counter(token for token, rank in zip(text.tokens, best.tolist(), strict=True) if rank <= k)
+            # equally frequent: the rarer in the text first, since more of its places fire
+            ordered = sorted(fired.items(), key=lambda item: (-item[1], occurrences[item[0]], item[0]))
+            rows += [(k, name, token, times, occurrences[token]) for token, times in ordered[:LISTED_TOKENS]]
+    return pd.DataFrame(rows, columns=["k", "text", "token", "times", "occurrences"])
+
+
+@dataclass(frozen=True)
+class TopK:
+    """The tables of one topic."""
+
+    curves: pd.DataFrame  # every k
+    summary: dict[str, float]
+    tokens: pd.DataFrame
+
+
+def top_k(scored: ScoredTopic, aligned: Firing, unaligned: Firing, seed: int = 0) -> TopK:
+    """Curves, figures and tokens of one topic; the figures are those of the table `topk-summary`."""
+    ranks = Ranks.of(scored.scores)
+    table = curves(ranks, aligned, unaligned)
+    difference, chance = table["difference"].to_numpy(), shuffled_areas(ranks, aligned, unaligned, seed)
+    summary: dict[str, float] = {
+        "n_scored": ranks.n_scored,
+        "area": area(difference),
+        "area_linear": float(difference.mean()),
+        "area_shuffled": float(chance.mean()),
+        "area_shuffled_max": float(chance.max()),
+    }
+    for k in SHOWN_K:  # fewer scored neurons than k: not defined
+        summary[f"difference_{k}"] = float(difference[k - 1]) if k <= ranks.n_scored else float("nan")
+    summary |= {"tokens_aligned": len(aligned.tokens), "tokens_unaligned": len(unaligned.tokens)}
+    return TopK(table, summary, fired_tokens(ranks, aligned, unaligned))
+
+
+def ahead(summary: pd.DataFrame) -> pd.DataFrame:
+    """For each k of SHOWN_K, in how many topics the aligned share is above the unaligned one.
+
+    Returns:
+        k, ahead, topics (with that many scored neurons), mean_difference over them.
+    """
+    rows = []
+    for k in SHOWN_K:
+        known = summary[f"difference_{k}"].dropna()
+        rows.append((k, int((known > 0).sum()), len(known), float(known.mean())))
+    return pd.DataFrame(rows, columns=["k", "ahead", "topics", "mean_difference"])
+
+
+def run(
+    workbench: Workbench, options: ExperimentOptions, progress: Progress = lambda stage, share: None
+) -> dict[str, pd.DataFrame]:
+    """Tables `topk` (thinned curves), `topk-summary`, `topk-ahead` and `topk-tokens`, each topic under its name."""
+    unaligned = firing_on(workbench, unaligned_prompts())
+    found: dict[str, TopK] = {}
+    for number, topic in enumerate(options.topics):
+        progress(topic.title, number / len(options.topics))
+        aligned = firing_on(workbench, topic.prompts)
+        found[topic.name] = top_k(workbench.score(topic), aligned, unaligned, options.seed)
+    progress("done", 1.0)
+    summary = pd.DataFrame([{"topic": name, **one.summary} for name, one in found.items()])
+    return {
+        "topk": _by_topic({name: thinned(one.curves) for name, one in found.items()}),
+        "topk-summary": summary,
+        "topk-ahead": ahead(summary),
+        "topk-tokens": _by_topic({name: one.tokens for name, one in found.items()}),
+    }
+
+
+def _by_topic(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    return pd.concat(tables, names=["topic"]).reset_index("topic").reset_index(drop=True)
