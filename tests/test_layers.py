@@ -28,6 +28,7 @@ ORDER = (
     "store_schema",
     "store",
     "app_store",
+    "sweep_request",
     "scores",
     "edits",
     "steering",
@@ -35,6 +36,8 @@ ORDER = (
     "generation",
     "workbench",
     "evaluation",
+    "sweep_windows",
+    "sweep",
     "training",
     "build",
     "doctor",
@@ -48,7 +51,7 @@ STORES = ("store", "store_parts", "store_schema", "app_store")  # the only modul
 # What must start fast: no deep-learning library at import, not even through another module.
 LIGHT = (
     *("errors", "settings", "files", "catalog", "published", "prompts", *STORES, "scores"),
-    *("training/method_comparison", "export", "console", "cli", "__main__"),
+    *("sweep_request", "sweep_windows", "training/method_comparison", "export", "console", "cli", "__main__"),
 )
 MODEL_LIBRARIES = frozenset({"transformers", "transformer_lens"})
 HEAVY = MODEL_LIBRARIES | {"torch", "sae_lens", "sentence_transformers"}
