@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -12,8 +12,12 @@ from torch import Tensor
 
 from core.edits import CodeOutcome
 from core.embeddings import EmbeddingModel, distances_to_topic
+from core.errors import EditError
 from core.language_model import LanguageModel, TokenisedPrompt
 from core.sparse_autoencoder import SparseCode
+from core.steering import PlacedEdit, steered
+
+_TEXTS_AT_ONCE = 16  # in one forward pass: bounds the [text token vocabulary] block
 
 # ---- per token ----
 
@@ -49,6 +53,32 @@ def neurons_changed(outcome: CodeOutcome, d_sae: int) -> Tensor:
 # ---- text ----
 
 
+def _continuation_log_probabilities(
+    model: LanguageModel,
+    prompts: Sequence[TokenisedPrompt],
+    continuations: Sequence[Sequence[int]],
+    placed: Sequence[PlacedEdit] = (),
+) -> Iterator[Float[Tensor, "token vocabulary"]]:
+    """For each text, the model's prediction of every token of the continuation, under the edits.
+
+    Raises:
+        EditError: an edit on some rows only; these texts are read in batches of their own.
+    """
+    if any(p.rows is not None for p in placed):
+        raise EditError("a text is read again under edits on all rows; read those rows by themselves")
+    for start in range(0, len(prompts), _TEXTS_AT_ONCE):
+        part = list(zip(prompts, continuations, strict=True))[start : start + _TEXTS_AT_ONCE]
+        tokens = model.pad(
+            [TokenisedPrompt([*p.ids, *ids], [*p.special, *[False] * len(ids)]) for p, ids in part], side="right"
+        )
+        generated = tokens.position_ids >= torch.tensor([[len(p.ids)] for p, _ in part], device=model.device)
+        with steered(model, placed, special=tokens.special, generated=generated, attention=tokens.attention):
+            logits = model.forward(tokens)
+        for row, (prompt, ids) in enumerate(part):
+            first = len(prompt.ids)
+            yield logits[row, first - 1 : first - 1 + len(ids)].float().log_softmax(-1)
+
+
 def perplexity(
     model: LanguageModel, prompts: Sequence[TokenisedPrompt], continuations: Sequence[Sequence[int]]
 ) -> list[float]:
@@ -56,21 +86,26 @@ def perplexity(
 
     A continuation without tokens has no perplexity: NaN.
     """
-    joined = [
-        TokenisedPrompt([*prompt.ids, *ids], [*prompt.special, *[False] * len(ids)])
-        for prompt, ids in zip(prompts, continuations, strict=True)
-    ]
-    logits = model.forward(model.pad(joined)).float()
     values = []
-    for row, (prompt, ids) in enumerate(zip(prompts, continuations, strict=True)):
-        if not len(ids):
-            values.append(float("nan"))
-            continue
-        first = len(prompt.ids)
-        predicted = logits[row, first - 1 : first - 1 + len(ids)].log_softmax(-1)
-        target = torch.tensor(list(ids), device=predicted.device)
-        values.append(float(predicted.gather(-1, target[:, None]).mean().neg().exp()))
+    predictions = _continuation_log_probabilities(model, prompts, continuations)
+    for predicted, ids in zip(predictions, continuations, strict=True):
+        target = torch.tensor(list(ids), dtype=torch.long, device=predicted.device)
+        values.append(float(predicted.gather(-1, target[:, None]).mean().neg().exp()))  # the mean of nothing is NaN
     return values
+
+
+def next_token_confidence(
+    model: LanguageModel,
+    prompts: Sequence[TokenisedPrompt],
+    continuations: Sequence[Sequence[int]],
+    placed: Sequence[PlacedEdit] = (),
+) -> list[float]:
+    """Mean probability of the likeliest token at each place of the continuation, under the edits that made it.
+
+    How sure the model was while it wrote: near 1 in a loop. NaN for a continuation without tokens.
+    """
+    predictions = _continuation_log_probabilities(model, prompts, continuations, placed)
+    return [float(predicted.amax(-1).exp().mean()) for predicted in predictions]
 
 
 def text_distances(
@@ -113,3 +148,29 @@ def _scripts(text: str) -> list[str]:
     letters = [c for c in unicodedata.normalize("NFKC", text) if unicodedata.category(c) in ("Lu", "Ll", "Lt", "Lo")]
     scripts = [unicodedata.name(c, "UNKNOWN").split()[0] for c in letters]
     return ["CJK" if script in ("HIRAGANA", "KATAKANA") else script for script in scripts]  # one writing system
+
+
+# ---- scores of steering, 0 to 2, after AxBench (Wu et al. 2025, arXiv:2501.17148), where a judge gives them ----
+
+
+def concept_score(percentile: float) -> float:
+    """How much of the topic is in the text: 2 at topic percentile 0, 1 at 50 (like any prompt), 0 at 100."""
+    return 2.0 * (1.0 - percentile / 100.0)
+
+
+def fluency_score(perplexity: float, distinct_2: float, usual_perplexity: float, usual_distinct_2: float) -> float:
+    """2 for a text as likely and as varied as unsteered ones; less by the worse of the two ratios.
+
+    Perplexity alone would reward repetition, which the model finds likely.
+
+    Args:
+        usual_perplexity, usual_distinct_2: medians of unsteered continuations of the same prompts.
+    """
+    return 2.0 * float(np.minimum(1.0, np.minimum(usual_perplexity / perplexity, distinct_2 / usual_distinct_2)))
+
+
+def harmonic_mean(*scores: float) -> float:
+    """Harmonic mean of scores from 0 up: 0 where one is 0, NaN where one is not defined."""
+    if any(np.isnan(score) for score in scores):
+        return float("nan")
+    return len(scores) / sum(1.0 / score for score in scores) if all(scores) else 0.0

@@ -8,15 +8,20 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.edits import CodeOutcome
+from core.edits import CodeOutcome, Vector
 from core.embeddings import EmbeddingModel, load_embedding_model
+from core.errors import EditError
 from core.language_model import LanguageModel, TokenisedPrompt
 from core.metrics import (
+    concept_score,
     contamination,
     contamination_share,
     distinct_n,
+    fluency_score,
+    harmonic_mean,
     language_switch,
     neurons_changed,
+    next_token_confidence,
     perplexity,
     reconstruction_delta,
     repetition,
@@ -24,6 +29,7 @@ from core.metrics import (
     topic_percentile,
 )
 from core.sparse_autoencoder import SparseCode
+from core.steering import PlacedEdit
 
 SCORE = torch.tensor([1.0, 0.5, 0.0, 0.25])
 
@@ -96,6 +102,38 @@ def test_perplexity_of_no_token_is_not_defined(gpt2: LanguageModel) -> None:
     assert some > 1
 
 
+def test_next_token_confidence_equals_a_loop_over_tokens(gpt2: LanguageModel) -> None:
+    prompts = [gpt2.tokenise("My heart"), gpt2.tokenise("Rain falls on the roof")]
+    continuations = [[17, 300, 5], [44]]
+    vector = Vector(at="blocks.1.hook_resid_post", direction=torch.linspace(-1, 1, 32), alpha=4.0)
+    for placed in ([], [PlacedEdit(vector, "all")]):
+        expected = []
+        for prompt, ids in zip(prompts, continuations, strict=True):
+            sure = []
+            for i in range(len(ids)):
+                with gpt2.intervene({vector.at: vector.apply} if placed else {}), torch.no_grad():
+                    logits = gpt2.model(torch.tensor([[*prompt.ids, *ids[:i]]])).logits[0, -1]
+                sure.append(float(logits.softmax(-1).max()))
+            expected.append(sum(sure) / len(sure))
+        assert next_token_confidence(gpt2, prompts, continuations, placed) == pytest.approx(expected, rel=1e-3)
+    assert math.isnan(next_token_confidence(gpt2, prompts[:1], [[]])[0])
+
+
+def test_next_token_confidence_keeps_to_the_positions_of_the_edit(gpt2: LanguageModel) -> None:
+    prompts, ids = [gpt2.tokenise("Rain"), gpt2.tokenise("Rain falls on the roof")], [[44], [17]]
+    vector = Vector(at="blocks.1.hook_resid_post", direction=torch.linspace(-1, 1, 32), alpha=4.0)
+    # the first new token is predicted before any generated one is read
+    unedited = next_token_confidence(gpt2, prompts, ids)
+    assert next_token_confidence(gpt2, prompts, ids, [PlacedEdit(vector, "generated")]) == pytest.approx(unedited)
+    assert next_token_confidence(gpt2, prompts, ids, [PlacedEdit(vector, "all")]) != pytest.approx(unedited)
+
+
+def test_next_token_confidence_refuses_edits_of_some_rows(gpt2: LanguageModel) -> None:
+    vector = Vector(at="blocks.1.hook_resid_post", direction=torch.zeros(32))
+    with pytest.raises(EditError, match="edits on all rows"):
+        next_token_confidence(gpt2, [gpt2.tokenise("a")], [[5]], [PlacedEdit(vector, "all", torch.tensor([True]))])
+
+
 @pytest.fixture(scope="module")
 def embedding_model() -> EmbeddingModel:
     return load_embedding_model()
@@ -158,3 +196,32 @@ def test_figures_of_too_short_a_text_are_not_defined() -> None:
     assert math.isnan(distinct_n([1], 2))
     assert math.isnan(distinct_n([], 1))
     assert math.isnan(repetition([]))
+
+
+def test_concept_score_by_hand() -> None:
+    assert [concept_score(percentile) for percentile in (0, 25, 50, 100)] == [2.0, 1.5, 1.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("perplexity", "distinct_2", "expected"),
+    [
+        (20.0, 0.9, 2.0),  # as usual
+        (80.0, 0.9, 0.5),  # four times as surprising
+        (5.0, 0.3, 2 / 3),  # likely, because it repeats itself
+        (40.0, 0.3, 2 / 3),  # the worse of the two
+        (10.0, 1.0, 2.0),  # better than usual counts as usual
+    ],
+)
+def test_fluency_score_by_hand(perplexity: float, distinct_2: float, expected: float) -> None:
+    assert fluency_score(perplexity, distinct_2, 20.0, 0.9) == pytest.approx(expected)
+
+
+def test_fluency_of_too_short_a_text_is_not_defined() -> None:
+    assert math.isnan(fluency_score(20.0, math.nan, 20.0, 0.9))
+
+
+def test_harmonic_mean_by_hand() -> None:
+    assert harmonic_mean(1.0, 0.5) == pytest.approx(2 / 3)
+    assert harmonic_mean(2.0, 1.0, 1.0) == pytest.approx(1.2)
+    assert harmonic_mean(2.0, 0.0) == 0
+    assert math.isnan(harmonic_mean(0.0, math.nan))
