@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -12,12 +13,11 @@ from torch import Tensor
 
 from core.edits import CodeOutcome
 from core.embeddings import EmbeddingModel, distances_to_topic
-from core.errors import EditError
 from core.language_model import LanguageModel, TokenisedPrompt
 from core.sparse_autoencoder import SparseCode
 from core.steering import PlacedEdit, steered
 
-_TEXTS_AT_ONCE = 16  # in one forward pass: bounds the [text token vocabulary] block
+_LOGITS_AT_ONCE = 2**27  # in one forward pass: bounds the [text token vocabulary] block
 
 # ---- per token ----
 
@@ -59,23 +59,23 @@ def _continuation_log_probabilities(
     continuations: Sequence[Sequence[int]],
     placed: Sequence[PlacedEdit] = (),
 ) -> Iterator[Float[Tensor, "token vocabulary"]]:
-    """For each text, the model's prediction of every token of the continuation, under the edits.
-
-    Raises:
-        EditError: an edit on some rows only; these texts are read in batches of their own.
-    """
-    if any(p.rows is not None for p in placed):
-        raise EditError("a text is read again under edits on all rows; read those rows by themselves")
-    for start in range(0, len(prompts), _TEXTS_AT_ONCE):
-        part = list(zip(prompts, continuations, strict=True))[start : start + _TEXTS_AT_ONCE]
-        tokens = model.pad(
-            [TokenisedPrompt([*p.ids, *ids], [*p.special, *[False] * len(ids)]) for p, ids in part], side="right"
-        )
-        generated = tokens.position_ids >= torch.tensor([[len(p.ids)] for p, _ in part], device=model.device)
-        with steered(model, placed, special=tokens.special, generated=generated, attention=tokens.attention):
+    """For each text, the model's prediction of every token of the continuation, under the edits."""
+    texts = [
+        TokenisedPrompt([*prompt.ids, *ids], [*prompt.special, *[False] * len(ids)])
+        for prompt, ids in zip(prompts, continuations, strict=True)
+    ]
+    longest = max((len(text.ids) for text in texts), default=1)
+    at_once = max(1, _LOGITS_AT_ONCE // (longest * model.model.config.get_text_config().vocab_size))
+    for start in range(0, len(texts), at_once):
+        part = slice(start, start + at_once)
+        tokens = model.pad(texts[part])
+        lengths = torch.tensor([len(prompt.ids) for prompt in prompts[part]], device=model.device)
+        generated = tokens.position_ids >= lengths[:, None]
+        edits = [replace(p, rows=None if p.rows is None else p.rows[part]) for p in placed]
+        with steered(model, edits, special=tokens.special, generated=generated, attention=tokens.attention):
             logits = model.forward(tokens)
-        for row, (prompt, ids) in enumerate(part):
-            first = len(prompt.ids)
+        for row, ids in enumerate(continuations[part]):
+            first = int(lengths[row])
             yield logits[row, first - 1 : first - 1 + len(ids)].float().log_softmax(-1)
 
 
@@ -100,12 +100,16 @@ def next_token_confidence(
     continuations: Sequence[Sequence[int]],
     placed: Sequence[PlacedEdit] = (),
 ) -> list[float]:
-    """Mean probability of the likeliest token at each place of the continuation, under the edits that made it.
+    """Geometric mean of the probability of the likeliest token at each place of the continuation, under the edits.
 
-    How sure the model was while it wrote: near 1 in a loop. NaN for a continuation without tokens.
+    How sure the model was while it wrote: near 1 in a loop; of greedy text, 1 over its perplexity under the edits. NaN
+    for a continuation without tokens.
+
+    Args:
+        placed: the edits that made the texts, on all of them or on some.
     """
     predictions = _continuation_log_probabilities(model, prompts, continuations, placed)
-    return [float(predicted.amax(-1).exp().mean()) for predicted in predictions]
+    return [float(predicted.amax(-1).mean().exp()) for predicted in predictions]
 
 
 def text_distances(

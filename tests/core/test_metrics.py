@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from core.edits import CodeOutcome, Vector
 from core.embeddings import EmbeddingModel, load_embedding_model
-from core.errors import EditError
 from core.language_model import LanguageModel, TokenisedPrompt
 from core.metrics import (
     concept_score,
@@ -114,7 +113,7 @@ def test_next_token_confidence_equals_a_loop_over_tokens(gpt2: LanguageModel) ->
                 with gpt2.intervene({vector.at: vector.apply} if placed else {}), torch.no_grad():
                     logits = gpt2.model(torch.tensor([[*prompt.ids, *ids[:i]]])).logits[0, -1]
                 sure.append(float(logits.softmax(-1).max()))
-            expected.append(sum(sure) / len(sure))
+            expected.append(math.prod(sure) ** (1 / len(sure)))
         assert next_token_confidence(gpt2, prompts, continuations, placed) == pytest.approx(expected, rel=1e-3)
     assert math.isnan(next_token_confidence(gpt2, prompts[:1], [[]])[0])
 
@@ -128,10 +127,15 @@ def test_next_token_confidence_keeps_to_the_positions_of_the_edit(gpt2: Language
     assert next_token_confidence(gpt2, prompts, ids, [PlacedEdit(vector, "all")]) != pytest.approx(unedited)
 
 
-def test_next_token_confidence_refuses_edits_of_some_rows(gpt2: LanguageModel) -> None:
-    vector = Vector(at="blocks.1.hook_resid_post", direction=torch.zeros(32))
-    with pytest.raises(EditError, match="edits on all rows"):
-        next_token_confidence(gpt2, [gpt2.tokenise("a")], [[5]], [PlacedEdit(vector, "all", torch.tensor([True]))])
+def test_texts_of_several_batches_keep_their_edits(gpt2: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    prompts, ids = [gpt2.tokenise("Rain")] * 3, [[44, 8], [17], [300]]
+    vector = Vector(at="blocks.1.hook_resid_post", direction=torch.linspace(-1, 1, 32), alpha=4.0)
+    placed = [PlacedEdit(vector, "all", torch.tensor([True, False, True]))]
+    together = next_token_confidence(gpt2, prompts, ids, placed)
+    monkeypatch.setattr("core.metrics._LOGITS_AT_ONCE", 1)  # a text at a time
+    assert next_token_confidence(gpt2, prompts, ids, placed) == pytest.approx(together)
+    assert together[1] == pytest.approx(next_token_confidence(gpt2, prompts, ids)[1])
+    assert together[2] != pytest.approx(next_token_confidence(gpt2, prompts, ids)[2])
 
 
 @pytest.fixture(scope="module")
