@@ -65,6 +65,8 @@ class Experiment:
         return cast(_Runs, import_module(self.module)).run(workbench, options, progress)
 
 
+_CONTAMINATION = ("contamination", "contamination_share")
+
 EXPERIMENTS: dict[str, Experiment] = {
     "text": Experiment(
         "core.evaluation.text",
@@ -94,6 +96,28 @@ EXPERIMENTS: dict[str, Experiment] = {
         "core.evaluation.distributions",
         "Distributions of scores",
         (Printed("distributions-agreement", "Kendall's tau between rankings, mean over topics (the paper: 0.741)"),),
+    ),
+    "output": Experiment(
+        "core.evaluation.output_score",
+        "Output scores of all neurons",
+        (Printed("output-best", "Neurons that move the next token most towards what they promote"),),
+    ),
+    "layer": Experiment(
+        "core.evaluation.layer",
+        "Layer output under each edit",
+        (
+            Printed(
+                "layer",
+                "Means over prompts; reconstruction delta: below 0 is closer to the original than the SAE",
+                ("topic", "edit", "set", "neurons_changed", "reconstruction_delta", *_CONTAMINATION, "correlation"),
+            ),
+            Printed("layer-contrasts", "Differences paired by topic, 95% bootstrap interval"),
+        ),
+    ),
+    "distances": Experiment(
+        "core.evaluation.distances",
+        "Distances within and between topics",
+        (Printed("distances", "Mean distance of a topic's prompts from each other (intra) and from others' (inter)"),),
     ),
 }
 
