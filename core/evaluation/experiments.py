@@ -119,6 +119,11 @@ EXPERIMENTS: dict[str, Experiment] = {
         "Distances within and between topics",
         (Printed("distances", "Mean distance of a topic's prompts from each other (intra) and from others' (inter)"),),
     ),
+    "special": Experiment(
+        "core.evaluation.special",
+        "Special tokens",
+        (Printed("special-top", "Neurons most active on each token of the chat template, index:value (FAST, F.3)"),),
+    ),
 }
 
 
