@@ -1,28 +1,22 @@
 """SAE training against sae_lens's own runner: same model, same blocks of tokens, same settings, turn by turn.
 
-    python benchmarks/sae_training.py [--model data/models/demo-base] [--tokens 131072] [--repeats 5]
-
-Prints tokens per second of both (median) and the ratio of the medians; the bar is 0.9. Beside it the same per second of
-processor time, which other work on the machine disturbs less. Each figure covers the language model as far as the hook,
-the mixing buffer and the SAE's steps; loading and evaluation are left out.
+Each figure covers the language model as far as the hook, the mixing buffer and the SAE's steps; loading and evaluation
+are left out.
 """
 
-import argparse
 import contextlib
 import io
-import os
 import statistics
 import tempfile
 import time
 from pathlib import Path
-
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import numpy as np
 import sae_lens
 from datasets import Dataset
 from sae_lens.config import LanguageModelSAERunnerConfig, LoggingConfig
 
+from benchmarks.timing import Figure
 from core.language_model import LanguageModel
 from core.training.autoencoder_config import AutoencoderConfig
 from core.training.autoencoders import AutoencoderRun, load_model_to_train_on
@@ -116,28 +110,14 @@ def theirs(config: AutoencoderConfig, blocks: np.ndarray) -> Speed:
     return speed
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--model", default="data/models/demo-base")
-    parser.add_argument("--tokens", type=int, default=131_072)
-    parser.add_argument("--repeats", type=int, default=5)
-    options = parser.parse_args()
-    config = config_of(options.model, options.tokens)
+def run(repeats: int, *, quick: bool) -> list[Figure]:
+    """Medians turn by turn; by processor time as well, which other work on the machine disturbs less."""
+    config = config_of("data/models/demo-base", 4_096 if quick else 131_072)
     model = load_model_to_train_on(config)
-    vocabulary = model.model.config.vocab_size
-    shape = (2 * options.tokens // CONTEXT_SIZE, CONTEXT_SIZE)
-    blocks = np.random.default_rng(0).integers(0, vocabulary, shape, dtype=np.uint32)
-    speeds: dict[str, list[Speed]] = {"ours": [], "sae_lens": []}
-    for _ in range(options.repeats):
-        speeds["ours"].append(ours(config, model, blocks))
-        speeds["sae_lens"].append(theirs(config, blocks))
-    for clock in ("wall", "processor"):
-        medians = {name: statistics.median(getattr(v, clock) for v in values) for name, values in speeds.items()}
-        for name, values in speeds.items():
-            each = ", ".join(f"{getattr(v, clock):,.0f}" for v in values)
-            print(f"{name:>9}: {medians[name]:8,.0f} tokens per second of {clock} time (of {each})")
-        print(f"    ratio: {medians['ours'] / medians['sae_lens']:.2f} (bar 0.90)")
-
-
-if __name__ == "__main__":
-    main()
+    shape = (2 * config.tokens // CONTEXT_SIZE, CONTEXT_SIZE)
+    blocks = np.random.default_rng(0).integers(0, model.model.config.vocab_size, shape, dtype=np.uint32)
+    pairs = [(ours(config, model, blocks), theirs(config, blocks)) for _ in range(repeats)]
+    wall = statistics.median(a.wall / b.wall for a, b in pairs)
+    processor = statistics.median(a.processor / b.processor for a, b in pairs)
+    note = f"{statistics.median(a.wall for a, _ in pairs):,.0f} tokens/s; {processor:.2f} x by processor time"
+    return [Figure("SAE training, of sae_lens's own runner", wall, "x", 0.9, "high", note)]

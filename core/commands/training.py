@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from core.commands.options import AsJson, StoreDir, app, show
+from core.commands.options import Address, AsJson, EngineName, StoreDir, app, check_address, show
 from core.console import stage_progress
 from core.errors import MissingFileError, UsageError
 from core.settings import store_root
@@ -19,15 +19,20 @@ def train(
     ] = None,
     work: Annotated[Path, typer.Option("--work", help="Folder of checkpoints.")] = Path("data/training"),
     out: Annotated[Path | None, typer.Option("--out", help="Folder of the result, instead of the config's.")] = None,
+    engine: EngineName = "local",
+    address: Address = None,
     store: StoreDir = None,
 ) -> None:
-    """Train a language model or an SAE from a config; goes on where a killed run stopped."""
+    """Train a language model or SAEs from a config; goes on where a killed run stopped."""
     from core.training.run import run_training
 
+    check_address(engine, address)
     if not config.is_file():
         raise MissingFileError(config, "name a training config; data/configs has examples")
     with stage_progress(f"Training {config.stem}") as progress:
-        folder = run_training(config, text or Path(), work, out, progress, store_root(store))
+        folder = run_training(
+            config, text or Path(), work, out, progress, store_root(store), engine=engine, address=address
+        )
     typer.echo(f"trained: {folder}", err=True)
 
 

@@ -24,7 +24,7 @@ def read_hub_documents(path: str) -> Iterator[Document]:
         HubError: the hub does not answer, or knows no such dataset.
         ConversationError: rows with neither text nor messages.
     """
-    import datasets  # type: ignore[import-untyped]
+    import datasets
 
     name = path.removeprefix(_PREFIX)
     try:

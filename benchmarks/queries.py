@@ -1,0 +1,93 @@
+"""Queries on a synthetic store: scores of all neurons, one neuron's page, and how both grow with the rows."""
+
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.timing import Figure, median_ms
+from core.activations import ActivationBatch
+from core.prompts import Prompt
+from core.scores import score_topic
+from core.store import Store
+from core.store_parts import Parts
+from core.store_schema import assemble
+
+D_EMBEDDING, TOKENS_A_PROMPT, PROMPTS_A_CHUNK = 384, 64, 512
+
+
+def _batch(ids: np.ndarray, neurons_a_prompt: int, d_sae: int, rng: np.random.Generator) -> ActivationBatch:
+    """Each prompt fires `neurons_a_prompt` neurons once each; few neurons fire often, most seldom."""
+    n = len(ids)
+    neuron = (d_sae * rng.random((n, 2 * neurons_a_prompt)) ** 2).astype(np.int32)
+    rows = [np.unique(row)[:neurons_a_prompt] for row in neuron]
+    sizes = [len(row) for row in rows]
+    total = sum(sizes)
+    return ActivationBatch(
+        prompts=ids,
+        n_tokens=np.full(n, TOKENS_A_PROMPT, np.int32),
+        tokens=[["word"] * TOKENS_A_PROMPT] * n,
+        prompt=np.repeat(ids, sizes),
+        position=rng.integers(0, TOKENS_A_PROMPT, total, dtype=np.int32),
+        neuron=np.concatenate(rows),
+        activation=rng.gamma(2.0, 1.0, total).astype(np.float32),
+    )
+
+
+def synthetic_store(root: Path, *, n_prompts: int, rows: int, d_sae: int) -> Store:
+    """A store of about `rows` activation rows, with random numbers in the shape of real ones."""
+    rng = np.random.default_rng(0)
+    name = f"synthetic-{rows}"
+    parts = Parts(root / name / "parts", "benchmark")
+    parts.prepare(resume=False)
+    reference = [Prompt(f"prompt {i}", f"task {i % 60}", f"group {i % 12}") for i in range(n_prompts)]
+    chunks = np.array_split(np.arange(n_prompts, dtype=np.int32), max(1, n_prompts // PROMPTS_A_CHUNK))
+    for chunk, ids in enumerate(chunks):
+        parts.write_activations(chunk, ids.tolist(), reference, [_batch(ids, rows // n_prompts, d_sae, rng)])
+        embeddings = rng.normal(size=(len(ids), D_EMBEDDING)).astype(np.float32)
+        parts.write_embeddings(chunk, ids.tolist(), embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True))
+    parts.write_lens([["up"]] * d_sae, [["down"]] * d_sae)
+    assemble(root, name, parts, {"embedding_model": "random"}, n_prompts=n_prompts)
+    parts.discard()
+    return Store.open(root, name)
+
+
+def _neuron_page(store: Store, neuron: int) -> None:
+    """What the page of one neuron reads."""
+    store.neurons([neuron])
+    store.neuron_rows(neuron)
+    store.contexts(neuron)
+
+
+def _timed(store: Store, repeats: int) -> tuple[float, float]:
+    """Milliseconds of scoring a new topic, and of one neuron's page."""
+    rng = np.random.default_rng(1)
+
+    def score() -> None:
+        topic = rng.normal(size=(20, D_EMBEDDING)).astype(np.float32)
+        score_topic(store, topic / np.linalg.norm(topic, axis=1, keepdims=True))
+
+    busiest = int(store.neurons()["prompts"].idxmax())
+    median = int(store.neurons().query("prompts > 0")["prompts"].sort_values().index[-len(store.neurons()) // 2])
+    page = max(median_ms(partial(_neuron_page, store, neuron), repeats) for neuron in (busiest, median))
+    return median_ms(score, repeats), page
+
+
+def run(repeats: int, *, quick: bool) -> list[Figure]:
+    """5M rows and 32,768 neurons, then ten times the rows."""
+    rows, n_prompts, d_sae = (20_000, 1_000, 512) if quick else (5_000_000, 8_000, 32_768)
+    with tempfile.TemporaryDirectory(prefix="steerscope-bench-") as folder:
+        start = time.perf_counter()
+        with synthetic_store(Path(folder), n_prompts=n_prompts, rows=rows, d_sae=d_sae) as store:
+            score, page = _timed(store, repeats)
+        with synthetic_store(Path(folder), n_prompts=10 * n_prompts, rows=10 * rows, d_sae=d_sae) as store:
+            large_score, large_page = _timed(store, repeats)
+        made = f"stores made in {time.perf_counter() - start:.0f} s"
+    return [
+        Figure(f"score all neurons, {rows:,} rows", score, "ms", 100, note=made),
+        Figure(f"score all neurons, {10 * rows:,} rows", large_score / score, "x", 12, note=f"{large_score:.0f} ms"),
+        Figure(f"one neuron's page, {rows:,} rows", page, "ms", note="the slower of the busiest and a median neuron"),
+        Figure(f"one neuron's page, {10 * rows:,} rows", large_page, "ms", 50),
+    ]
