@@ -12,9 +12,10 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from core.catalog import all_setups
-from core.errors import ChatSetupError, MissingFileError, NeuronRangeError, SettingsError
+from core.errors import ChatSetupError, MissingFileError, NeuronRangeError, SettingsError, UsageError
 from core.prompts import questions as bundled_questions
 from core.prompts import read_prompts
 from core.store import Store
@@ -144,6 +145,25 @@ def random_neuron(store: Store, seed: int = 0, exclude: Sequence[int] = ()) -> i
     if not len(alive):
         raise SettingsError("no other neuron fires on the reference prompts: there is none to draw at random")
     return int(np.random.default_rng(seed).choice(alive))
+
+
+def strongest_on(table: pd.DataFrame | None, token: str, setup: str) -> int:
+    """The neuron that is most active on a token of the chat template.
+
+    Args:
+        table: what the experiment `special` saved, if it was run.
+
+    Raises:
+        UsageError: it was not, or the template has no such token.
+    """
+    if table is None:
+        raise UsageError(f"the template's neurons are not known yet: python -m core evaluate {setup} --what special")
+    mine = table[(table["token"] == token) & (table["rank"] == 1)]
+    if mine.empty:
+        raise UsageError(
+            f"no template token '{token}' with an active neuron; there are {', '.join(table['token'].unique())}"
+        )
+    return int(mine["neuron"].iloc[0])
 
 
 # ---- tables ----

@@ -1,0 +1,110 @@
+"""Alpha sweeps: sweep."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import pandas as pd
+import typer
+
+from core.app_store import AppStore
+from core.commands.options import AsJson, SetupName, StoreDir, Tokens, app, open_store, setup_named
+from core.console import print_json, print_table, stage_progress
+from core.errors import UsageError
+from core.settings import store_root
+from core.sweep_request import (
+    SweepSettings,
+    check_chat,
+    check_neuron,
+    parse_alphas,
+    random_neuron,
+    read_questions,
+    strongest_on,
+)
+
+if TYPE_CHECKING:
+    from core.store import Store
+
+_SHOWN = (
+    *("alpha", "shift", "perplexity_ratio", "perplexity", "distinct_2", "distinct_3", "repetition"),
+    *("language_switch", "confidence", "acceptability", "judge", "n_tokens", "collapsed"),
+)
+
+
+def _neurons(
+    setup: str, store: "Store", results: AppStore, given: list[int], tokens: list[str], random: bool, seed: int
+) -> list[int]:
+    """The neurons that the options name, each once; the random one is none of the others.
+
+    Raises:
+        UsageError: the options name none, or a token that is not known.
+        NeuronRangeError: the SAE has no such neuron.
+    """
+    for neuron in given:
+        check_neuron(neuron, store.d_sae)
+    strongest = [strongest_on(results.result(setup, "special"), token, setup) for token in tokens]
+    neurons = list(dict.fromkeys([*given, *strongest]))
+    if random:
+        neurons.append(random_neuron(store, seed, neurons))
+    if not neurons:
+        raise UsageError("name a neuron: --neuron NUMBER, --strongest TOKEN (of the chat template) or --random")
+    return neurons
+
+
+@app.command()
+def sweep(
+    setup: SetupName,
+    neuron: Annotated[list[int] | None, typer.Option("--neuron", help="Neuron to amplify (repeatable).")] = None,
+    strongest: Annotated[
+        list[str] | None,
+        typer.Option("--strongest", help="The neuron most active on this template token (repeatable); see `special`."),
+    ] = None,
+    random: Annotated[bool, typer.Option("--random", help="A random active neuron too, for control.")] = False,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the random neuron.")] = 0,
+    alphas: Annotated[
+        str,
+        typer.Option(
+            "--alphas",
+            help="start:end:step as in 0:150:25, a list as in 25,50, or auto: up to twice the mean residual norm.",
+        ),
+    ] = "auto",
+    questions: Annotated[
+        Path | None, typer.Option("--questions", help="File of questions, instead of the ten bundled ones.")
+    ] = None,
+    tokens: Tokens = 64,
+    resume: Annotated[bool, typer.Option("--resume/--no-resume", help="Go on with a sweep that was stopped.")] = True,
+    store: StoreDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Amplify a neuron by a range of alphas and measure the answers of a chat model."""
+    settings = SweepSettings(alphas=parse_alphas(alphas), questions=read_questions(questions), max_new_tokens=tokens)
+    chosen = setup_named(setup)
+    check_chat(chosen.chat, "an alpha sweep")
+    opened, results = open_store(setup, store), AppStore(store_root(store))
+    neurons = _neurons(setup, opened, results, neuron or [], strongest or [], random, seed)
+
+    from core.sweep import run_sweep
+    from core.sweep_windows import RULES, compare_neurons, means_by_alpha
+    from core.workbench import open_workbench
+
+    bench = open_workbench(chosen, opened)
+    rows: dict[int, pd.DataFrame] = {}
+    with stage_progress(f"Sweeping {len(neurons)} of {bench.sae.d_sae:,} neurons") as progress:
+        for number in neurons:
+            rows[number] = run_sweep(bench, number, settings, results, setup, resume=resume, progress=progress)
+    windows = compare_neurons(rows)
+    windows.insert(1, "control", [random and number == neurons[-1] for number in neurons])
+    means = {number: means_by_alpha(table) for number, table in rows.items()}
+    if as_json:
+        print_json(
+            {
+                "windows": windows.to_dict("records"),
+                "means": [{"neuron": n, **line} for n, table in means.items() for line in table.to_dict("records")],
+                "answers": [line for table in rows.values() for line in table.to_dict("records")],
+            }
+        )
+        return
+    for number, table in means.items():
+        print_table(table[list(_SHOWN)], as_json=False, title=f"Neuron {number}: means over {len(settings.questions)}")
+    print_table(windows, as_json=False, title="Windows of alpha")
+    for rule in RULES.values():
+        typer.echo(rule, err=True)
