@@ -35,7 +35,7 @@ $(VENV)/installed: requirements.txt | $(BIN)/python
 	$(PIP) -r $<
 	@touch $@
 
-$(VENV)/installed-dev: requirements-dev.txt $(VENV)/installed
+$(VENV)/installed-dev: requirements-dev.txt requirements-ray.txt $(VENV)/installed
 	$(PIP) -r $<
 	@touch $@
 

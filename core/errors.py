@@ -7,7 +7,7 @@ SteerscopeError
 │       ConversationError, SettingsError, ExportError, ChatSetupError
 └── StateError        what is on disk does not fit, or is not there yet
     ├── ModelFolderError, UnsafeWeightsError, AutoencoderError, EmbeddingModelError, HubError, ScoringError,
-    │   CheckpointError, GridError
+    │   CheckpointError, GridError, EngineError
     └── StoreError    the store of a setup
         └── StoreNotBuiltError, StoreSchemaError, StoreDamagedError, StoreBusyError, StoreWriteError
 
@@ -166,6 +166,10 @@ class GridError(StateError):
     """Some jobs of a grid failed; the others are done."""
 
 
+class EngineError(StateError):
+    """Ray is not installed, its cluster does not answer or has no room, or its machines share no folder."""
+
+
 class EmbeddingModelError(StateError):
     """The sentence-embedding model cannot be loaded, or is not the one that was checked."""
 
@@ -214,3 +218,11 @@ class StoreWriteError(StoreError):
 
     def __init__(self, path: Path, reason: str, intact: str) -> None:
         super().__init__(f"cannot write '{path}': {reason}; {intact}")
+
+
+def in_one_line(exc: BaseException) -> str:
+    """What went wrong, for a table or a message: our own errors in their words, any other with its type."""
+    words = str(exc).strip().splitlines()
+    if isinstance(exc, SteerscopeError):
+        return " ".join(words)
+    return ": ".join([type(exc).__name__, *words[:1]])

@@ -1,7 +1,7 @@
 """What commands share: the application, their options, and how they open setups and print tables."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import pandas as pd
 import typer
@@ -37,6 +37,20 @@ MatchedCount = Annotated[bool, typer.Option("--matched-count", help="Swap keeps 
 ClampN = Annotated[int, typer.Option("--clamp-n", help="Neurons that clamp forces.")]
 Multiplier = Annotated[float, typer.Option("--multiplier", help="Clamp's value, times the reference value.")]
 Current = Annotated[bool, typer.Option("--current", help="Clamp relative to the neuron's own activation on the token.")]
+
+EngineName = Annotated[
+    Literal["local", "ray"],
+    typer.Option("--engine", help="local: this process; ray: Ray's workers, here or on a cluster."),
+]
+Address = Annotated[
+    str | None, typer.Option("--address", help="With --engine ray: auto, host:port or ray://host:port of a cluster.")
+]
+
+
+def check_address(engine: str, address: str | None) -> None:
+    """Raises UsageError where a cluster is named that the engine has no use for."""
+    if address is not None and engine != "ray":
+        raise UsageError("--address names a Ray cluster; add --engine ray")
 
 
 def setup_named(name: str) -> "Setup":

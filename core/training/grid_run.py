@@ -4,20 +4,22 @@ import json
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from core.errors import SteerscopeError
+from core.errors import GridError, in_one_line
+from core.files import written_whole
 from core.language_model import LanguageModel
 from core.training.autoencoder_config import AutoencoderConfig
 from core.training.autoencoders import Progress, load_model_to_train_on, train_autoencoder
 from core.training.grid import Grid
 from core.training.sae_evaluation import EVALUATION_FILE
 
-_ERROR_FILE = "error.txt"
+LOSSES_FILE = "losses.jsonl"  # in a job's folder: its log
 _SETTINGS = ("name", "model", "hook_name", "method", "architecture", "expansion", "seed", "tokens", "sparsity", "k")
 
 TrainOne = Callable[[AutoencoderConfig, Progress], Path]
@@ -32,7 +34,7 @@ class JobResult:
     error: str | None  # one line
 
 
-class _OneModel:
+class OneModel:
     """Trains jobs, keeping the language model of the last one: the jobs of a model come in a row."""
 
     def __init__(self, text_folder: Path, work_folder: Path) -> None:
@@ -42,7 +44,7 @@ class _OneModel:
 
     def __call__(self, config: AutoencoderConfig, progress: Progress) -> Path:
         key = (config.model, config.model_dtype, config.device)
-        if key != self._key:
+        if key != self._key and not is_finished(config, self._work_folder):
             self._model, self._key = None, None  # free the old one first
             self._model, self._key = load_model_to_train_on(config), key
         return train_autoencoder(config, self._text_folder, self._work_folder, progress, self._model)
@@ -60,9 +62,9 @@ def run_grid(
     Args:
         train_one: trains one job instead of `train_autoencoder`.
     """
-    train_one = train_one or _OneModel(text_folder, work_folder)
+    train_one = train_one or OneModel(text_folder, work_folder)
     results = []
-    clock = _Clock(len(grid.jobs))
+    clock = Clock(len(grid.jobs))
     for number, job in enumerate(grid.jobs):
         title = f"{grid.name}: job {number + 1} of {len(grid.jobs)}, {job.name}"
 
@@ -70,32 +72,66 @@ def run_grid(
             done = (number + share) / len(grid.jobs)
             progress(f"{title}, {clock.left(number + share)}", done)
 
-        finished = (work_folder / job.name / "sae").exists()
-        clock.skipped += finished
+        clock.skipped += is_finished(job, work_folder)
         report("", 0.0)
-        results.append(_attempt(job, work_folder, report, train_one))
+        results.append(attempt(job, work_folder, train_one, report))
         progress(title, (number + 1) / len(grid.jobs))
-    results_table(results).to_json(work_folder / f"{grid.name}.json", orient="records", indent=2)
+    write_results(grid, results, work_folder)
     return results
 
 
-def _attempt(job: AutoencoderConfig, work_folder: Path, progress: Progress, train_one: TrainOne) -> JobResult:
-    note = work_folder / job.name / _ERROR_FILE
-    note.unlink(missing_ok=True)
+def is_finished(job: AutoencoderConfig, work_folder: Path) -> bool:
+    """Whether an earlier run trained this job to its end."""
+    return (work_folder / job.name / "sae").exists()
+
+
+def attempt(
+    job: AutoencoderConfig, work_folder: Path, train_one: TrainOne, progress: Progress = lambda stage, share: None
+) -> JobResult:
+    """Trains one job; whatever goes wrong with it is noted, as the others are still to be trained."""
+    with suppress(OSError):
+        _note(job, work_folder).unlink(missing_ok=True)
     try:
         return JobResult(job, train_one(job, progress), None)
-    except Exception as exc:  # whatever went wrong with this one, the others are still to be trained
+    except Exception as exc:
+        return failed(job, work_folder, in_one_line(exc), traceback.format_exc())
+
+
+def _note(job: AutoencoderConfig, work_folder: Path) -> Path:
+    return work_folder / job.name / "error.txt"
+
+
+def failed(job: AutoencoderConfig, work_folder: Path, error: str, details: str) -> JobResult:
+    """The result of a job that came to nothing; `details` go into its `error.txt` until it is tried again."""
+    note = _note(job, work_folder)
+    with suppress(OSError):  # on a full disk the one line has to do
         note.parent.mkdir(parents=True, exist_ok=True)
-        note.write_text(traceback.format_exc(), encoding="utf-8")
-        reason = str(exc) if isinstance(exc, SteerscopeError) else f"{type(exc).__name__}: {exc}"
-        return JobResult(job, None, reason.splitlines()[0])
+        note.write_text(details, encoding="utf-8")
+    return JobResult(job, None, error)
 
 
-class _Clock:
+def write_results(grid: Grid, results: list[JobResult], work_folder: Path) -> None:
+    """Writes the table of results beside the jobs, NAME.json.
+
+    Raises:
+        GridError: the disk is full or cannot be written.
+    """
+    path = work_folder / f"{grid.name}.json"
+    try:
+        with written_whole(path) as partial:
+            results_table(results).to_json(partial, orient="records", indent=2)
+    except OSError as exc:
+        raise GridError(
+            f"cannot write '{path}' ({in_one_line(exc)}); the SAEs that are done are intact; free space and run the "
+            "same command again"
+        ) from exc
+
+
+class Clock:
     """Estimates the time left from the jobs trained so far in this run; those already finished do not count."""
 
     def __init__(self, n_jobs: int) -> None:
-        self._n_jobs, self._started, self.skipped = n_jobs, time.perf_counter(), 0
+        self._n_jobs, self._started, self.skipped = n_jobs, time.perf_counter(), 0.0
 
     def left(self, done: float) -> str:
         """`done`: jobs done, the running one by its share."""
@@ -123,7 +159,7 @@ def _row(result: JobResult) -> dict[str, Any]:
 def losses_table(results: list[JobResult]) -> pd.DataFrame:
     """The logged steps of every finished job: name, step, tokens, losses, L0 and dead share."""
     logs = [
-        pd.read_json(result.folder.parent / "losses.jsonl", lines=True).assign(name=result.config.name)
+        pd.read_json(result.folder.parent / LOSSES_FILE, lines=True).assign(name=result.config.name)
         for result in results
         if result.folder is not None
     ]

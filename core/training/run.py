@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 from core.app_store import AppStore
 from core.catalog import DATA
@@ -13,11 +13,22 @@ from core.training.autoencoder_config import read_table
 from core.training.language_model_run import Progress
 
 if TYPE_CHECKING:
+    from core.training.grid import Grid
     from core.training.grid_run import JobResult
+
+Engine = Literal["local", "ray"]
 
 
 def run_training(
-    config_path: Path, text_folder: Path, work: Path, out: Path | None, progress: Progress, store: Path | None = None
+    config_path: Path,
+    text_folder: Path,
+    work: Path,
+    out: Path | None,
+    progress: Progress,
+    store: Path | None = None,
+    *,
+    engine: Engine = "local",
+    address: str | None = None,
 ) -> Path:
     """Trains by the config's table: `[language_model]`, `[autoencoder]` or `[grid]`; returns the finished folder.
 
@@ -28,13 +39,20 @@ def run_training(
             `work/saes`, beside the table of results NAME.json, unless `out` is given.
         store: store folder that the figures and loss curves of SAEs go into, as the results `training` and `losses` of
             the config's name.
+        engine: what runs the jobs of a grid: this process, one after another, or Ray, side by side.
+        address: of the Ray cluster; see `core.ray_tasks.cluster`.
 
     Raises:
         MissingFileError, PromptFileError: the config or a text of it.
         TrainingConfigError: a wrong table or value.
         GridError: jobs of a grid failed; the others are done.
+        EngineError: Ray is not installed, or its cluster cannot be used.
     """
     table = read_table(config_path)
+    if engine == "ray" and "grid" not in table:
+        raise TrainingConfigError(
+            f"'{config_path}' trains one model; --engine ray runs the jobs of a [grid] side by side: leave it out"
+        )
     if "language_model" in table:
         from core.training.language_model import load_config
         from core.training.language_model_run import run_language_model
@@ -52,20 +70,36 @@ def run_training(
         _save_results(sae.name, [JobResult(sae, trained, None)], store)
         return Path(shutil.copytree(trained, out or DATA / "saes" / sae.name, dirs_exist_ok=True))
     if "grid" in table:
-        return _run_grid(config_path, text_folder, work / "saes", out, progress, store)
+        from core.training.grid import load_grid
+
+        grid = load_grid(config_path)
+        results = _grid_results(grid, table.get("ray", {}), text_folder, work / "saes", progress, engine, address)
+        return _finish_grid(grid, results, out, work / "saes", store)
     raise TrainingConfigError(
         f"'{config_path}' has none of [language_model], [autoencoder] and [grid]; see data/configs"
     )
 
 
-def _run_grid(
-    config_path: Path, text_folder: Path, work: Path, out: Path | None, progress: Progress, store: Path | None
-) -> Path:
-    from core.training.grid import load_grid
-    from core.training.grid_run import run_grid
+def _grid_results(
+    grid: Grid,
+    ray_table: dict[str, Any],
+    text_folder: Path,
+    work: Path,
+    progress: Progress,
+    engine: Engine,
+    address: str | None,
+) -> list[JobResult]:
+    if engine == "local":
+        from core.training.grid_run import run_grid
 
-    grid = load_grid(config_path)
-    results = run_grid(grid, text_folder, work, progress)
+        return run_grid(grid, text_folder, work, progress)
+    from core.training.ray_engine import resources_from_table, run_grid_on_ray
+
+    resources = resources_from_table(ray_table, f"[ray] of {grid.name!r}")
+    return run_grid_on_ray(grid, text_folder, work, progress, address=address, resources=resources)
+
+
+def _finish_grid(grid: Grid, results: list[JobResult], out: Path | None, work: Path, store: Path | None) -> Path:
     _save_results(grid.name, results, store)
     if out is not None:
         for result in results:
