@@ -30,7 +30,7 @@ def published(name: str) -> pd.DataFrame:
     if name not in published_names():
         known = ", ".join(published_names()) or "none"
         raise MissingFileError(PUBLISHED / f"{name}.csv", f"the published tables are: {known}")
-    return _read(PUBLISHED / f"{name}.csv")
+    return pd.read_csv(PUBLISHED / f"{name}.csv")
 
 
 def shipped_results(what: str) -> dict[str, pd.DataFrame]:
@@ -41,11 +41,7 @@ def shipped_results(what: str) -> dict[str, pd.DataFrame]:
     """
     ending = f"_{what}.csv"
     files = sorted(RESULTS.glob(f"*{ending}"))
-    return {file.name.removesuffix(ending).replace("_", "-"): _read(file) for file in files}
-
-
-def _read(file: Path) -> pd.DataFrame:
-    return pd.read_csv(file, float_precision="round_trip")
+    return {file.name.removesuffix(ending).replace("_", "-"): pd.read_csv(file) for file in files}
 
 
 def shipped_autoencoders() -> pd.DataFrame:
