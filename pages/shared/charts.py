@@ -15,7 +15,7 @@ from pages.shared.colours import ALIGNED, EDITS, UNALIGNED
 CONFIG = {"displayModeBar": False}
 _MAX_POINTS = 2_000  # drawn in one figure
 _HOVER_CHARACTERS = 240
-_FAINT = "rgba(127, 127, 127, 0.35)"  # between both themes' backgrounds and their text
+FAINT = "rgba(127, 127, 127, 0.35)"  # between both themes' backgrounds and their text
 
 
 def layout(figure: go.Figure, height: int, **more: object) -> go.Figure:
@@ -47,7 +47,7 @@ def score_violin(scores: Float[np.ndarray, "scored"], marked: float | None, neur
             points=False,
             spanmode="hard",
             line={"color": UNALIGNED, "width": 1},
-            fillcolor=_FAINT,
+            fillcolor=FAINT,
             hoverinfo="skip",
             y0=0,
         )
