@@ -244,9 +244,72 @@ TRAINING = {
     ),
 }
 
+TOP_K = {
+    "top-k": Term(
+        "Top-k share",
+        "Share of a text's tokens on which at least one of the k best-scored neurons fires.",
+        "Fig. 4 of the Topic Alignment paper. Scores know the topic's prompts only by their sentence embeddings, so the "
+        "tokens of these prompts can test the scores. Special tokens are left out.",
+    ),
+    "unaligned": Term(
+        "Unaligned text",
+        "40 prompts about none of the bundled topics (`data/unaligned.txt`), the same for every topic.",
+    ),
+    "area": Term(
+        "Area between the curves",
+        "Mean difference between the topic's share and that of unaligned text, over k on a logarithmic axis, -1 to 1.",
+        "From k = 1 to the number of scored neurons, so that small k count as much as they show. The linear area gives "
+        "every k the same weight, and most of it lies where both shares are near 1.",
+    ),
+    "chance": Term(
+        "Chance",
+        "The largest area among 20 random rankings of the same neurons: an area above it is no accident.",
+        "Such a ranking knows nothing of the topic; its area tells how readily the text fires any neurons.",
+    ),
+    "top-k neurons": Term(
+        "Top-k neurons",
+        "Share of the k best neurons that fire on at least one token of a text.",
+        "A longer text fires more neurons: compare the two only with their numbers of tokens in mind.",
+    ),
+    "top-k tokens": Term(
+        "Tokens of the top k",
+        "The tokens on which at least one of the k best neurons fires, with how often each does.",
+        "The darker, the larger the share of the token's places on which one fires.",
+    ),
+}
+
+DISTRIBUTIONS = {
+    "violin": Term(
+        "Violin",
+        "Distribution of all scored neurons; its tick is the median.",
+        "The best neuron has score 1 and the farthest 0 in every violin: only g compares between setups and topics.",
+    ),
+    "format": Term(
+        "Prompts of the topic",
+        "The first 6 prompts of a topic, or all of them.",
+        "More prompts bring every reference prompt nearer to the closest of them, so g can only fall.",
+    ),
+    "kendall": Term(
+        "Kendall's tau",
+        "How alike two rankings order the neurons: 1 the same order, 0 unrelated, -1 reversed.",
+        "Tau-b, over the scored neurons; pairs that tie in one ranking agree and disagree with nothing.",
+    ),
+    "powers": Term(
+        "Powers of the distance",
+        "What g is the mean of: the distance, its square (also cosine distance, or the variance), or that squared again.",
+    ),
+    "strawman": Term(
+        "Strawman",
+        "Share of the topic's own tokens on which the neuron fires, without any score.",
+        "What the Topic Alignment paper argues against: a few prompts do not tell what else a neuron fires on.",
+    ),
+}
+
 SECTIONS = {
     "Setups and prompts": SETTING_UP,
     "Scores": SCORING,
+    "Top-k tokens": TOP_K,
+    "Distributions": DISTRIBUTIONS,
     "Steering": STEERING,
     "Figures of a text": FIGURES,
     "Training of SAEs": TRAINING,
