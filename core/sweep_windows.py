@@ -31,7 +31,8 @@ FIGURES = (
 IMPROVING: dict[str, Literal["low", "high"]] = {"judge": "high", "acceptability": "high", "distinct_2": "high"}
 IMPROVING |= {"repetition": "low", "perplexity": "low", "confidence": "high"}
 
-TOLERANCE = 1.25  # times the unsteered answers' perplexity
+# times the unsteered answers' perplexity; a greedy answer of the model's own is about as low as its perplexity gets
+TOLERANCE = 2.0
 COLLAPSE_PERPLEXITY = 10.0  # times the unsteered answer's
 HARMLESS_COLLAPSED = 0.1  # of the questions
 COLLAPSED = 0.5  # of the questions

@@ -104,7 +104,8 @@ def sweep(
         )
         return
     for number, table in means.items():
-        print_table(table[list(_SHOWN)], as_json=False, title=f"Neuron {number}: means over {len(settings.questions)}")
+        measured = table[list(_SHOWN)].dropna(axis="columns", how="all")
+        print_table(measured, as_json=False, title=f"Neuron {number}: means over {len(settings.questions)} answers")
     print_table(windows, as_json=False, title="Windows of alpha")
     for rule in RULES.values():
         typer.echo(rule, err=True)

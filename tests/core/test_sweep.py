@@ -302,18 +302,18 @@ def test_collapse_by_hand() -> None:
 
 
 def test_harmless_window_ends_where_perplexity_leaves_its_tolerance() -> None:
-    # geometric means of the ratios: 1, sqrt(2 * 0.5) = 1, sqrt(1.5 * 1.5) = 1.5, 1
-    rows = swept({0.0: [10, 20], 25.0: [20, 10], 50.0: [15, 30], 75.0: [10, 20]})
+    # geometric means of the ratios: 1, sqrt(2 * 0.5) = 1, sqrt(1.5 * 6) = 3, 1
+    rows = swept({0.0: [10, 20], 25.0: [20, 10], 50.0: [15, 120], 75.0: [10, 20]})
     windows = find_windows(rows)
     assert windows.harmless == (0.0, 25.0)  # 75 lies behind a gap
     assert windows.collapse == ()
     assert means_by_alpha(rows).set_index("alpha")["perplexity_ratio"].to_dict() == pytest.approx(
-        {0.0: 1.0, 25.0: 1.0, 50.0: 1.5, 75.0: 1.0}
+        {0.0: 1.0, 25.0: 1.0, 50.0: 3.0, 75.0: 1.0}
     )
 
 
 def test_harmless_window_goes_both_ways_from_0() -> None:
-    rows = swept({-50.0: [90, 90], -25.0: [10, 10], 0.0: [10, 10], 25.0: [12, 12], 50.0: [101, 101]})
+    rows = swept({-50.0: [90, 90], -25.0: [10, 10], 0.0: [10, 10], 25.0: [20, 20], 50.0: [101, 101]})
     windows = find_windows(rows)
     assert windows.harmless == (-25.0, 25.0)
     assert windows.collapse == (50.0,)  # 90 is not over ten times 10
@@ -454,7 +454,7 @@ def test_killed_command_continues(root: Path, user_setups: Path, tmp_path: Path,
     """SIGKILL in the middle, the same command again: every row once, as in an unbroken sweep."""
     os.symlink(root / SETUP, tmp_path / SETUP)
     command = [sys.executable, "-m", "core", "sweep", SETUP, "--neuron", str(NEURON), "--alphas", "0,3,40", "--tokens"]
-    command += ["200", "--store", str(tmp_path), "--json"]
+    command += ["120", "--store", str(tmp_path), "--json"]
     environment = os.environ | {"STEERSCOPE_SETUPS": str(user_setups)}
     killed = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     results = AppStore(tmp_path)
