@@ -1,0 +1,293 @@
+"""How few reference prompts rank the neurons the same? And which of the best neurons fire together?
+
+The Topic Alignment paper asks whether P_ref can be designed better to save its cost. Here sets of each size, chosen in
+several ways, score the neurons by the same formula as the whole set, and the rankings are compared by Kendall's tau.
+
+A set is part of the whole, so tau nears 1 as it grows, whatever the whole is worth. Two disjoint random sets tell how
+far the ranking is a property of the SAE, and how far of the prompts that happened to be drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Int
+from scipy.stats import kendalltau
+
+from core.errors import ScoringError
+from core.evaluation.coverage import FIRST_SIZE, N_SAMPLES, sample_sizes
+from core.evaluation.experiments import ExperimentOptions, Progress
+from core.evaluation.reference_sets import MAX_FARTHEST, contrastive, farthest_points, in_turns
+from core.prompts import Topic, bundled_topics
+from core.scores import scores_from_sums
+from core.settings import ScoreSettings
+
+if TYPE_CHECKING:
+    from scipy.sparse import csc_array, csr_array
+
+    from core.workbench import Scorer  # imports torch
+
+N_TOP = 20  # the best neurons of a topic: how many of them a set keeps, and which fire together
+SAME_TAU = 0.9  # a ranking that agrees this well with the whole set's counts as the same
+MIN_SHARE = 0.9  # of the neurons that the whole set scores, which a suggested set has to score
+_ORDERS_PART = 0.3  # of the time goes into choosing the prompts, mostly farthest points
+DISJOINT, UNSEEN = "disjoint", "contrastive, unseen topic"
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The reference prompts as scores of any set of them need them."""
+
+    summaries: csr_array  # [prompt d_sae], of `Store.summary_matrix`
+    distances: Float[np.ndarray, "prompt topic"]
+    settings: ScoreSettings
+
+    @property
+    def n_prompts(self) -> int:
+        return int(self.summaries.shape[0])
+
+    def scores(
+        self, prompts: Int[np.ndarray, "chosen"], topics: slice = slice(None)
+    ) -> Float[np.ndarray, "d_sae topic"]:
+        """Scores with these prompts as the reference set; NaN where a neuron is active in too few of them.
+
+        The same formula as `scores.score_topic`, with the same least number of prompts.
+        """
+        chosen, d_sae = self.summaries[prompts], self.summaries.shape[1]
+        distances = self.distances[prompts, topics].astype(np.float64) ** self.settings.distance_power
+        active_in = np.bincount(chosen.indices, minlength=d_sae)
+        if active_in.max() < self.settings.min_prompts:
+            return np.full((d_sae, distances.shape[1]), np.nan)
+        neurons = np.flatnonzero(active_in)
+        g = (chosen.T @ distances)[neurons] / chosen.sum(axis=0)[neurons, None]
+        # which case a neuron is plays no part here
+        sums = pd.DataFrame({"neuron": neurons, "prompts": active_in[neurons], "near": np.nan, "far": np.nan})
+        tables = [scores_from_sums(sums.assign(g=column), d_sae, self.settings.min_prompts) for column in g.T]
+        return np.column_stack([table["score"] for table in tables])
+
+
+def best(scores: Float[np.ndarray, "d_sae"], n: int = N_TOP) -> Int[np.ndarray, "at_most_n"]:
+    """The best-scored neurons, equal scores by number."""
+    return np.argsort(-scores, kind="stable")[: min(n, np.count_nonzero(np.isfinite(scores)))]
+
+
+def agreement(
+    scores: Float[np.ndarray, "d_sae"], against: Float[np.ndarray, "d_sae"], n_scored: int
+) -> dict[str, float]:
+    """How alike two rankings are.
+
+    Args:
+        n_scored: neurons that the whole set scores.
+
+    Returns:
+        share (of n_scored, the neurons that both rank); tau (Kendall's tau-b on these; NaN for fewer than two); top
+        (share of the N_TOP best of `against` that are among the N_TOP best of `scores`).
+    """
+    both = np.isfinite(scores) & np.isfinite(against)
+    tau = kendalltau(scores[both], against[both]).statistic if both.sum() > 1 else np.nan
+    kept = np.isin(best(against), best(scores))
+    return {"share": both.sum() / n_scored, "tau": float(tau), "top": float(kept.mean()) if len(kept) else np.nan}
+
+
+def _rows(
+    labels: dict[str, object],
+    topics: Sequence[Topic],
+    scores: Float[np.ndarray, "d_sae topic"],
+    against: Float[np.ndarray, "d_sae topic"],
+    n_scored: int,
+) -> list[dict[str, object]]:
+    return [
+        {**labels, "topic": topic.name, **agreement(scores[:, i], against[:, i], n_scored)}
+        for i, topic in enumerate(topics)
+    ]
+
+
+@dataclass(frozen=True)
+class Order:
+    """One way to choose reference prompts: a set of any size is the beginning of `prompts`."""
+
+    design: str
+    sample: int
+    prompts: Int[np.ndarray, "prompt"]
+
+
+def orders(
+    embeddings: Float[np.ndarray, "prompt d_embedding"],
+    tasks: Sequence[str],
+    anchors: Float[np.ndarray, "prompt topic"],
+    seed: int,
+    progress: Callable[[float], None] = lambda share: None,
+) -> list[Order]:
+    """Every design that serves all topics: N_SAMPLES orders of those that draw, one of the others.
+
+    Args:
+        tasks: of every prompt; where all are the same, `per task` is left out: it would be `random`.
+        anchors: distances from the topics that `contrastive` is to tell apart.
+        progress: told the share of `farthest points`, which takes nearly all of the time.
+    """
+    rng, n = np.random.default_rng(seed), len(embeddings)
+    drawn = [rng.permutation(n) for _ in range(N_SAMPLES)]
+    made = [Order("random", sample, order) for sample, order in enumerate(drawn, start=1)]
+    if len(set(tasks)) > 1:
+        made += [Order("per task", sample, in_turns(tasks, order)) for sample, order in enumerate(drawn, start=1)]
+    farthest = farthest_points(embeddings, min(n, MAX_FARTHEST), progress)
+    return [*made, Order("farthest points", 1, farthest), Order("contrastive", 1, contrastive(anchors))]
+
+
+class Comparison:
+    """Rankings by sets of reference prompts against the whole set's."""
+
+    def __init__(self, reference: Reference, topics: Sequence[Topic]) -> None:
+        self.reference, self.topics = reference, topics
+        self.whole = reference.scores(np.arange(reference.n_prompts))
+        self._n_scored = int(np.isfinite(self.whole[:, 0]).sum())
+
+    def sets(self, order: Order, sizes: Sequence[int]) -> Iterator[dict[str, object]]:
+        """The beginnings of an order against the whole set: design, sample, size, topic, share, tau, top."""
+        for size in sizes:
+            if size <= len(order.prompts):
+                labels = {"design": order.design, "sample": order.sample, "size": size}
+                scores = self.reference.scores(order.prompts[:size])
+                yield from _rows(labels, self.topics, scores, self.whole, self._n_scored)
+
+    def disjoint(self, order: Order, sizes: Sequence[int]) -> Iterator[dict[str, object]]:
+        """The beginning of an order against as many prompts that follow it: the same columns."""
+        for size in sizes:
+            if 2 * size <= len(order.prompts):
+                labels = {"design": DISJOINT, "sample": order.sample, "size": size}
+                pair = (order.prompts[:size], order.prompts[size : 2 * size])
+                first, second = (self.reference.scores(prompts) for prompts in pair)
+                yield from _rows(labels, self.topics, first, second, self._n_scored)
+
+    def unseen(
+        self, anchors: Float[np.ndarray, "prompt anchor"], names: Sequence[str], sizes: Sequence[int]
+    ) -> Iterator[dict[str, object]]:
+        """`contrastive` for each topic from the other topics' distances alone: the same columns."""
+        for i, topic in enumerate(self.topics):
+            order = contrastive(anchors[:, [name != topic.name for name in names]])
+            for size in sizes:
+                scores = self.reference.scores(order[:size], slice(i, i + 1))
+                labels = {"design": UNSEEN, "sample": 1, "size": size}
+                yield from _rows(labels, [topic], scores, self.whole[:, i : i + 1], self._n_scored)
+
+    def coactivation(self) -> pd.DataFrame:
+        """The table of `coactivation` for the N_TOP best neurons of every topic, with a column topic."""
+        summaries = self.reference.summaries.tocsc()
+        tables = [
+            coactivation(summaries, best(self.whole[:, i])).assign(topic=topic.name)
+            for i, topic in enumerate(self.topics)
+        ]
+        return pd.concat(tables, ignore_index=True)
+
+
+def by_size(tau: pd.DataFrame) -> pd.DataFrame:
+    """The table `reference-tau` by design and size: means, and the lowest and highest topic.
+
+    Returns:
+        design, size, share, top; tau (mean over topics), tau_low, tau_high (of a topic, each the mean of its samples).
+    """
+    by_topic = tau.groupby(["design", "size", "topic"], sort=False)[["share", "tau", "top"]].mean()
+    grouped = by_topic.groupby(["design", "size"], sort=False)
+    ends = grouped["tau"].agg(tau_low="min", tau_high="max")
+    return grouped.mean().join(ends).reset_index()
+
+
+def suggested_sizes(tau: pd.DataFrame) -> pd.DataFrame:
+    """The smallest set of each design that ranks as the whole does, by two rules; both also ask for MIN_SHARE scored.
+
+    `same`: mean tau over the topics is at least SAME_TAU, at that size and every larger one tried.
+    `reproducible`: the same with, for target, the mean tau of the two largest disjoint sets: such a set differs from
+    the whole no more than the whole's own halves do from one another.
+
+    Returns:
+        rule, target, design, size (none where no size tried is enough), share, top, tau, tau_low, tau_high.
+    """
+    means = by_size(tau)
+    disjoint = means[means["design"] == DISJOINT]
+    targets = {"same": SAME_TAU}
+    if len(disjoint):
+        targets["reproducible"] = float(disjoint.loc[disjoint["size"].idxmax(), "tau"])
+    rows = []
+    for rule, target in targets.items():
+        for design, sizes in means[means["design"] != DISJOINT].groupby("design", sort=False):
+            ordered = sizes.sort_values("size", ascending=False)
+            enough = ((ordered["tau"] >= target) & (ordered["share"] >= MIN_SHARE)).cummin()
+            found = ordered[enough].tail(1).to_dict("records") or [{"design": design}]
+            rows.append({"rule": rule, "target": target, **found[0]})
+    columns = ["rule", "target", "design", "size", "share", "top", "tau", "tau_low", "tau_high"]
+    return pd.DataFrame(rows).reindex(columns=columns).astype({"size": "Int64"})
+
+
+def coactivation(summaries: csr_array | csc_array, neurons: Int[np.ndarray, "best"]) -> pd.DataFrame:
+    """How often two of a topic's best neurons fire in the same reference prompt.
+
+    Args:
+        neurons: best first.
+
+    Returns:
+        One row a pair: rank_first, first, rank_second, second, prompts_first, prompts_second (in which each is active),
+        both (in which both are), jaccard (both, over the prompts in which at least one is).
+    """
+    active = (summaries[:, neurons] != 0).astype(np.int64)
+    together = (active.T @ active).toarray()
+    first, second = np.triu_indices(len(neurons), k=1)
+    in_first, in_second, both = together.diagonal()[first], together.diagonal()[second], together[first, second]
+    return pd.DataFrame(
+        {
+            "rank_first": first + 1,
+            "first": neurons[first],
+            "rank_second": second + 1,
+            "second": neurons[second],
+            "prompts_first": in_first,
+            "prompts_second": in_second,
+            "both": both,
+            "jaccard": both / (in_first + in_second - both),
+        }
+    )
+
+
+def run(
+    workbench: Scorer, options: ExperimentOptions, progress: Progress = lambda stage, share: None
+) -> dict[str, pd.DataFrame]:
+    """Tables `reference-tau` (every set), `reference-size` and `reference-coactivation`. Needs no language model.
+
+    Raises:
+        ScoringError: too few reference prompts to compare sets of them, or no neuron can be scored.
+    """
+    store, settings = workbench.store, ScoreSettings()
+    sizes = sample_sizes(store.n_prompts)[:-1]
+    if not sizes:
+        raise ScoringError(
+            f"sets of {FIRST_SIZE} prompts and more are compared, the store has {store.n_prompts}; build on more"
+        )
+    progress("topics", 0.0)
+    known = list(bundled_topics().values())
+    asked = dict.fromkeys([*known, *options.topics])
+    distances = {topic: workbench.score(topic, settings).scores.distances for topic in asked}
+    anchors = np.column_stack([distances[topic] for topic in known])
+    summaries = store.summary_matrix(settings.summary)
+    of_topics = np.column_stack([distances[topic] for topic in options.topics])
+    comparison = Comparison(Reference(summaries, of_topics, settings), options.topics)
+    made = orders(
+        store.embeddings(),
+        store.prompts()["task"].tolist(),
+        anchors,
+        options.seed,
+        lambda share: progress("farthest points", _ORDERS_PART * share),
+    )
+    rows: list[dict[str, object]] = []
+    for number, order in enumerate(made):
+        progress(order.design, _ORDERS_PART + (1 - _ORDERS_PART) * number / (len(made) + 1))
+        rows += comparison.sets(order, sizes)
+        rows += comparison.disjoint(order, sizes) if order.design == "random" else ()
+    progress(UNSEEN, _ORDERS_PART + (1 - _ORDERS_PART) * len(made) / (len(made) + 1))
+    rows += comparison.unseen(anchors, [topic.name for topic in known], sizes)
+    return {
+        "reference-tau": pd.DataFrame(rows),
+        "reference-size": suggested_sizes(pd.DataFrame(rows)),
+        "reference-coactivation": comparison.coactivation(),
+    }
