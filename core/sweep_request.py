@@ -140,11 +140,13 @@ def random_neuron(store: Store, seed: int = 0, exclude: Sequence[int] = ()) -> i
     Raises:
         SettingsError: none is left to draw.
     """
-    neurons = store.neurons()
-    alive = neurons.loc[(neurons["tokens"] > 0) & ~neurons["neuron"].isin(exclude), "neuron"].to_numpy()
-    if not len(alive):
+    alive = np.flatnonzero(store.reference_max() > 0)
+    # drawn in an order of their own, so that leaving one out changes no other draw
+    order = (int(neuron) for neuron in np.random.default_rng(seed).permutation(alive))
+    drawn = next((neuron for neuron in order if neuron not in exclude), None)
+    if drawn is None:
         raise SettingsError("no other neuron fires on the reference prompts: there is none to draw at random")
-    return int(np.random.default_rng(seed).choice(alive))
+    return drawn
 
 
 def strongest_on(table: pd.DataFrame | None, token: str, setup: str) -> int:

@@ -150,6 +150,9 @@ def test_random_neuron_is_active_and_repeatable(bench: Workbench) -> None:
     assert len(drawn) > 10
     assert drawn <= active
     assert random_neuron(bench.store, 3) == random_neuron(bench.store, 3)
+    first = random_neuron(bench.store, 3)
+    assert random_neuron(bench.store, 3, exclude=[first]) != first
+    assert random_neuron(bench.store, 3, exclude=sorted(drawn - {first})[:5]) == first  # others left out change nothing
     assert random_neuron(bench.store, 0, exclude=sorted(active - {7})) == 7
     with pytest.raises(SettingsError, match="none to draw"):
         random_neuron(bench.store, 0, exclude=sorted(active))
@@ -451,10 +454,10 @@ def test_base_model_is_refused(root: Path, user_setups: Path, tmp_path: Path) ->
 
 @pytest.mark.slow
 def test_killed_command_continues(root: Path, user_setups: Path, tmp_path: Path, bench: Workbench) -> None:
-    """SIGKILL in the middle, the same command again: every row once, as in an unbroken sweep."""
+    """SIGKILL in the middle, the same sweep again: every row once, and those there were kept as they are."""
     os.symlink(root / SETUP, tmp_path / SETUP)
     command = [sys.executable, "-m", "core", "sweep", SETUP, "--neuron", str(NEURON), "--alphas", "0,3,40", "--tokens"]
-    command += ["120", "--store", str(tmp_path), "--json"]
+    command += ["120", "--store", str(tmp_path)]
     environment = os.environ | {"STEERSCOPE_SETUPS": str(user_setups)}
     killed = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     results = AppStore(tmp_path)
@@ -465,13 +468,12 @@ def test_killed_command_continues(root: Path, user_setups: Path, tmp_path: Path,
     killed.wait()
     partial = results.result(SETUP, f"sweep-{NEURON}-rows")
     assert 1 <= partial["question"].nunique() < 10
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    run_sweep(bench, NEURON, SweepSettings(alphas=ALPHAS, max_new_tokens=120), results, SETUP)  # the same sweep
     rows = results.result(SETUP, f"sweep-{NEURON}-rows")
     assert sorted(zip(rows["question"], rows["alpha"], strict=True)) == [
         (question, alpha) for question in range(1, 11) for alpha in ALPHAS
     ]
-    pd.testing.assert_frame_equal(rows.head(len(partial)), partial)  # kept as they were
+    pd.testing.assert_frame_equal(rows.head(len(partial)), partial)
 
 
 # ---- the command ----
