@@ -97,6 +97,16 @@ EXPERIMENTS: dict[str, Experiment] = {
         "Distributions of scores",
         (Printed("distributions-agreement", "Kendall's tau between rankings, mean over topics (the paper: 0.741)"),),
     ),
+    "coverage": Experiment(
+        "core.evaluation.coverage",
+        "Coverage of the neurons",
+        (Printed("coverage-summary", "Share of neurons active in at least 1, and in more than 20, reference prompts"),),
+    ),
+    "reference": Experiment(
+        "core.evaluation.reference",
+        "Smaller reference sets",
+        (Printed("reference-size", "Smallest sets that rank the neurons like the whole set, by two rules"),),
+    ),
     "output": Experiment(
         "core.evaluation.output_score",
         "Output scores of all neurons",
