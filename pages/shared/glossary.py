@@ -305,11 +305,57 @@ DISTRIBUTIONS = {
     ),
 }
 
+COVERAGE = {
+    "coverage": Term(
+        "Coverage",
+        "Share of the SAE's neurons that fire in at least 1, or in more than 20, of a set of reference prompts.",
+        "Samples are drawn with replacement, as in the Topic Alignment paper; a prompt drawn twice counts once. A score "
+        "takes 20 prompts; the paper's Fig. 3 counts more than 20.",
+    ),
+    "tokens per neuron": Term(
+        "Tokens per neuron",
+        "On how many tokens, or in how many prompts, of the reference set a neuron is active.",
+        "Each bar is about 1.4 times as wide as the one before it. Special tokens are left out.",
+    ),
+    "dead neurons": Term(
+        "Dead on the reference prompts",
+        "A neuron that fires on no reference prompt: nothing is known of it, and it has no score.",
+        "It may still fire on other text.",
+    ),
+    "design": Term(
+        "Design of a reference set",
+        "How its prompts are chosen: at random, evenly over tasks, spread out, or by contrast between topics.",
+        "Random and per task: 5 samples each, without replacement. Farthest points: each prompt is the farthest, in the "
+        "sentence embedding, from those before it. Contrastive: near one of the bundled topics and far from the others "
+        "on average, the topics in turns; for an unseen topic, from the other topics alone. Disjoint: two random sets "
+        "without a common prompt, compared with one another.",
+    ),
+    "agreement": Term(
+        "Agreement with the whole set",
+        "How alike a smaller set and the whole reference set rank the neurons of a topic.",
+        "Kendall's tau-b over the neurons that both score; how many of the 20 best are the same; and the share of the "
+        "scored neurons that the smaller set scores too, with the same least number of prompts (20).",
+    ),
+    "suggested size": Term(
+        "Suggested size",
+        "The smallest set whose ranking agrees with the whole set's, for every size tried from there on.",
+        "Two rules, ours. The same ranking: tau of at least 0.9, mean over the bundled topics. As near as the set's own "
+        "parts: tau at least that of the two largest disjoint sets with one another. Both ask that 90% of the neurons "
+        "that the whole set scores are scored.",
+    ),
+    "coactivation": Term(
+        "Coactivation",
+        "Jaccard index of two neurons: the prompts on which both fire, over those on which at least one does.",
+        "1: always together; 0: never. A topic's best neurons may well fire on different prompts about it.",
+    ),
+}
+
 SECTIONS = {
     "Setups and prompts": SETTING_UP,
     "Scores": SCORING,
     "Top-k tokens": TOP_K,
     "Distributions": DISTRIBUTIONS,
+    "Coverage and reference sets": COVERAGE,
     "Steering": STEERING,
     "Figures of a text": FIGURES,
     "Training of SAEs": TRAINING,
