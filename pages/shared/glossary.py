@@ -248,8 +248,8 @@ TOP_K = {
     "top-k": Term(
         "Top-k share",
         "Share of a text's tokens on which at least one of the k best-scored neurons fires.",
-        "Fig. 4 of the Topic Alignment paper. Scores know the topic's prompts only by their sentence embeddings, so the "
-        "tokens of these prompts can test the scores. Special tokens are left out.",
+        "Fig. 4 of the Topic Alignment paper. Scores know the topic's prompts only by their sentence embeddings, so "
+        "that the tokens of these prompts can test the scores. Special tokens are left out.",
     ),
     "unaligned": Term(
         "Unaligned text",
@@ -263,8 +263,9 @@ TOP_K = {
     ),
     "chance": Term(
         "Chance",
-        "The largest area among 20 random rankings of the same neurons: an area above it is no accident.",
-        "Such a ranking knows nothing of the topic; its area tells how readily the text fires any neurons.",
+        "95th percentile of the areas of 200 random rankings of the same neurons: 5% of them reach further.",
+        "Such a ranking knows nothing of the topic. A neuron that fires often, and more in one of the two texts, makes "
+        "the area large where it happens to stand in front.",
     ),
     "top-k neurons": Term(
         "Top-k neurons",
@@ -296,7 +297,8 @@ DISTRIBUTIONS = {
     ),
     "powers": Term(
         "Powers of the distance",
-        "What g is the mean of: the distance, its square (also cosine distance, or the variance), or that squared again.",
+        "What g is the mean of: the distance, its square, or the square of that.",
+        "The square is also what cosine distance and the variance give; with the variance it is squared twice.",
     ),
     "strawman": Term(
         "Strawman",
