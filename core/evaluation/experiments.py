@@ -88,7 +88,7 @@ EXPERIMENTS: dict[str, Experiment] = {
             Printed(
                 "topk-summary",
                 "Area between the curves, and the difference at k",
-                ("topic", "area", "area_linear", "area_shuffled_max", "difference_4", "difference_16", "difference_64"),
+                ("topic", "area", "area_linear", "area_chance", "difference_4", "difference_16", "difference_64"),
             ),
         ),
     ),
