@@ -1,9 +1,11 @@
-"""Tables out: CSV, Markdown, Parquet."""
+"""Tables out: CSV, Markdown, LaTeX, Parquet, Excel."""
 
 import io
 import json
 import math
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,17 @@ from core.errors import ExportError
 from core.files import written_whole
 
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")  # what spreadsheets run: OWASP, "CSV Injection"
-_MARKDOWN_DIGITS = 6  # significant ones
+_DIGITS = 6  # significant ones, in tables to be read
+_LATEX = str.maketrans(
+    {
+        **{c: f"\\{c}" for c in "&%$#_{}"},
+        **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
+        "[": "{[}",  # after a line break it would begin an option
+    }
+)
+_SHEET_ROWS = 2**20 - 1  # Excel's limit, less the header
+_CELL_CHARACTERS = 32_767  # Excel's limit
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")  # characters that XML and LaTeX cannot hold
 
 
 def _plain(value: Any) -> Any:
@@ -38,12 +50,17 @@ def _csv(table: pd.DataFrame) -> bytes:
     return text.encode()
 
 
-def _markdown_cell(value: Any) -> str:
+def _readable(value: Any) -> str:
+    """A value as people read it: numbers rounded, nothing for one that is missing."""
     if value is None or value is pd.NaT or value is pd.NA or (isinstance(value, float) and math.isnan(value)):
         return ""
     if isinstance(value, float | np.floating):
-        return f"{value:.{_MARKDOWN_DIGITS}g}"
-    text = str(_plain(value))
+        return f"{value:.{_DIGITS}g}"
+    return str(_plain(value))
+
+
+def _markdown_cell(value: Any) -> str:
+    text = _readable(value)
     for plain, escaped in (("\\", "\\\\"), ("|", "\\|"), ("&", "&amp;"), ("<", "&lt;"), (">", "&gt;")):
         text = text.replace(plain, escaped)
     return "<br>".join(text.splitlines())
@@ -57,6 +74,23 @@ def _markdown(table: pd.DataFrame) -> bytes:
     return "".join(f"| {' | '.join(row)} |\n" for row in rows).encode()
 
 
+def _latex(table: pd.DataFrame) -> bytes:
+    """A tabular with the rules of the package booktabs; six significant digits."""
+
+    def line(cells: Iterable[Any]) -> str:
+        escaped = (_CONTROL.sub("", " ".join(_readable(cell).split())).translate(_LATEX) for cell in cells)
+        return f"{' & '.join(escaped)} \\\\"
+
+    alignment = "".join("r" if is_numeric_dtype(kind) else "l" for kind in table.dtypes)
+    rows = [line(row) for row in table.itertuples(index=False, name=None)]
+    lines = (
+        "% \\usepackage{booktabs}",
+        *(f"\\begin{{tabular}}{{{alignment}}}", "\\toprule", line(map(str, table.columns)), "\\midrule", *rows),
+        *("\\bottomrule", "\\end{tabular}", ""),
+    )
+    return "\n".join(lines).encode()
+
+
 def _parquet(table: pd.DataFrame) -> bytes:
     buffer = io.BytesIO()
     try:
@@ -66,8 +100,35 @@ def _parquet(table: pd.DataFrame) -> bytes:
     return buffer.getvalue()
 
 
-_WRITERS: dict[str, Callable[[pd.DataFrame], bytes]] = {"csv": _csv, "md": _markdown, "parquet": _parquet}
+def _sheet_cell(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.isoformat()  # a sheet has no time zones
+    value = _inert(_plain(value))
+    if not isinstance(value, str):
+        return value
+    if len(value) > _CELL_CHARACTERS:
+        raise ExportError(
+            f"a cell of a sheet holds {_CELL_CHARACTERS:,} characters, one here {len(value):,}; use parquet"
+        )
+    return _CONTROL.sub("", value)
+
+
+def _xlsx(table: pd.DataFrame) -> bytes:
+    """A workbook of one sheet; numbers at full precision."""
+    if len(table) > _SHEET_ROWS:
+        raise ExportError(f"a sheet holds {_SHEET_ROWS:,} rows, this table has {len(table):,}; export it as parquet")
+    columns = [column if is_numeric_dtype(column) else column.map(_sheet_cell) for _, column in table.items()]
+    header = [_sheet_cell(str(name)) for name in table.columns]
+    buffer = io.BytesIO()
+    pd.DataFrame(dict(enumerate(columns))).to_excel(buffer, header=header, index=False, engine="openpyxl")
+    return buffer.getvalue()
+
+
+_WRITERS: dict[str, Callable[[pd.DataFrame], bytes]] = {
+    "csv": _csv, "md": _markdown, "latex": _latex, "parquet": _parquet, "xlsx": _xlsx
+}  # fmt: skip
 FORMATS = tuple(_WRITERS)
+_SUFFIXES = {"tex": "latex"}
 
 
 def export_bytes(table: pd.DataFrame, format: str) -> bytes:
@@ -85,12 +146,13 @@ def export_table(table: pd.DataFrame, path: Path, format: str | None = None) -> 
     """Writes the table to a file, whole or not at all; one of that name is replaced.
 
     Args:
-        format: csv, md or parquet; by the suffix of `path` when None.
+        format: one of `FORMATS`; by the suffix of `path` when None.
 
     Raises:
         ExportError: an unknown format, no such folder, or a disk that is full or not writable.
     """
-    content = export_bytes(table, format or path.suffix.removeprefix("."))
+    suffix = path.suffix.removeprefix(".")
+    content = export_bytes(table, format or _SUFFIXES.get(suffix, suffix))
     if not path.parent.is_dir():
         raise ExportError(f"no folder '{path.parent}' to write '{path.name}' to; create it first")
     try:

@@ -20,7 +20,7 @@ _FIRST = {
     "neuron": ("neuron", "topic", "score", "rank", "g", "prompts", "case", "top_tokens", "setup"),
 }
 _WHOLE = ("id", "neuron", "rank", "prompts", "seed", "max_new_tokens", "top_k", "n", "n_tokens")
-_FORMAT_NAMES = {"csv": "CSV", "md": "Markdown", "parquet": "Parquet"}
+_FORMAT_NAMES = {"csv": "CSV", "md": "Markdown", "latex": "LaTeX", "parquet": "Parquet", "xlsx": "Excel"}
 _FIGURE_TERMS = {
     **{figure: key for figure, key, _ in FIGURES},
     **{name: name for name in ("score", "g", "prompts", "case")},

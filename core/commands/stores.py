@@ -111,7 +111,7 @@ def export(
     what: Annotated[str, typer.Option("--what", help="scores, neurons, prompts, groups, collected, or an experiment.")],
     out: Annotated[Path, typer.Option("--out", help="File to write.")],
     format: Annotated[
-        str | None, typer.Option("--format", help="csv, md or parquet; else by the file's suffix.")
+        str | None, typer.Option("--format", help="csv, md, latex, parquet or xlsx; else by the suffix.")
     ] = None,
     topic: TopicText = None,
     topic_file: TopicFile = None,

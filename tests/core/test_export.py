@@ -3,9 +3,11 @@
 import csv
 import io
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+import openpyxl
 import pandas as pd
 import pytest
 
@@ -20,6 +22,8 @@ TABLE = pd.DataFrame(
         "text": ['a "quoted", line', "two\nlines | pipe"],
     }
 )
+
+READERS = {"parquet": pd.read_parquet, "xlsx": pd.read_excel}
 
 
 def read_csv(content: bytes) -> list[list[str]]:
@@ -58,6 +62,61 @@ def test_markdown_escapes_pipes_lines_and_markup() -> None:
     )
 
 
+def test_latex_escapes_what_latex_would_run() -> None:
+    table = pd.DataFrame(
+        {"n": [1, 2], "x": [1 / 3, np.nan], "a_b": ["50% & $x_1 \\^~#{}", None], "l": [["|"], ["\x01 a\nb"]]}
+    )
+    assert export_bytes(table, "latex").decode() == (
+        "% \\usepackage{booktabs}\n"
+        "\\begin{tabular}{rrll}\n\\toprule\n"
+        "n & x & a\\_b & l \\\\\n\\midrule\n"
+        "1 & 0.333333 & 50\\% \\& \\$x\\_1 \\textbackslash{}\\textasciicircum{}\\textasciitilde{}\\#\\{\\} & "
+        '{[}"|"] \\\\\n'
+        '2 &  &  & {[}"\\textbackslash{}u0001 a\\textbackslash{}nb"] \\\\\n'
+        "\\bottomrule\n\\end{tabular}\n"
+    )
+
+
+def test_latex_is_a_tex_file_too(tmp_path: Path) -> None:
+    assert export_table(TABLE, tmp_path / "t.tex").read_bytes() == export_bytes(TABLE, "latex")
+
+
+def test_xlsx_keeps_numbers_and_text() -> None:
+    back = pd.read_excel(io.BytesIO(export_bytes(TABLE, "xlsx")))
+    assert back["neuron"].tolist() == [7, 13794]
+    assert back["score"][0] == TABLE["score"][0]
+    assert np.isnan(back["score"][1])
+    assert back["top_tokens"].tolist() == ['[" heart", "|"]', "[]"]
+    assert back["text"].tolist() == TABLE["text"].tolist()
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", '=HYPERLINK("http://x","y")'])
+def test_xlsx_makes_formulas_inert(text: str) -> None:
+    table = pd.DataFrame({text: [text], "n": [-1.5]})
+    sheet = openpyxl.load_workbook(io.BytesIO(export_bytes(table, "xlsx"))).active
+    assert [[(cell.value, cell.data_type) for cell in row] for row in sheet.iter_rows()] == [
+        [(f"'{text}", "s"), ("n", "s")],
+        [(f"'{text}", "s"), (-1.5, "n")],
+    ]
+
+
+def test_xlsx_leaves_out_what_a_sheet_cannot_hold() -> None:
+    moment = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
+    back = pd.read_excel(io.BytesIO(export_bytes(pd.DataFrame({"a": ["x\x00\x1fy"], "t": [moment]}), "xlsx")))
+    assert back.to_dict("records") == [{"a": "xy", "t": "2026-11-20T12:00:00+00:00"}]
+
+
+def test_xlsx_refuses_a_cell_that_would_be_cut() -> None:
+    with pytest.raises(ExportError, match="a cell of a sheet holds 32,767 characters, one here 40,000; use parquet"):
+        export_bytes(pd.DataFrame({"a": ["x" * 40_000]}), "xlsx")
+
+
+def test_xlsx_refuses_rows_that_would_be_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("core.export._SHEET_ROWS", 1)
+    with pytest.raises(ExportError, match="a sheet holds 1 rows, this table has 2; export it as parquet"):
+        export_bytes(TABLE, "xlsx")
+
+
 def test_parquet_round_trip(tmp_path: Path) -> None:
     back = pd.read_parquet(export_table(TABLE, tmp_path / "table.parquet"))
     assert back["neuron"].tolist() == [7, 13794]
@@ -75,29 +134,36 @@ def test_parquet_refuses_mixed_columns() -> None:
 @pytest.mark.parametrize("format", FORMATS)
 def test_empty_table(format: str) -> None:
     content = export_bytes(TABLE.iloc[:0], format)
-    if format == "parquet":
-        assert list(pd.read_parquet(io.BytesIO(content)).columns) == list(TABLE.columns)
+    if format in READERS:
+        assert list(READERS[format](io.BytesIO(content)).columns) == list(TABLE.columns)
+    elif format == "latex":
+        assert "neuron & score & top\\_tokens & text" in content.decode()
     else:
         assert content.decode().splitlines()[0].replace(" ", "").strip("|").replace("|", ",") == ",".join(TABLE.columns)
 
 
-@pytest.mark.parametrize("format", ["csv", "md"])
-def test_columns_of_one_name_are_all_written(format: str) -> None:
-    table = pd.DataFrame([[1, "=x"]], columns=["a", "a"])
-    assert export_bytes(table, format).decode().count("a") == 2
+@pytest.mark.parametrize(("format", "header"), [("csv", "a,a\r\n"), ("md", "| a | a |\n"), ("latex", "a & a \\\\\n")])
+def test_columns_of_one_name_are_all_written(format: str, header: str) -> None:
+    assert header in export_bytes(pd.DataFrame([[1, "=x"]], columns=["a", "a"]), format).decode()
 
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_format_follows_suffix_unless_named(tmp_path: Path, format: str) -> None:
-    content = export_bytes(TABLE, format)
-    assert export_table(TABLE, tmp_path / f"table.{format}").read_bytes() == content
-    assert export_table(TABLE, tmp_path / "table.txt", format).read_bytes() == content
-    assert sorted(path.name for path in tmp_path.iterdir()) == [f"table.{format}", "table.txt"]
+    def content(file: Path) -> object:
+        return pd.read_excel(file).to_dict() if format == "xlsx" else file.read_bytes()  # a workbook has its time in it
+
+    named, other = (
+        export_table(TABLE, tmp_path / f"table.{format}"),
+        export_table(TABLE, tmp_path / "table.txt", format),
+    )
+    assert str(content(named)) == str(content(other))
+    assert format == "xlsx" or content(named) == export_bytes(TABLE, format)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([f"table.{format}", "table.txt"])
 
 
 @pytest.mark.parametrize(("name", "format"), [("t.xls", None), ("t", None), ("t.csv", "pickle")])
 def test_unknown_format(tmp_path: Path, name: str, format: str | None) -> None:
-    with pytest.raises(ExportError, match="tables are written as csv, md, parquet, not '"):
+    with pytest.raises(ExportError, match="tables are written as csv, md, latex, parquet, xlsx, not '"):
         export_table(TABLE, tmp_path / name, format)
     assert list(tmp_path.iterdir()) == []
 
