@@ -27,7 +27,7 @@ app = typer.Typer(
 SetupName = Annotated[str, typer.Argument(help="Name of a setup; `setups` lists them.")]
 StoreDir = Annotated[Path | None, typer.Option("--store", help="Folder of the stores (or $STEERSCOPE_STORE).")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-Out = Annotated[Path | None, typer.Option("--out", help="Write the table to a .csv, .md, .tex, .parquet or .xlsx file.")]
+Out = Annotated[Path | None, typer.Option("--out", help="Write to a .csv, .md, .tex, .parquet or .xlsx file.")]
 TopicText = Annotated[str | None, typer.Option("--topic", help="A topic: any text, or the name of a bundled one.")]
 TopicFile = Annotated[Path | None, typer.Option("--topic-file", help="A topic as a file of prompts.")]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of the sampling, the same for every column.")]
