@@ -290,12 +290,15 @@ def _show_shipped() -> None:
 
 
 def _filter_published(table: pd.DataFrame) -> tuple[pd.DataFrame, str, str]:
-    """The rows that the filters leave, with the chosen architecture and kind of tokens."""
+    """The rows that the filters leave, with the chosen architecture and kind of tokens.
+
+    A filter offers what those before it leave, so that some rows always remain.
+    """
     with st.container(horizontal=True, gap="medium"):
         for name, title, width in (("model", "Model", 400), ("layer", "Layer", 180), ("expansion", "Expansion", 140)):
             chosen = st.multiselect(
                 title,
-                sorted(table[name].unique()),
+                sorted(table[name].unique().tolist()),
                 placeholder="all",
                 help="Only SAEs with one of these; none chosen: all",
                 width=width,
@@ -341,9 +344,6 @@ def _show_published() -> None:
     st.header("Published by the paper", anchor=False)
     st.markdown(PAPER)
     rows, architecture, tokens = _filter_published(published("fast_mse"))
-    if rows.empty:
-        st.markdown("The paper has no SAE of these layers and this expansion.")
-        return
     _show_layers(rows)
     table = rows.pivot(
         index=["table", "model", "layer", "expansion"], columns="method", values="log2_mse"
