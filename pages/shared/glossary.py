@@ -1,23 +1,10 @@
 """The app's words: one sentence for the help text of each, and the rest for the glossary page."""
 
-import re
-from dataclasses import dataclass
 from html import escape
 
 from core.scores import CASE_SHARE
-
-
-@dataclass(frozen=True)
-class Term:
-    """A word of the app."""
-
-    title: str
-    short: str  # one sentence: the help text
-    more: str = ""  # how it is computed, and what to beware of
-
-    @property
-    def anchor(self) -> str:
-        return re.sub(r"[^a-z0-9]+", "-", self.title.lower())
+from pages.shared.term import Term
+from pages.shared.terms_amplifying import AMPLIFYING
 
 
 SETTING_UP = {
@@ -359,6 +346,7 @@ SECTIONS = {
     "Distributions": DISTRIBUTIONS,
     "Coverage and reference sets": COVERAGE,
     "Steering": STEERING,
+    "Amplifying a neuron": AMPLIFYING,
     "Figures of a text": FIGURES,
     "Training of SAEs": TRAINING,
 }
