@@ -6,7 +6,6 @@ from core.scores import CASE_SHARE
 from pages.shared.term import Term
 from pages.shared.terms_amplifying import AMPLIFYING
 
-
 SETTING_UP = {
     "setup": Term(
         "Setup",

@@ -7,7 +7,7 @@ AMPLIFYING = {
         "Alpha",
         "How many times a neuron's decoder row is added to the residual stream, at every token of prompt and answer.",
         "x + alpha × the neuron's decoder row (Eq. 8 of the FAST paper). The slider goes to twice the mean "
-        "norm of the residual stream on the questions' own tokens; an alpha of one model or SAE says nothing in another.",
+        "norm of the residual stream on the questions' own tokens. An alpha of one SAE says nothing in another.",
     ),
     "alphas": Term(
         "Grid of alphas",
