@@ -11,6 +11,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+ROLES = {"user": 1, "assistant": 2}  # whose messages can be steered apart, and their numbers in a batch; 0: neither
+
 _MARK = "\ue000"  # private use: around a message's number where its content will stand
 
 
@@ -21,8 +23,8 @@ def encode_text(tokenizer: Any, text: str, *, offsets: bool = False) -> Any:
 
 def encode_conversation(
     tokenizer: Any, messages: Sequence[Mapping[str, str]], *, generate: bool = False
-) -> tuple[list[int], list[bool]]:
-    """Token ids of a conversation, and for each token whether it belongs to the template.
+) -> tuple[list[int], list[str]]:
+    """Token ids of a conversation, and for each token the role whose message it is part of; '' for the template's own.
 
     Args:
         generate: adds the header of the assistant's turn.
@@ -36,25 +38,25 @@ def encode_conversation(
     special_ids = {str(token): i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
     longest_first = sorted(special_ids, key=len, reverse=True)
     ids: list[int] = []
-    special: list[bool] = []
+    roles: list[str] = []
     for piece in re.split(f"({'|'.join(map(re.escape, longest_first)) or '(?!)'})", template):
         if piece in special_ids:
             ids.append(special_ids[piece])
-            special.append(True)
+            roles.append("")
         elif piece:
-            text, is_content = _filled(piece, bodies)
+            text, role_of = _filled(piece, messages, bodies)
             encoding = encode_text(tokenizer, text, offsets=True)
             ids += encoding.input_ids
-            special += [not any(is_content[start:end]) for start, end in encoding.offset_mapping]
-    return ids, special
+            roles += [max(role_of[start:end], default="") for start, end in encoding.offset_mapping]
+    return ids, roles
 
 
-def _filled(piece: str, bodies: Sequence[str]) -> tuple[str, list[bool]]:
-    """A piece of the template with its marks replaced, and which of its characters are content."""
-    text, is_content = "", []
+def _filled(piece: str, messages: Sequence[Mapping[str, str]], bodies: Sequence[str]) -> tuple[str, list[str]]:
+    """A piece of the template with its marks replaced, and each character's role; '' for the template's own."""
+    text, role_of = "", []
     for i, part in enumerate(re.split(f"{_MARK}(\\d+){_MARK}", piece)):
         is_number = i % 2 == 1  # re.split alternates text and captured group
-        filling = bodies[int(part)] if is_number else part
+        filling, role = (bodies[int(part)], messages[int(part)]["role"]) if is_number else (part, "")
         text += filling
-        is_content += [is_number] * len(filling)
-    return text, is_content
+        role_of += [role] * len(filling)
+    return text, role_of

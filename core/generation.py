@@ -14,7 +14,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from core.edits import CodeOutcome
+from core.chat_template import ROLES
+from core.code_edits import CodeOutcome
 from core.errors import EditError, PromptTooLongError, UsageError
 from core.language_model import LanguageModel, TokenisedPrompt, Tokens
 from core.metrics import contamination, contamination_share, neurons_changed, reconstruction_delta
@@ -22,6 +23,7 @@ from core.settings import GenerationSettings
 from core.steering import PlacedEdit, Recorder, steered
 
 _TOP_NEURONS = 5  # kept per token for display
+_TOO_STRONG = "the edit is too strong: the model's output is no number any more; lower its multiplier or alpha"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,34 +43,36 @@ class Generation:
 
     prompt: str
     edit: str
-    prompt_tokens: TokenisedPrompt
+    prompt_tokens: TokenisedPrompt  # the prefix's and the prompt's
+    prefix: str = ""  # written before the prompt
     ids: list[int] = field(default_factory=list)
     tokens: list[str] = field(default_factory=list)
     figures: list[TokenFigures] = field(default_factory=list)  # one a token
     text: str = ""
-    positions_edited: int = 0
+    positions_edited: int = 0  # by at least one edit
     positions_run: int = 0
+    problem: str = ""  # why it ended early
 
     def restart(self) -> None:
         """Forgets the continuation."""
-        self.ids, self.tokens, self.figures, self.text = [], [], [], ""
+        self.ids, self.tokens, self.figures, self.text, self.problem = [], [], [], "", ""
         self.positions_edited = self.positions_run = 0
 
 
 def tokenise_prompts(
-    model: LanguageModel, prompts: Sequence[str], settings: GenerationSettings
+    model: LanguageModel, prompts: Sequence[str], settings: GenerationSettings, prefixes: Sequence[str] | None = None
 ) -> list[TokenisedPrompt]:
-    """The prompts as the model reads them before it answers.
+    """The prompts, each behind its prefix, as the model reads them before it answers.
 
     Raises:
         PromptTooLongError: a prompt that leaves no room for the new tokens.
         UsageError: an empty prompt.
     """
     tokenised = []
-    for prompt in prompts:
+    for prompt, prefix in zip(prompts, prefixes or [""] * len(prompts), strict=True):
         if not prompt.strip():
             raise UsageError("the prompt is empty; type at least one word")
-        tokens = model.tokenise(prompt, generate=True)
+        tokens = model.tokenise(prefix + prompt, generate=True)
         if len(tokens.ids) + settings.max_new_tokens > model.n_context:
             raise PromptTooLongError(len(tokens.ids), settings.max_new_tokens, model.n_context)
         tokenised.append(tokens)
@@ -78,13 +82,7 @@ def tokenise_prompts(
 def choose_tokens(
     logits: Float[Tensor, "prompt vocabulary"], settings: GenerationSettings, generators: Sequence[torch.Generator]
 ) -> Int[Tensor, "prompt"]:
-    """The next token of each row: the likeliest, or one drawn from the `top_k` likeliest.
-
-    Raises:
-        EditError: the logits overflow.
-    """
-    if not (logits < torch.inf).all():  # nor is a NaN
-        raise EditError("the edit is too strong: the model's output is no number any more; lower its multiplier")
+    """The next token of each row: the likeliest, or one drawn from the `top_k` likeliest."""
     if settings.greedy:
         return logits.argmax(-1)
     logits = logits.float() / settings.temperature
@@ -114,7 +112,8 @@ class _Decoder:
     ) -> Float[Tensor, "prompt vocabulary"]:
         """Reads one new token a row; logits of the next."""
         self.positions_run = self.positions_run + alive
-        new = Tokens(ids[:, None], alive[:, None], torch.zeros_like(alive[:, None]))
+        own = None if self.tokens.roles is None else torch.full_like(ids[:, None], ROLES["assistant"])
+        new = Tokens(ids[:, None], alive[:, None], torch.zeros_like(alive[:, None]), roles=own)
         self.attention = torch.cat([self.attention, torch.ones_like(alive[:, None])], dim=-1)
         return self._forward(new, generated=True, recorder=recorder)
 
@@ -123,19 +122,28 @@ class _Decoder:
         made = torch.full_like(new.attention, generated)
         whole = Tokens(new.ids, self.attention, new.special)
         with steered(
-            self.model, self.placed, special=new.special, generated=made, attention=new.attention, recorder=recorder
+            self.model,
+            self.placed,
+            special=new.special,
+            generated=made,
+            attention=new.attention,
+            roles=new.roles,
+            recorder=recorder,
         ):
             logits = self.model.forward(whole, self.cache, position_ids=positions, last_only=True)
-        for edited in recorder.edited:
-            self.positions_edited = self.positions_edited + edited.sum(-1)
+        if recorder.edited:
+            self.positions_edited = self.positions_edited + torch.stack(recorder.edited).any(0).sum(-1)
         return logits[:, -1]
 
 
-def _figures(recorder: Recorder, n_rows: int, score: Float[Tensor, "d_sae"] | None) -> list[TokenFigures]:
-    """Per row, what the edit did to the row's token of this step."""
+def _figures(
+    recorder: Recorder, n_rows: int, score: Float[Tensor, "d_sae"] | None, hook_name: str | None
+) -> list[TokenFigures]:
+    """Per row, what the last edit through an SAE at the hook point (None: at any) did to this step's token."""
     figures = [TokenFigures()] * n_rows
-    for mask, outcome in zip(recorder.edited, recorder.outcomes, strict=False):  # no outcomes unless explained
-        if not isinstance(outcome, CodeOutcome):
+    # no outcomes unless explained
+    for placed, mask, outcome in zip(recorder.placed, recorder.edited, recorder.outcomes, strict=False):
+        if not isinstance(outcome, CodeOutcome) or hook_name not in (None, placed.edit.hook_name):
             continue
         rows = mask.any(-1).nonzero()[:, 0].tolist()
         changed = neurons_changed(outcome, int(max(outcome.a.neurons.max(), outcome.edited_a.neurons.max())) + 1)
@@ -173,30 +181,42 @@ class Generator:
         settings: GenerationSettings,
         *,
         seeds: Sequence[int] | None = None,
+        prefixes: Sequence[str] | None = None,
         score: Float[Tensor, "d_sae"] | None = None,
+        score_hook: str | None = None,
         measure: bool = True,
+        keep_going: bool = False,
     ) -> None:
         """
         Args:
             placed: the edits, on all rows or on some; none leaves the model untouched.
             seeds: one a row; by default the settings' seed and those after it.
+            prefixes: one a row, written before its prompt; by default none.
             score: one a neuron; needed for contamination.
+            score_hook: figures are those of edits at this hook point, whose SAE the scores are of; None: of any.
             measure: fill each token's figures; costs a second decode of the SAE a token.
+            keep_going: a row whose output overflows ends with its `problem`, instead of all rows with an error.
 
         Raises:
             PromptTooLongError, UsageError: see `tokenise_prompts`.
         """
-        self.settings, self.model, self.placed, self.score = settings, model, placed, score
+        self.settings, self.model, self.placed = settings, model, placed
+        self.score, self.score_hook, self.keep_going = score, score_hook, keep_going
         self.seeds = seeds if seeds is not None else range(settings.seed, settings.seed + len(prompts))
         self.measure = measure and bool(placed)
-        tokenised = tokenise_prompts(model, prompts, settings)
+        before = prefixes or [""] * len(prompts)
+        tokenised = tokenise_prompts(model, prompts, settings, before)
         self.generations = [
-            Generation(prompt=text, edit=edit_name(placed, row), prompt_tokens=tokens)
-            for row, (text, tokens) in enumerate(zip(prompts, tokenised, strict=True))
+            Generation(prompt=text, prefix=prefix, edit=edit_name(placed, row), prompt_tokens=tokens)
+            for row, (text, prefix, tokens) in enumerate(zip(prompts, before, tokenised, strict=True))
         ]
 
     def __iter__(self) -> Iterator[list[Generation]]:
-        """Yields the growing continuations after every token, from the start; stop by not asking for more."""
+        """Yields the growing continuations after every token, from the start; stop by not asking for more.
+
+        Raises:
+            EditError: an edit so strong that the model's output overflows.
+        """
         settings, rows = self.settings, self.generations
         for generation in rows:
             generation.restart()
@@ -207,6 +227,7 @@ class Generator:
         logits = decoder.prompt()
         self._count(decoder)
         for number in range(settings.max_new_tokens):
+            logits, alive = self._stopped(logits, alive)
             ids = choose_tokens(logits, settings, generators)
             alive = alive & torch.tensor([int(i) not in ends for i in ids], device=alive.device)
             if not alive.any():
@@ -215,9 +236,24 @@ class Generator:
             recorder = Recorder(explain=self.measure)
             if not last or self.measure:  # the last token is read only to be measured
                 logits = decoder.step(ids, alive, recorder)
-            self._append(ids.tolist(), alive.tolist(), _figures(recorder, len(rows), self.score))
+            figures = _figures(recorder, len(rows), self.score, self.score_hook)
+            self._append(ids.tolist(), alive.tolist(), figures)
             self._count(decoder)
             yield rows
+
+    def _stopped(
+        self, logits: Float[Tensor, "prompt vocabulary"], alive: Bool[Tensor, "prompt"]
+    ) -> tuple[Float[Tensor, "prompt vocabulary"], Bool[Tensor, "prompt"]]:
+        """Ends rows whose logits overflow; what is drawn for them is not used."""
+        finite = (logits < torch.inf).all(-1)  # a NaN is not below it either
+        if finite.all():
+            return logits, alive
+        overflowed = (alive & ~finite).nonzero()[:, 0].tolist()
+        if overflowed and not self.keep_going:
+            raise EditError(_TOO_STRONG)
+        for row in overflowed:
+            self.generations[row].problem = _TOO_STRONG
+        return logits.masked_fill(~finite[:, None], 0.0), alive & finite
 
     def _count(self, decoder: _Decoder) -> None:
         for row, generation in enumerate(self.generations):

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from core.catalog import Setup
-from core.chat_template import encode_conversation, encode_text
+from core.chat_template import ROLES, encode_conversation, encode_text
 from core.errors import HubError, ModelFolderError, SetupConfigError, UnknownHookError, UnsafeWeightsError
 
 Intervention = Callable[[Tensor], Tensor | None]  # the activation in, its replacement (or None: as it is) out
@@ -53,6 +53,7 @@ class Tokens:
     ids: Int[Tensor, "prompt pos"]
     attention: Bool[Tensor, "prompt pos"]  # False: padding
     special: Bool[Tensor, "prompt pos"]  # beginning-of-text and template tokens, by position; padding too
+    roles: Int[Tensor, "prompt pos"] | None = field(default=None, kw_only=True)  # numbers of `ROLES`; None: no chat
 
     @property
     def position_ids(self) -> Int[Tensor, "prompt pos"]:
@@ -65,6 +66,7 @@ class TokenisedPrompt:
 
     ids: list[int]
     special: list[bool]
+    roles: list[str] = field(default_factory=list)  # of a chat: whose message each token is part of; '': the template's
 
 
 class LanguageModel:
@@ -125,8 +127,8 @@ class LanguageModel:
         """
         if not self.tokenizer.chat_template:
             raise ModelFolderError(f"the tokenizer of {self.name} has no chat template; use a setup with chat = false")
-        ids, special = encode_conversation(self.tokenizer, messages, generate=generate)
-        return TokenisedPrompt(ids[:max_length], special[:max_length])
+        ids, roles = encode_conversation(self.tokenizer, messages, generate=generate)
+        return TokenisedPrompt(ids[:max_length], [not role for role in roles[:max_length]], roles[:max_length])
 
     def pad(self, prompts: Sequence[TokenisedPrompt], side: Literal["left", "right"] = "right") -> Tokens:
         """Prompts of different lengths as one batch on the model's device."""
@@ -134,13 +136,16 @@ class LanguageModel:
         ids = torch.zeros((len(prompts), longest), dtype=torch.long)  # never attended to: any token will do
         attention = torch.zeros((len(prompts), longest), dtype=torch.bool)
         special = torch.ones((len(prompts), longest), dtype=torch.bool)
+        roles = torch.zeros((len(prompts), longest), dtype=torch.long)
         for row, prompt in enumerate(prompts):
             n = len(prompt.ids)
             place = slice(longest - n, longest) if side == "left" else slice(0, n)
             ids[row, place] = torch.tensor(prompt.ids)
             attention[row, place] = True
             special[row, place] = torch.tensor(prompt.special)
-        return Tokens(ids.to(self.device), attention.to(self.device), special.to(self.device))
+            roles[row, place] = torch.tensor([ROLES.get(role, 0) for role in prompt.roles or [""] * n])
+        ids, attention, special, roles = (t.to(self.device) for t in (ids, attention, special, roles))
+        return Tokens(ids, attention, special, roles=roles if all(prompt.roles for prompt in prompts) else None)
 
     def token_strings(self, ids: Sequence[int]) -> list[str]:
         """Each token as text, its leading space kept."""

@@ -7,14 +7,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 from torch import Tensor
 
-from core.edits import Edit, Outcome
+from core.chat_template import ROLES
+from core.code_edits import Edit, Outcome
 from core.errors import EditError
 from core.language_model import LanguageModel
 
-Positions = Literal["all", "content", "generated", "prompt", "special"]
+# user, assistant: contents of their messages; what is generated in a chat is the assistant's
+Positions = Literal["all", "content", "generated", "prompt", "special", "user", "assistant"]
 # special tokens are left as they are, except where the whole layer is replaced or shifted
 DEFAULT_POSITIONS: dict[str, Positions] = {
     "sae": "all", "clamp": "content", "swap": "content", "weight": "content", "add": "all", "vector": "all"
@@ -40,6 +42,7 @@ class Recorder:
     """What the edits of one forward pass did: counted always, explained where asked (a second decode a token)."""
 
     explain: bool = False
+    placed: list[PlacedEdit] = field(default_factory=list)  # those that acted, in their order
     edited: list[Bool[Tensor, "prompt pos"]] = field(default_factory=list)  # tokens, one mask an edit
     outcomes: list[Outcome] = field(default_factory=list)  # of those tokens, where explained
 
@@ -49,8 +52,13 @@ def editable(
     special: Bool[Tensor, "prompt pos"],
     generated: Bool[Tensor, "prompt pos"],
     attention: Bool[Tensor, "prompt pos"],
+    roles: Int[Tensor, "prompt pos"] | None = None,
 ) -> Bool[Tensor, "prompt pos"]:
-    """Which tokens of a forward pass an edit at these positions touches; never padding."""
+    """Which tokens of a forward pass an edit at these positions touches; never padding.
+
+    Raises:
+        EditError: no such positions, or positions of a role where there is no chat.
+    """
     match positions:
         case "all":
             return attention
@@ -62,20 +70,32 @@ def editable(
             return attention & ~generated & ~special
         case "special":
             return attention & special
+        case "user" | "assistant" if roles is not None:
+            return attention & (roles == ROLES[positions])
+        case "user" | "assistant":
+            raise EditError(
+                f"positions '{positions}' need a chat model, and this one reads plain text; use content or prompt"
+            )
     raise EditError(f"no positions '{positions}'; there are {', '.join(get_args(Positions))}")
 
 
-def _apply(x: Tensor, edit: Edit, mask: Bool[Tensor, "prompt pos"], recorder: Recorder) -> None:
-    """Edits the masked tokens of `x` in place."""
+def _apply(x: Tensor, placed: PlacedEdit, mask: Bool[Tensor, "prompt pos"], recorder: Recorder) -> None:
+    """Edits the masked tokens of `x` in place, those of them that the edit is for."""
     if not mask.any():
         return
+    acts = placed.edit.acts_on(x[mask])
+    if acts is not None:
+        mask = mask.masked_scatter(mask, acts)
+        if not acts.any():
+            return
+    recorder.placed.append(placed)
     recorder.edited.append(mask)
     if recorder.explain:
-        outcome = edit.explain(x[mask])
+        outcome = placed.edit.explain(x[mask])
         recorder.outcomes.append(outcome)
         x[mask] = outcome.edited
     else:
-        x[mask] = edit.apply(x[mask])
+        x[mask] = placed.edit.apply(x[mask])
 
 
 @contextmanager
@@ -86,12 +106,13 @@ def steered(
     special: Bool[Tensor, "prompt pos"],
     generated: Bool[Tensor, "prompt pos"],
     attention: Bool[Tensor, "prompt pos"],
+    roles: Int[Tensor, "prompt pos"] | None = None,
     recorder: Recorder | None = None,
 ) -> Iterator[None]:
     """Forward passes of this thread run under the edits; several at one hook point act in the order given.
 
     Args:
-        special, generated, attention: of the tokens of this forward pass.
+        special, generated, attention, roles: of the tokens of this forward pass; roles as in `Tokens`.
         recorder: told what each edit did.
     """
     told = recorder if recorder is not None else Recorder()
@@ -100,8 +121,8 @@ def steered(
         def edit_all(x: Tensor) -> Tensor:
             out = x.clone()
             for p in edits:
-                mask = editable(p.positions, special, generated, attention)
-                _apply(out, p.edit, mask if p.rows is None else mask & p.rows[:, None], told)
+                mask = editable(p.positions, special, generated, attention, roles)
+                _apply(out, p, mask if p.rows is None else mask & p.rows[:, None], told)
             return out
 
         return edit_all

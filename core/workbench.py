@@ -4,24 +4,33 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import cast
 
 import numpy as np
 import torch
 from jaxtyping import Float
+from torch import Tensor
 
 from core.catalog import Setup
-from core.edits import Edit, EditName, make_edit
+from core.code_edits import Edit
+from core.directions import difference_in_means
+from core.edits import EDIT_NAMES, EditName, make_edit
 from core.embeddings import EmbeddingModel, load_embedding_model
+from core.errors import EditError, UsageError
 from core.generation import Generation, Generator
 from core.language_model import LanguageModel
 from core.metrics import distinct_n, perplexity, repetition, text_distances, topic_percentile
-from core.prompts import Topic
+from core.prompts import Topic, unaligned_prompts
 from core.scores import TopicScores, score_topic
 from core.settings import GenerationSettings, ScoreSettings
-from core.sparse_autoencoder import SparseAutoencoder, load_setup
-from core.steering import Positions, placed_edit
+from core.sparse_autoencoder import SparseAutoencoder, load_setup, load_sparse_autoencoder
+from core.steering import PlacedEdit, Positions, placed_edit
 from core.store import Store
+from core.ways import Way
+
+PROMPT = "prompt"  # the baseline that edits nothing and asks for the topic in words
+WAY_NAMES: tuple[str, ...] = (*EDIT_NAMES, PROMPT)
 
 FIGURE_NAMES = (
     "distance",
@@ -38,13 +47,16 @@ FIGURE_NAMES = (
 
 @dataclass(frozen=True, kw_only=True)
 class SteeringSettings:
-    """How the edits of a comparison are made; see `steering.make_edit`."""
+    """How the edits of a comparison are made; see `edits.make_edit`."""
 
     keep_error: bool = False
     matched_count: bool = False
     n: int = 5  # neurons that clamp forces
     multiplier: float = 10.0  # times the reference value
     current: bool = False  # clamp relative to the neuron's own activation on the token
+    alphas: tuple[tuple[int, float], ...] = ()  # (neuron, alpha) of add; none: the best-scored at its reference value
+    vector_alpha: float = 1.0  # 1: the difference in means itself
+    reach: float | None = None  # clamp, swap, weight: only where a neuron of more than this score is within reach
     positions: Positions | None = None  # None: each edit's own
 
 
@@ -55,6 +67,14 @@ class ScoredTopic:
     topic: Topic
     embeddings: Float[np.ndarray, "align d_embedding"]
     scores: TopicScores
+
+
+@dataclass(frozen=True)
+class Proof:
+    """Whether a way of steering at zero strength writes what it has to."""
+
+    unsteered: str  # what it has to equal: `none`, or `sae` at the same positions
+    identical: bool
 
 
 @dataclass(frozen=True)
@@ -107,6 +127,72 @@ class Workbench(Scorer):
             n=settings.n,
             multiplier=settings.multiplier,
             current=settings.current,
+            reach=settings.reach,
+            alphas=self._alphas(scored, settings) if name == "add" else None,
+            direction=self.direction(scored.topic) if name == "vector" and scored is not None else None,
+            alpha=settings.vector_alpha,
+        )
+
+    def _alphas(self, scored: ScoredTopic | None, settings: SteeringSettings) -> dict[int, float]:
+        if settings.alphas or scored is None:
+            return dict(settings.alphas)
+        best = int(scored.scores.ranked(1)["neuron"].iloc[0])
+        return {best: float(self.store.reference_max()[best])}
+
+    def direction(self, topic: Topic) -> Float[Tensor, "d_in"]:
+        """What `vector` adds: mean activation on the topic's prompts minus that on the bundled unaligned ones."""
+        return difference_in_means(self.model, self.sae.hook_name, topic.prompts, unaligned_prompts())
+
+    def way(self, name: str, scored: ScoredTopic | None, settings: SteeringSettings) -> Way:
+        """A way of steering by its name: an edit's, `prompt`, or several joined by `+`, which act in that order.
+
+        Raises:
+            EditError: an unknown name, or one that needs a topic where there is none.
+        """
+        placed: list[PlacedEdit] = []
+        prefix = ""
+        for part in name.split("+"):
+            if part not in WAY_NAMES:
+                raise EditError(f"no edit '{part}'; there are {', '.join(WAY_NAMES)}, alone or joined by +")
+            if part == PROMPT:
+                prefix += _prefix(scored)
+            else:
+                placed += placed_edit(self.edit(cast(EditName, part), scored, settings), settings.positions)
+        return Way(name, tuple(placed), prefix)
+
+    def together(
+        self,
+        ways: Sequence[Way],
+        prompts: Sequence[str],
+        scored: ScoredTopic | None,
+        generation: GenerationSettings,
+        *,
+        measure: bool = True,
+        keep_going: bool = False,
+    ) -> Generator:
+        """All prompts under each way in turn as the rows of one batch; a prompt has the same seed in every way.
+
+        Contamination is measured by the topic's scores, on the edits at this setup's hook point.
+
+        Raises:
+            PromptTooLongError, UsageError: what was asked cannot be generated.
+        """
+        way_of_row = torch.arange(len(ways), device=self.model.device).repeat_interleave(len(prompts))
+        placed = [
+            p if len(ways) == 1 else replace(p, rows=way_of_row == i) for i, way in enumerate(ways) for p in way.placed
+        ]
+        score = None if scored is None else torch.from_numpy(scored.scores.steering_vector()).to(self.model.device)
+        return Generator(
+            self.model,
+            [*prompts] * len(ways),
+            placed,
+            generation,
+            seeds=[*range(generation.seed, generation.seed + len(prompts))] * len(ways),
+            prefixes=[way.prefix for way in ways for _ in prompts],
+            score=score,
+            score_hook=self.sae.hook_name,
+            measure=measure,
+            keep_going=keep_going,
         )
 
     def generator(
@@ -117,22 +203,34 @@ class Workbench(Scorer):
         generation: GenerationSettings,
         positions: Positions | None = None,
     ) -> Generator:
-        """Continuations under one edit, ready to stream; contamination is measured by the topic's scores.
+        """Continuations under one edit, ready to stream; see `together`."""
+        return self.together([Way.of(edit, positions)], prompts, scored, generation)
 
-        Raises:
-            PromptTooLongError, UsageError: what was asked cannot be generated.
+    def prove(self, ways: Sequence[Way], prompt: str, generation: GenerationSettings) -> list[Proof | None]:
+        """Generates with each way at zero strength, and with what that has to equal; None where no edit has a strength.
+
+        Swap, weight and clamp at zero strength (every score 1, no neuron clamped) have to write what `sae` writes at
+        the same positions, and with the SAE's error kept what the model itself does; so have add and vector at 0.
         """
-        score = None
-        if scored is not None:
-            score = torch.from_numpy(scored.scores.steering_vector()).to(self.model.device)
-        return Generator(self.model, prompts, placed_edit(edit, positions), generation, score=score)
+        tried = {i: zero for i, way in enumerate(ways) if (zero := way.at_zero()) is not None}
+        if not tried:
+            return [None] * len(ways)
+        unsteered = [ways[i].unsteered() for i in tried]
+        rows = self.together([*tried.values(), *unsteered], [prompt], None, generation, measure=False).finish()
+        proofs = {
+            i: Proof("sae" if expected.placed else "none", zero.ids == plain.ids)
+            for i, expected, zero, plain in zip(tried, unsteered, rows, rows[len(tried) :], strict=False)
+        }
+        return [proofs.get(i) for i in range(len(ways))]
 
     def figures(self, generations: Sequence[Generation], scored: ScoredTopic | None) -> list[dict[str, float]]:
         """Figures of each continuation, over its own tokens only; NaN where one is not defined.
 
-        Keys: `FIGURE_NAMES` and n_tokens. Distances need a topic; contamination needs an edit.
+        Keys: `FIGURE_NAMES` and n_tokens. Distances need a topic; contamination needs an edit. Perplexity is that after
+        the bare prompt: a prefix is left out.
         """
-        perplexities = perplexity(self.model, [g.prompt_tokens for g in generations], [g.ids for g in generations])
+        bare = [self.model.tokenise(g.prompt, generate=True) if g.prefix else g.prompt_tokens for g in generations]
+        perplexities = perplexity(self.model, bare, [g.ids for g in generations])
         nan = np.full(len(generations), math.nan)
         distances = percentiles = nan
         if scored is not None:
@@ -160,9 +258,43 @@ class Workbench(Scorer):
         generation: GenerationSettings,
         positions: Positions | None = None,
     ) -> Column:
-        """All continuations of one way of steering, with their figures."""
-        generations = self.generator(edit, prompts, scored, generation, positions).finish()
-        return Column(name, generations, self.figures(generations, scored))
+        """All continuations of one edit, with their figures."""
+        return self.columns([Way.of(edit, positions, name)], prompts, scored, generation)[0]
+
+    def columns(
+        self,
+        ways: Sequence[Way],
+        prompts: Sequence[str],
+        scored: ScoredTopic | None,
+        generation: GenerationSettings,
+    ) -> list[Column]:
+        """All continuations of each way of steering, with their figures."""
+        generations = self.together(ways, prompts, scored, generation).finish()
+        figures, n = self.figures(generations, scored), len(prompts)
+        parts = [slice(i * n, (i + 1) * n) for i in range(len(ways))]
+        return [Column(way.name, generations[part], figures[part]) for way, part in zip(ways, parts, strict=True)]
+
+
+def _prefix(scored: ScoredTopic | None) -> str:
+    """What the baseline `prompt` writes before a prompt; of a topic of several lines the title is the first."""
+    if scored is None:
+        raise EditError("'prompt' needs a topic: it writes 'Write about TOPIC: ' before the prompt")
+    topic = scored.topic
+    return f"Write about {topic.title.removesuffix(f' (+{len(topic.prompts) - 1})')}: "
+
+
+def across_layers(benches: Sequence[Workbench], name: str, topic: Topic, settings: SteeringSettings) -> Way:
+    """One way of steering through several setups of one language model, each with its own SAE, store and scores.
+
+    Raises:
+        UsageError: setups of different models.
+        EditError: see `Workbench.way`.
+    """
+    names = sorted({bench.model.name for bench in benches})
+    if len(names) > 1:
+        raise UsageError(f"steering at several layers needs setups of one model, not of {' and '.join(names)}")
+    ways = [bench.way(name, bench.score(topic), settings) for bench in benches]
+    return replace(ways[0], placed=tuple(p for way in ways for p in way.placed))
 
 
 def _token_means(generation: Generation) -> dict[str, float]:
@@ -177,12 +309,24 @@ def _token_means(generation: Generation) -> dict[str, float]:
     }
 
 
-def open_workbench(setup: Setup, store: Store) -> Workbench:
+def open_workbench(setup: Setup, store: Store, *, beside: Workbench | None = None) -> Workbench:
     """Loads the setup's model, SAE and embedding model.
+
+    Args:
+        beside: an open setup of the same model, which then serves both.
 
     Raises:
         ModelFolderError, AutoencoderError, UnsafeWeightsError, HubError, EmbeddingModelError: see the loaders.
+        UsageError: `beside` is of another model, or its SAE was trained on texts that begin otherwise.
     """
     embedding_model = load_embedding_model(setup.embedding_model)
-    model, sae = load_setup(setup)
+    if beside is None:
+        return Workbench(store, embedding_model, *load_setup(setup))
+    model = beside.model
+    if model.name != setup.model:
+        raise UsageError(f"'{setup.name}' is of {setup.model}, not of {model.name}: name setups of one model")
+    sae = load_sparse_autoencoder(setup, model.device)
+    model.hook_site(sae.hook_name)
+    if sae.prepend_bos != model.prepend_bos:
+        raise UsageError(f"the SAE of '{setup.name}' reads texts that begin otherwise; steer with one of the two alone")
     return Workbench(store, embedding_model, model, sae)

@@ -24,7 +24,16 @@ from core.commands.options import (
     setup_named,
 )
 from core.console import print_json, print_table, stage_progress
-from core.evaluation.experiments import EXPERIMENTS, ExperimentOptions, find_experiments, run_and_save
+from core.evaluation.experiments import (
+    EXPERIMENTS,
+    PAPER_COLUMNS,
+    PROMPT_SETS,
+    TEXT_COLUMNS,
+    ExperimentOptions,
+    find_experiments,
+    run_and_save,
+    split_names,
+)
 from core.settings import GenerationSettings, store_root
 
 if TYPE_CHECKING:
@@ -57,7 +66,8 @@ def generate(
     as_json: AsJson = False,
 ) -> None:
     """Continue a prompt under each edit, with the figures of the text."""
-    from core.edits import EDIT_NAMES, describe_swap
+    from core.edits import EDIT_NAMES
+    from core.selection import describe_swap
     from core.workbench import SteeringSettings, open_workbench
 
     names = cast("list[EditName]", edit or list(EDIT_NAMES[:4]))
@@ -103,6 +113,11 @@ def evaluate(
     ],
     topic: Annotated[list[str] | None, typer.Option("--topic", help="Only this bundled topic (repeatable).")] = None,
     n: Annotated[int, typer.Option("--n", min=2, help="Continued prompts per topic and column.")] = 20,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="text: texts per prompt and column.")] = 1,
+    columns: Annotated[
+        str, typer.Option("--columns", help="text: ways of steering, of " + ", ".join(TEXT_COLUMNS) + ".")
+    ] = ",".join(PAPER_COLUMNS),
+    prompts: Annotated[str, typer.Option("--prompts", help="text: which prompts.")] = ",".join(PROMPT_SETS),
     seed: Seed = 0,
     tokens: Tokens = 64,
     keep_error: KeepError = False,
@@ -127,6 +142,9 @@ def evaluate(
             keep_error=keep_error, matched_count=matched_count, n=clamp_n, multiplier=multiplier, current=current
         ),
         seed=seed,
+        seeds=seeds,
+        columns=split_names(columns),
+        prompts=split_names(prompts),
     )
     bench = open_workbench(setup_named(setup), open_store(setup, store))
     tables: dict[str, pd.DataFrame] = {}
@@ -138,5 +156,4 @@ def evaluate(
         return
     for experiment in experiments.values():
         for printed in experiment.printed:
-            shown = tables[printed.table]
-            print_table(shown[list(printed.columns or shown.columns)], as_json=False, title=printed.title)
+            print_table(printed.of(tables), as_json=False, title=printed.title)

@@ -132,7 +132,7 @@ class Comparison:
 
 
 def _notes(request: Request, sae: Any, scored: ScoredIn) -> list[str]:
-    from core.edits import describe_swap
+    from core.selection import describe_swap
 
     notes = []
     if "clamp" in request.edits:
@@ -141,5 +141,5 @@ def _notes(request: Request, sae: Any, scored: ScoredIn) -> list[str]:
         notes.append(f"Clamp forces neurons {best} to {request.multiplier:g} times {value}.")
     if "swap" in request.edits:
         score = scored.scores.steering_vector()
-        notes.append(describe_swap(sae, score, matched_count=request.matched_count))
+        notes.append(describe_swap(sae, int((score == 0).sum()), matched_count=request.matched_count))
     return notes

@@ -1,6 +1,7 @@
 """Steered decoding: `none` is transformers' own, cached equals uncached, batches equal single prompts."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -9,8 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from core.edits import Edit, add_neurons, make_edit
-from core.errors import PromptTooLongError, UsageError
+from core.code_edits import Edit
+from core.edits import add_neurons, make_edit
+from core.errors import EditError, PromptTooLongError, UsageError
 from core.generation import Generation, Generator
 from core.language_model import LanguageModel
 from core.settings import GenerationSettings
@@ -22,7 +24,7 @@ from tests.fixtures.edits import some_scores
 PROMPT = "My heart is broken, so I should"
 PROMPTS = (PROMPT, "Rain", "The old ship left the harbour before the storm and")
 GREEDY = GenerationSettings(max_new_tokens=10, greedy=True)
-EDIT_NAMES = ("sae", "clamp", "swap", "matched", "weight", "swap-keep-error")
+EDIT_NAMES = ("sae", "clamp", "swap", "matched", "weight", "swap-keep-error", "add", "vector")
 
 
 @pytest.fixture(params=["gpt2", "qwen2"])
@@ -34,7 +36,15 @@ def model(request: pytest.FixtureRequest) -> LanguageModel:
 def edit_of(name: str, sae: SparseAutoencoder) -> Edit:
     options: dict[str, Any] = {"keep_error": name.endswith("keep-error"), "matched_count": name == "matched"}
     kind: Any = "swap" if name in ("matched", "swap-keep-error") else name
-    edit = make_edit(kind, sae, score=some_scores(sae), reference_max=torch.linspace(0.3, 0.6, sae.d_sae), **options)
+    edit = make_edit(
+        kind,
+        sae,
+        score=some_scores(sae),
+        reference_max=torch.linspace(0.3, 0.6, sae.d_sae),
+        alphas={3: 4.0, 7: -2.0},
+        direction=torch.linspace(-1, 1, sae.d_in),
+        **options,
+    )
     assert edit is not None
     return edit
 
@@ -97,19 +107,28 @@ def test_same_seed_gives_the_same_text_and_another_seed_another(model: LanguageM
 # ---- under edits ----
 
 
-def uncached(model: LanguageModel, edit: Edit, positions: Positions, n: int) -> list[int]:
-    """Greedy decoding that reads the whole text again for every token."""
+def places(positions: Positions, special: list[bool], n_new: int) -> list[bool]:
+    """Which tokens of a prompt (of one message, where it is a chat's) and its continuation are edited."""
+    made = [False] * len(special) + [True] * n_new
+    special = [*special, *[False] * n_new]
+    own = [not s and not m for s, m in zip(special, made, strict=True)]
+    return {
+        "all": [True] * len(special),
+        "content": [not s for s in special],
+        "generated": made,
+        "prompt": own,
+        "special": special,
+        "user": own,
+        "assistant": made,
+    }[positions]
+
+
+def uncached(model: LanguageModel, edit: Edit, positions: Positions, n: int) -> tuple[list[int], int]:
+    """Greedy decoding that reads the whole text again for every token; the new tokens, and how many are edited."""
     prompt = model.tokenise(PROMPT, generate=True)
-    ids, special = list(prompt.ids), list(prompt.special)
-    for _ in range(n):
-        made = [i >= len(prompt.ids) for i in range(len(ids))]
-        edited = {
-            "all": [True] * len(ids),
-            "content": [not s for s in special],
-            "generated": made,
-            "prompt": [not s and not m for s, m in zip(special, made, strict=True)],
-            "special": special,
-        }[positions]
+    ids = list(prompt.ids)
+    for number in range(n):
+        edited = places(positions, prompt.special, number)
 
         def intervention(x: Tensor, edited: list[bool] = edited) -> Tensor:
             out = x.clone()
@@ -117,20 +136,22 @@ def uncached(model: LanguageModel, edit: Edit, positions: Positions, n: int) -> 
                 out[:, place] = edit.apply(x[:, place])
             return out
 
-        with model.intervene({edit.sae.hook_name: intervention}), torch.no_grad():
+        with model.intervene({edit.hook_name: intervention}), torch.no_grad():
             logits = model.model(torch.tensor([ids]), use_cache=False).logits
         ids.append(int(logits[0, -1].argmax()))
-        special.append(False)
-    return ids[len(prompt.ids) :]
+    return ids[len(prompt.ids) :], sum(places(positions, prompt.special, n))
 
 
-CASES = [(name, None) for name in EDIT_NAMES] + [
-    ("swap", positions) for positions in ("all", "generated", "prompt", "special")
+SAES = ("gpt2-topk", "gpt2-gated", "qwen2-jumprelu", "qwen2-standard")
+CASES = [(sae, name, None) for sae in SAES for name in EDIT_NAMES] + [
+    (sae, "swap", positions)
+    for sae in ("gpt2-topk", "qwen2-jumprelu")
+    for positions in ("all", "generated", "prompt", "special", "user", "assistant")
+    if sae.startswith("qwen2") or positions not in ("user", "assistant")
 ]
 
 
-@pytest.mark.parametrize("sae_name", ["gpt2-topk", "gpt2-gated", "qwen2-jumprelu"])
-@pytest.mark.parametrize(("name", "positions"), CASES)
+@pytest.mark.parametrize(("sae_name", "name", "positions"), CASES)
 def test_cached_decoding_equals_uncached(
     name: str,
     positions: Positions | None,
@@ -140,9 +161,11 @@ def test_cached_decoding_equals_uncached(
 ) -> None:
     model = request.getfixturevalue(sae_name.split("-")[0])
     edit = edit_of(name, saes[sae_name])
-    expected = uncached(model, edit, positions or DEFAULT_POSITIONS[edit.name], 8)
+    ids, n_edited = uncached(model, edit, positions or DEFAULT_POSITIONS[edit.name], 8)
     settings = GenerationSettings(max_new_tokens=8, greedy=True)
-    assert ids_of(generate(model, edit=edit, settings=settings, positions=positions)) == [expected]
+    (generation,) = generate(model, edit=edit, settings=settings, positions=positions)
+    assert generation.ids == ids
+    assert generation.positions_edited == n_edited
 
 
 def test_edits_change_the_text(gpt2: LanguageModel, saes: Mapping[str, SparseAutoencoder]) -> None:
@@ -250,17 +273,48 @@ def test_positions_are_counted(
 ) -> None:
     sae = saes[f"{request.node.callspec.params['model']}-topk"]
     for generation in generate(model, PROMPTS, edit_of("swap", sae), positions=positions):
-        n, n_new = len(generation.prompt_tokens.ids), len(generation.ids)
-        n_special = sum(generation.prompt_tokens.special)
-        expected = {
-            "all": n + n_new,
-            "content": n - n_special + n_new,
-            "generated": n_new,
-            "prompt": n - n_special,
-            "special": n_special,
-        }
-        assert generation.positions_run == n + n_new
-        assert generation.positions_edited == expected[positions]
+        special, n_new = generation.prompt_tokens.special, len(generation.ids)
+        assert generation.positions_run == len(special) + n_new
+        assert generation.positions_edited == sum(places(positions, special, n_new))
+
+
+def test_position_that_two_edits_touch_counts_once(gpt2: LanguageModel, saes: Mapping[str, SparseAutoencoder]) -> None:
+    placed = [
+        PlacedEdit(edit_of("swap", saes["gpt2-topk"]), "content"),
+        PlacedEdit(edit_of("add", saes["gpt2-topk"]), "generated"),
+    ]
+    (generation,) = Generator(gpt2, (PROMPT,), placed, GREEDY).finish()
+    assert generation.edit == "swap+add"
+    assert generation.positions_edited == generation.positions_run - 1  # all but the beginning of the text
+
+
+def test_figures_are_those_of_the_scored_hook_point(gpt2: LanguageModel, saes: Mapping[str, SparseAutoencoder]) -> None:
+    sae = saes["gpt2-topk"]
+    later = edit_of("swap", replace(sae, hook_name="blocks.2.hook_resid_post"))
+    placed = [*placed_edit(edit_of("swap", sae)), *placed_edit(later)]
+    together = Generator(gpt2, (PROMPT,), placed, GREEDY, score=some_scores(sae), score_hook=HOOK_NAME).finish()[0]
+    first = Generator(gpt2, (PROMPT,), placed[:1], GREEDY, score=some_scores(sae)).finish()[0]
+    assert together.figures[0] == first.figures[0]
+    assert together.ids != first.ids
+
+
+def test_prefix_is_read_before_the_prompt_and_kept_apart(model: LanguageModel) -> None:
+    prefixed = Generator(model, (PROMPT, PROMPT), [], GREEDY, seeds=[0, 0], prefixes=["", "Write about law: "]).finish()
+    assert ids_of(prefixed[:1]) == ids_of(generate(model))
+    assert ids_of(prefixed[1:]) == ids_of(generate(model, ("Write about law: " + PROMPT,)))
+    assert [(g.prefix, g.prompt) for g in prefixed] == [("", PROMPT), ("Write about law: ", PROMPT)]
+
+
+def test_row_that_overflows_ends_alone_where_asked(gpt2: LanguageModel, saes: Mapping[str, SparseAutoencoder]) -> None:
+    sae = saes["gpt2-topk"]
+    huge = PlacedEdit(add_neurons(sae, {3: 1e38}), "all", rows=torch.tensor([False, True]))
+    with pytest.raises(EditError, match="the edit is too strong"):
+        Generator(gpt2, [PROMPT] * 2, [huge], GREEDY, seeds=[0, 0]).finish()
+    plain, broken = Generator(gpt2, [PROMPT] * 2, [huge], GREEDY, seeds=[0, 0], keep_going=True).finish()
+    assert plain.ids == generate(gpt2)[0].ids
+    assert not plain.problem
+    assert "the edit is too strong" in broken.problem
+    assert broken.ids == []
 
 
 def test_without_an_edit_nothing_is_edited_or_measured(gpt2: LanguageModel) -> None:

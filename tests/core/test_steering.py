@@ -9,95 +9,35 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 from torch import Tensor
 
-from core.edits import (
-    Edit,
-    Reconstruct,
-    Swap,
-    Vector,
-    Weight,
-    add_neurons,
-    clamp_best,
-    describe_swap,
-    make_edit,
-)
+from core.code_edits import Reconstruct, Swap, Weight, clamp_best
+from core.edits import add_neurons, make_edit
 from core.errors import EditError, NeuronRangeError
 from core.language_model import LanguageModel
 from core.metrics import contamination, contamination_share
-from core.sparse_autoencoder import PreActivations, SparseAutoencoder
-from tests.fixtures.edits import every_edit, some_scores
+from core.sparse_autoencoder import SparseAutoencoder
+from tests.fixtures.autoencoders import HOOK_NAME
+from tests.fixtures.edits import added_directions, every_edit, some_scores
+from tests.fixtures.tiny_saes import (
+    ARCHITECTURES,
+    D_IN,
+    D_SAE,
+    TINY,
+    Array,
+    edited,
+    gammas,
+    pre_activations,
+    random_case,
+    score_vectors,
+    scores,
+    sigma,
+)
 
-ARCHITECTURES = ("standard", "jumprelu", "topk", "abstopk", "gated")
 NAMES = [f"{model}-{architecture}" for model in ("gpt2", "qwen2") for architecture in ARCHITECTURES]
-D_IN, D_SAE, K, HOOK = 6, 14, 4, "blocks.1.hook_resid_post"
-Array = np.ndarray
 
 
 # ---- post-activations, against numpy ----
-
-
-def tiny_sae(architecture: str) -> SparseAutoencoder:
-    random = np.random.default_rng(0)
-
-    def tensor(*shape: int) -> Tensor:
-        return torch.from_numpy(random.normal(size=shape).astype(np.float32))
-
-    return SparseAutoencoder(
-        name=architecture,
-        architecture=architecture,
-        hook_name=HOOK,
-        W_enc=tensor(D_IN, D_SAE),
-        W_dec=tensor(D_SAE, D_IN),
-        b_dec=tensor(D_IN),
-        b_enc=tensor(D_SAE),
-        W_mag=tensor(D_IN, D_SAE),
-        b_mag=tensor(D_SAE),
-        threshold=tensor(D_SAE).abs() / 2,
-        k=K,
-    )
-
-
-TINY = {architecture: tiny_sae(architecture) for architecture in ARCHITECTURES}
-
-
-def sigma(sae: SparseAutoencoder, gamma: Array, gate: Array) -> Array:
-    """The activation function, written again."""
-    match sae.architecture:
-        case "topk":
-            kept = (np.argsort(np.argsort(-gamma)) < K) & (gamma > 0)
-        case "abstopk":
-            kept = np.argsort(np.argsort(-np.abs(gamma))) < K
-        case "jumprelu":
-            assert sae.threshold is not None
-            kept = gamma > sae.threshold.numpy()
-        case "gated":
-            kept = (gate > 0) & (gamma > 0)
-        case _:
-            kept = gamma > 0
-    return np.where(kept, gamma, 0)
-
-
-def random_case(seed: int, n_tokens: int = 5) -> tuple[Array, Array, Array]:
-    """gamma, gate and scores; some scores are 0 and some 1."""
-    random = np.random.default_rng(seed)
-    gamma, gate = random.normal(size=(2, n_tokens, D_SAE)).astype(np.float32)
-    score = random.choice([0, 1, 2, 2, 2], D_SAE) * random.uniform(0.3, 0.5, D_SAE)
-    return gamma, gate, np.where(score > 0.9, 1, score).astype(np.float32)
-
-
-def pre_activations(sae: SparseAutoencoder, gamma: Array, gate: Array | None = None) -> PreActivations:
-    gate_tensor = torch.from_numpy(gate) if sae.architecture == "gated" and gate is not None else None
-    return PreActivations(torch.from_numpy(gamma), gate_tensor)
-
-
-def edited(edit: Edit, pre: PreActivations) -> Array:
-    return edit.edited_code(pre, edit.sae.select(pre)).dense(D_SAE).numpy()
-
-
-def scores(values: Array) -> Tensor:
-    return torch.from_numpy(values)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -111,14 +51,6 @@ def test_swap_and_weight_equal_eq_3_in_numpy(architecture: str, seed: int) -> No
     weighted = sigma(sae, gamma * score, gate * score)
     np.testing.assert_array_equal(edited(Swap(sae=sae, score=scores(score)), pre), np.where(weighted != 0, gamma, 0))
     np.testing.assert_array_equal(edited(Weight(sae=sae, score=scores(score)), pre), weighted)
-
-
-# sizes apart from 0 stay in a range where float32 keeps seven digits of every product
-sizes = st.one_of(st.just(0.0), st.floats(2**-6, 8, width=32), st.floats(-8, -(2**-6), width=32))
-gammas = arrays(np.float32, (3, D_SAE), elements=sizes)
-score_vectors = arrays(
-    np.float32, D_SAE, elements=st.one_of(st.sampled_from([0.0, 1.0]), st.floats(2**-6, 1, width=32))
-)
 
 
 @given(gamma=gammas, score=score_vectors)
@@ -154,33 +86,6 @@ def test_relu_and_gated_swap_drops_exactly_the_neurons_of_score_0(
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-@given(gamma=gammas, gate=gammas, score=score_vectors)
-@settings(max_examples=40)
-def test_matched_count_keeps_the_largest_as_many_as_sigma_did(
-    architecture: str, gamma: Array, gate: Array, score: Array
-) -> None:
-    sae = TINY[architecture]
-    pre = pre_activations(sae, gamma, gate)
-    swapped = edited(Swap(sae=sae, score=scores(score), matched_count=True), pre)
-    weighted, kept = gamma * score, swapped != 0
-    candidates = (weighted > 0).sum(-1)
-    np.testing.assert_array_equal(kept.sum(-1), np.minimum((sigma(sae, gamma, gate) != 0).sum(-1), candidates))
-    np.testing.assert_array_equal(swapped, np.where(kept, gamma, 0))
-    smallest_kept = np.where(kept, weighted, np.inf).min(-1)
-    largest_dropped = np.where(kept, -np.inf, weighted).max(-1)
-    assert ((smallest_kept > 0) & ((smallest_kept >= largest_dropped) | ~kept.any(-1))).all()
-
-
-def test_matched_count_admits_no_negative_neuron() -> None:
-    gamma = np.full((1, D_SAE), -1, np.float32)
-    gamma[0, 5] = 2  # AbsTopK keeps three negative ones beside it
-    swapped = edited(
-        Swap(sae=TINY["abstopk"], score=torch.ones(D_SAE), matched_count=True), pre_activations(TINY["abstopk"], gamma)
-    )
-    assert swapped.nonzero()[1].tolist() == [5]
-
-
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
 @given(seed=st.integers(0, 10_000), n=st.integers(0, D_SAE), multiplier=st.sampled_from([-2.0, 0.0, 0.5, 10.0]))
 @settings(max_examples=30)
 def test_clamp_sets_exactly_the_best_neurons(architecture: str, seed: int, n: int, multiplier: float) -> None:
@@ -207,7 +112,7 @@ def streams(gpt2: LanguageModel, qwen2: LanguageModel) -> dict[str, Tensor]:
     """Some activations [token d_in] of each model at the hook point."""
     text = "The surgeon mends a heart while rain falls on the roof of the old hospital."
     return {
-        name: model.activations(model.pad([model.tokenise(text)]), HOOK)[0]
+        name: model.activations(model.pad([model.tokenise(text)]), HOOK_NAME)[0]
         for name, model in (("gpt2", gpt2), ("qwen2", qwen2))
     }
 
@@ -229,13 +134,29 @@ def test_edits_that_change_no_neuron_equal_sae_and_none_exactly(
 ) -> None:
     sae, x = saes[name], streams[name.split("-")[0]]
     ones = torch.ones(sae.d_sae)
-    for edit_name in ("swap", "weight"):
+    for edit_name in ("swap", "matched", "weight"):
         edit = every_edit(sae, ones)[edit_name]
-        assert torch.equal(edit.apply(x), Reconstruct(sae=sae).apply(x))
-        assert torch.equal(replace(edit, keep_error=True).apply(x), x)
+        assert torch.equal(edit.apply(x), Reconstruct(sae=sae).apply(x)), edit_name
+        assert torch.equal(replace(edit, keep_error=True).apply(x), x), edit_name
     nothing = every_edit(sae, some_scores(sae), n=0)["clamp"]
     assert torch.equal(nothing.apply(x), Reconstruct(sae=sae).apply(x))
     assert torch.equal(replace(nothing, keep_error=True).apply(x), x)
+
+
+@pytest.mark.parametrize("keep_error", [False, True])
+@pytest.mark.parametrize("name", NAMES)
+def test_edit_at_zero_strength_is_what_it_says(
+    name: str, keep_error: bool, saes: Mapping[str, SparseAutoencoder], streams: dict[str, Tensor]
+) -> None:
+    sae, x = saes[name], streams[name.split("-")[0]]
+    edits = every_edit(sae, some_scores(sae), keep_error=keep_error) | added_directions(sae)
+    assert edits.pop("sae").at_zero() is None
+    for edit_name, edit in edits.items():
+        zero, plain = edit.at_zero(), edit.unsteered()
+        assert zero is not None
+        assert isinstance(plain, Reconstruct) == (not keep_error and edit_name not in ("add", "vector"))
+        assert torch.equal(zero.apply(x), x if plain is None else plain.apply(x)), edit_name
+        assert not torch.equal(zero.apply(x), edit.apply(x)) or sae.architecture != "topk", edit_name
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -280,7 +201,7 @@ def test_half_precision_stream_stays_half_precision(
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda sae, ones: make_edit("zap", sae), "no edit 'zap'; there are none, sae, clamp, swap, weight"),
+        (lambda sae, ones: make_edit("zap", sae), "no edit 'zap'; there are none, sae, clamp, swap, weight, add"),
         (lambda sae, ones: make_edit("swap", sae), "'swap' needs a topic: its scores choose the neurons"),
         (lambda sae, ones: make_edit("weight", sae), "'weight' needs a topic"),
         (lambda sae, ones: make_edit("clamp", sae), "'clamp' needs a topic"),
@@ -296,6 +217,12 @@ def test_half_precision_stream_stays_half_precision(
             lambda sae, ones: make_edit("clamp", sae, score=ones, reference_max=ones, multiplier=float("nan")),
             "a finite multiplier, not 5 and nan",
         ),
+        (lambda sae, ones: make_edit("add", sae), "'add' needs at least one neuron, with its alpha"),
+        (lambda sae, ones: make_edit("add", sae, alphas={0: np.inf}), "alpha is a finite number, not inf"),
+        (lambda sae, ones: make_edit("vector", sae), "'vector' needs a topic: its prompts give the direction"),
+        (lambda sae, ones: make_edit("vector", sae, direction=ones[:3]), "a direction is 6 finite numbers"),
+        (lambda sae, ones: make_edit("vector", sae, direction=ones[:6] * np.nan), "a direction is 6 finite numbers"),
+        (lambda sae, ones: make_edit("vector", sae, direction=ones[:6], alpha=np.nan), "alpha is a finite number"),
         (lambda sae, ones: Reconstruct(sae=sae, keep_error=True), "'sae' is the full replacement"),
     ],
 )
@@ -317,13 +244,23 @@ def test_make_edit_of_none_is_no_edit_and_sae_never_keeps_the_error() -> None:
     assert not edit.keep_error
 
 
-def test_describe_swap_says_what_it_can_change() -> None:
-    assert describe_swap(TINY["topk"]) == "topk SAE: swap chooses all 4 active neurons of a token anew by score."
-    assert "swap can only drop neurons, never admit one" in describe_swap(TINY["jumprelu"])
-    score = np.ones(D_SAE, np.float32)
-    score[:3] = 0
-    assert "drops only those of score 0 (3 of 14 have)" in describe_swap(TINY["standard"], score)
-    assert "as many neurons a token as the gated SAE did" in describe_swap(TINY["gated"], matched_count=True)
+def test_edits_say_what_they_do() -> None:
+    sae, ones = TINY["topk"], np.ones(D_SAE, np.float32)
+    clamp = {"score": ones, "reference_max": 2 * ones, "n": 2}
+    edits = [
+        make_edit("sae", sae),
+        make_edit("clamp", sae, **clamp),
+        make_edit("clamp", sae, **clamp, current=True, multiplier=3),
+        make_edit("add", sae, alphas={3: 40, 7: -0.5}),
+        make_edit("vector", sae, direction=np.array([3, 4, 0, 0, 0, 0]), alpha=0.5),
+    ]
+    assert [edit.note() for edit in edits if edit is not None] == [
+        "",
+        "Clamp forces neurons 0 (to 20), 1 (to 20).",
+        "Clamp forces neurons 0, 1 to 3 times their own activation on the token.",
+        "Add adds decoder rows: 40 times that of neuron 3, -0.5 times that of neuron 7.",
+        "Vector adds 0.5 times the difference in means, which has length 5.",
+    ]
 
 
 # ---- added directions ----
@@ -334,18 +271,6 @@ def test_add_is_the_decoder_rows_by_their_strengths() -> None:
     rows = sae.W_dec.numpy()
     edited = add_neurons(sae, {3: 2.0, 7: -0.5}).apply(x)
     np.testing.assert_allclose(edited.numpy(), x.numpy() + 2.0 * rows[3] - 0.5 * rows[7], rtol=1e-5, atol=1e-6)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_add_and_vector_at_zero_change_nothing(name: str, saes: Mapping[str, SparseAutoencoder]) -> None:
-    sae, x = saes[name], torch.randn(4, saes[name].d_in, generator=torch.Generator().manual_seed(2))
-    for edit in (
-        add_neurons(sae, {1: 0.0, 2: 0.0}),
-        Vector(
-            at=sae.hook_name, direction=torch.randn(sae.d_in, generator=torch.Generator().manual_seed(3)), alpha=0.0
-        ),
-    ):
-        assert torch.equal(edit.apply(x), x)
 
 
 @pytest.mark.parametrize(
