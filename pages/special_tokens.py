@@ -1,0 +1,348 @@
+"""What does amplifying one feature do? Neurons of the chat template's tokens, an answer at any alpha, whole sweeps."""
+
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from core.catalog import Setup
+from core.errors import SteerscopeError
+from core.prompts import questions
+from core.published import published
+from core.store import Store
+from core.sweep_request import AUTO, SweepSettings, check_neuron, parse_alphas, random_neuron
+from core.sweep_windows import RULES, Windows, compare_neurons, find_windows, measured_figures
+from pages.shared import charts, charts_sweep
+from pages.shared.amplified import Amplified, Asked, amplified_html
+from pages.shared.entry import enter
+from pages.shared.experiments import download_table, experiment_tables, run_again
+from pages.shared.glossary import TERMS, help_text
+from pages.shared.links import link_button
+from pages.shared.messages import count, plain, show_error
+from pages.shared.resources import app_store, setups
+from pages.shared.setups import chosen_setup, open_chosen_store
+from pages.shared.sweeps import (
+    SavedSweep,
+    largest_alpha,
+    neurons_with_sweep,
+    parse_neurons,
+    run_sweeps,
+    saved_sweeps,
+    sweep_command,
+)
+from pages.shared.template_tokens import choose_neuron, published_tokens, token_table
+from pages.shared.training_charts import swatches
+
+NEW_TOKENS = 64
+AUTO_S = 3.0  # an answer that takes longer waits for a button
+_START = 1 / 8  # of the slider: a quarter of the residual stream's mean norm
+_CURVES = ("perplexity", "repetition", "distinct_2", "confidence")
+_CURVES_WHERE_MEASURED = ("acceptability", "judge", "language_switch")
+_KEPT_ANSWERS = 64
+
+
+def _bound(key: str) -> dict[str, Any]:
+    """A widget's key, in the link too."""
+    return {"key": key, "bind": "query-params"}
+
+
+# ---- one question ----
+
+
+def _answers() -> dict[Asked, Amplified]:
+    """What this session has asked, latest last."""
+    kept: dict[Asked, Amplified] = st.session_state.setdefault("amplified", {})
+    while len(kept) > _KEPT_ANSWERS:
+        del kept[next(iter(kept))]
+    return kept
+
+
+def _ready(setup: Setup) -> bool:
+    """Whether the model may be loaded: at once for an embedded one, else when the button was pressed."""
+    if setup.origin == "embedded" or st.session_state.get(f"ready {setup.name}"):
+        return True
+    st.markdown("The language model is not loaded yet. Answers, and how far alpha may go, need it.")
+    if st.button("Load the model", type="primary", help="Seconds for a small model, minutes for a large one; once"):
+        st.session_state[f"ready {setup.name}"] = True
+        st.rerun()
+    return False
+
+
+def _ask(setup: Setup, store: Store, neuron: int) -> Asked:
+    """The question and alpha of the controls."""
+    known = questions()
+    fingerprint = store.meta["fingerprint"]
+    most = largest_alpha(setup.name, fingerprint, neuron, setup, store)
+    left, right = st.columns(2, gap="medium")
+    with left:
+        number = st.pills(
+            "Question",
+            [str(i) for i in range(1, len(known) + 1)],
+            default="1",
+            required=True,
+            help="Ten questions of different kinds, answered word by word with the likeliest token",
+            **_bound("question"),
+        )
+    with right:
+        alpha = st.slider(
+            "Alpha",
+            0.0,
+            most,
+            float(f"{most * _START:.3g}"),
+            step=float(f"{most / 200:.1g}"),
+            format="%.4g",
+            help=help_text("alpha"),
+            **_bound("alpha"),
+        )
+    question = known[int(number) - 1]
+    st.markdown(f"**{plain(question)}**")
+    return Asked(
+        setup=setup,
+        fingerprint=fingerprint,
+        neuron=neuron,
+        alpha=alpha,
+        question=question,
+        max_new_tokens=NEW_TOKENS,
+    )
+
+
+def _show_answer(asked: Asked, store: Store) -> None:
+    """Both answers: as they were written, or written now; Stop, or any use of the page, leaves them as they are."""
+    kept = _answers()
+    last = next((a.seconds for a in reversed(kept.values()) if a.rows is not None and a.asked.setup == asked.setup), 0)
+    place = st.empty()
+    with st.container(horizontal=True, vertical_alignment="center"):
+        amplified = kept.get(asked)
+        due = amplified is None and last <= AUTO_S
+        if amplified is None or amplified.rows is None:
+            due |= st.button("Answer", type="primary", help="Both answers, side by side")
+            st.button("Stop", key="stop answer", help="Keeps what has been written")
+            if amplified is None and not due:
+                st.caption(f"About {last:.0f} s.")
+        else:
+            _take_away(amplified)
+    if due:
+        amplified = kept[asked] = Amplified(asked)
+        for _ in amplified.run(store):
+            place.html(amplified_html(amplified))
+        st.rerun()
+    if amplified is not None:
+        place.html(amplified_html(amplified))
+
+
+def _take_away(amplified: Amplified) -> None:
+    if st.button("Collect", help="Adds these answers, with their figures, to Compare and export"):
+        rows = [amplified.row(alpha) for alpha in amplified.asked.alphas]
+        for row in rows:
+            app_store().collect(row)
+        st.toast(f"{count(len(rows), 'answer')} in Compare and export.")
+    link_button()
+    shift = amplified.row(amplified.asked.alpha).get("alpha", 0.0)
+    st.caption(
+        f"Greedy, {NEW_TOKENS} tokens at most, added at every token. Shaded: words that differ. Alpha {shift:g}."
+    )
+
+
+# ---- sweeps ----
+
+
+def _sweep_controls(setup: Setup, store: Store, neuron: int) -> tuple[list[int], int | None]:
+    """The neurons beside the open one, and the random one; runs their sweeps when asked to."""
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
+        alphas = st.text_input("Alphas", AUTO, width=150, help=help_text("alphas"), **_bound("alphas"))
+        typed = st.text_input(
+            "Other neurons", width=170, placeholder="such as 12, 500", help=help_text("compared"), **_bound("others")
+        )
+        control = st.toggle("Random control", value=True, help=help_text("control neuron"), **_bound("control"))
+        pressed = st.button("Sweep", type="primary", help="All questions at every alpha; goes on where it was stopped")
+    others = [number for number in parse_neurons(typed) if number != neuron]
+    for number in others:
+        check_neuron(number, store.d_sae)
+    drawn = random_neuron(store, exclude=[neuron, *others]) if control else None
+    asked = [neuron, *others, *([] if drawn is None else [drawn])]
+    settings = SweepSettings(alphas=parse_alphas(alphas), max_new_tokens=NEW_TOKENS)
+    _sweep_cost(len(asked), settings)
+    if pressed:
+        run_sweeps(setup, store, asked, settings)
+    with st.popover("Command", help="The same on the command line"):
+        st.code(sweep_command(setup, asked, alphas), language=None, wrap_lines=True)
+    return others, drawn
+
+
+def _sweep_cost(n_neurons: int, settings: SweepSettings) -> None:
+    """What pressing the button will cost, as far as it is known."""
+    seconds = [amplified.seconds for amplified in _answers().values() if amplified.rows is not None]
+    n_alphas = 9 if settings.alphas is None else len(settings.alphas)
+    parts = [count(len(settings.questions), "question"), f"{n_alphas} alphas", count(n_neurons, "neuron")]
+    # one answer's two rows against a batch of nine: about half
+    about = f": about {max(1, round(2 * seconds[-1] * len(settings.questions) * n_neurons))} s" if seconds else ""
+    st.caption(f"{' × '.join(parts)}{about}. What is done already is kept.")
+
+
+def _show_sweeps(setup: Setup, neuron: int, others: list[int], drawn: int | None, alpha: float) -> None:
+    sweeps = saved_sweeps(setup, [neuron, *others, *([] if drawn is None else [drawn])])
+    if neuron not in sweeps:
+        swept = [number for number in neurons_with_sweep(setup) if number != neuron]
+        known = f" Swept so far: {', '.join(f'{number:,}' for number in swept)}." if swept else ""
+        st.markdown(f"Neuron {neuron:,} has not been swept yet: **Sweep** shows how far it can be amplified.{known}")
+        return
+    sweep = sweeps[neuron]
+    n_questions = sweep.rows["question"].nunique()
+    if n_questions < len(questions()):
+        st.caption(f"So far {n_questions} of {len(questions())} questions; **Sweep** goes on.")
+    figures = measured_figures(sweep.rows)
+    improved_by = st.selectbox(
+        "Improvement is measured by",
+        figures,
+        format_func=lambda name: TERMS[name].title,
+        width=240,
+        help=help_text("improved"),
+        **_bound("improved_by"),
+    )
+    windows = find_windows(sweep.rows, improved_by)
+    st.markdown(_in_words(windows, improved_by))
+    _show_curves(sweeps, neuron, others, drawn, windows)
+    with st.expander("Rules of the windows"):
+        for rule in RULES.values():
+            st.markdown(rule)
+    _show_comparison(sweeps, drawn, improved_by, setup)
+    _show_all_answers(sweep, neuron, alpha, setup)
+
+
+def _in_words(windows: Windows, figure: str) -> str:
+    low, high = windows.harmless
+    harmless = f"**Harmless** from {low:g} to {high:g}" if low < high else "**Harmless** at no alpha of this grid but 0"
+    title = TERMS[figure].title.lower()
+    improved = f"**{title} improved** nowhere within it"
+    if windows.improved:
+        start, end = windows.improved
+        improved = f"**{title} improved** " + (f"at {start:g}" if start == end else f"from {start:g} to {end:g}")
+    places = " and ".join(f"{alpha:g}" for alpha in windows.collapse)
+    collapse = f"**collapse** at {places}" if places else "no **collapse** on this grid"
+    return f"{harmless} · {improved} · {collapse}"
+
+
+def _show_curves(
+    sweeps: dict[int, SavedSweep], neuron: int, others: list[int], drawn: int | None, windows: Windows
+) -> None:
+    lines = {n: line for n, line in charts_sweep.neuron_lines(neuron, others, drawn).items() if n in sweeps}
+    st.html(swatches(charts_sweep.legend_colours(lines), "band: 95% interval over the questions"))
+    means = {n: sweep.means for n, sweep in sweeps.items()}
+    measured = [name for name in _CURVES_WHERE_MEASURED if (means[neuron][name] > 0).any()]
+    columns = st.columns(2, gap="medium")
+    for place, name in enumerate([*_CURVES, *measured]):
+        title = TERMS[name].title.lower()
+        figure = charts_sweep.figure_over_alpha(means, lines, name, title, windows, log=name == "perplexity")
+        columns[place % 2].plotly_chart(figure, config=charts.CONFIG, key=f"curve {name}")
+
+
+def _show_comparison(sweeps: dict[int, SavedSweep], drawn: int | None, improved_by: str, setup: Setup) -> None:
+    if len(sweeps) < 2:
+        return
+    table = compare_neurons({number: sweep.rows for number, sweep in sweeps.items()}, improved_by)
+    table.insert(1, "control", table["neuron"] == drawn)
+    st.subheader("Neurons compared", anchor=False)
+    st.dataframe(
+        table,
+        hide_index=True,
+        column_config={
+            name: st.column_config.NumberColumn(name.replace("_", " "), format="%.4g")
+            for name in ("harmless_from", "harmless_to", "improved_from", "improved_to", "collapse", "largest_alpha")
+        },
+        column_order=[
+            *("neuron", "control", "harmless_to", "improved_from", "improved_to", "collapse", "largest_alpha"),
+            "questions",
+        ],
+    )
+    download_table(table, setup.name, "sweeps compared")
+
+
+def _show_all_answers(sweep: SavedSweep, neuron: int, alpha: float, setup: Setup) -> None:
+    """Every question's answer at the swept alpha nearest to the slider's, beside the unsteered one."""
+    swept = sweep.means["alpha"].to_numpy()
+    nearest = swept[abs(swept - alpha).argmin()]
+    st.subheader(f"All answers at alpha {nearest:g}", anchor=False, help="The swept alpha nearest to the slider's")
+    by_question = sweep.rows.set_index("question").sort_index()
+    amplified, unsteered = by_question[by_question["alpha"] == nearest], by_question[by_question["alpha"] == 0]
+    names = ("perplexity", "distinct_2", "repetition", "confidence", "collapsed")
+    table = pd.DataFrame(
+        {"question": amplified["question_text"], "unsteered": unsteered["text"], "amplified": amplified["text"]}
+    ).join(amplified[list(names)])
+    st.dataframe(
+        table,
+        column_config={
+            "_index": st.column_config.NumberColumn("#", width=30),
+            **{name: st.column_config.TextColumn(name, width="medium") for name in table.columns[:3]},
+            **{
+                name: st.column_config.NumberColumn(TERMS[name].title.lower(), format="%.3g", help=help_text(name))
+                for name in names[:-1]
+            },
+            "collapsed": st.column_config.CheckboxColumn("collapsed", help=RULES["collapsed"]),
+        },
+    )
+    download_table(sweep.rows.drop(columns="run"), setup.name, f"sweep {neuron}")
+
+
+# ---- the page ----
+
+
+def _need_chat(setup: Setup) -> None:
+    """What a base setup lacks, and which setups there are instead."""
+    st.markdown(
+        f"**{plain(setup.name)}** is a base model: no chat template, and so no special tokens to study or to amplify. "
+        "Choose a chat setup:"
+    )
+    for name, (other, lacking) in setups().items():
+        if other.chat and lacking:
+            st.caption(plain(f"{name} lacks {'; '.join(lacking)}"))
+        elif other.chat:
+            st.button(f"Use {name}", key=f"use {name}", on_click=st.session_state.update, args=({"setup": name},))
+
+
+def _show_template(setup: Setup | None, store: Store | None) -> None:
+    """F.3: the template's strongest neurons, this setup's beside the published ones."""
+    st.header("Strongest neurons of the template's tokens", anchor=False)
+    left, right = st.columns(2, gap="medium")
+    with right:
+        published_tokens(published("fast_special_tokens"), published("fast_alpha"))
+    if setup is None or store is None:
+        return
+    with left:
+        st.markdown(f"**This setup: {plain(setup.name)}**", help=help_text("mean max"))
+        about = "It runs 1,000 dialogues through the model: seconds for the embedded one."
+        tables = experiment_tables(setup, store, "special", ("special", "special-top"), about)
+        st.html(token_table(tables["special"]))
+        st.caption("index:value. Largest activation on the token in a dialogue, mean over dialogues; the first five.")
+        with st.container(horizontal=True):
+            download_table(tables["special"], setup.name, "special tokens")
+            run_again(setup, store, "special")
+
+
+def _amplify(setup: Setup, store: Store) -> None:
+    """One neuron: an answer before and after, and its sweep."""
+    neuron = choose_neuron(setup, store, app_store().result(setup.name, "special"))
+    check_neuron(neuron, store.d_sae)
+    if not _ready(setup):
+        return
+    asked = _ask(setup, store, neuron)
+    _show_answer(asked, store)
+    st.header("Over a range of alphas", anchor=False)
+    others, drawn = _sweep_controls(setup, store, neuron)
+    _show_sweeps(setup, neuron, others, drawn, asked.alpha)
+
+
+def main() -> None:
+    enter("What does amplifying one feature do?")
+    if not chosen_setup()[0].chat:
+        _need_chat(chosen_setup()[0])
+        _show_template(None, None)
+        return
+    setup, store = open_chosen_store()
+    try:
+        _amplify(setup, store)
+    except SteerscopeError as exc:
+        show_error(exc)
+    _show_template(setup, store)
+
+
+main()
