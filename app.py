@@ -9,6 +9,7 @@ from pages.shared.tokens import style_sheet
 PAGES = (
     st.Page("pages/topic.py", title="Topic", default=True),
     st.Page("pages/generate.py", title="Generate"),
+    st.Page("pages/special_tokens.py", title="Special tokens"),
     st.Page("pages/sae_training.py", title="SAE training"),
     st.Page("pages/compare.py", title="Compare and export"),
     st.Page("pages/glossary.py", title="Glossary"),
