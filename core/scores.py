@@ -104,6 +104,19 @@ def score_topic(
     return TopicScores(table, distances, settings)
 
 
+def prompt_summaries(rows: pd.DataFrame, settings: ScoreSettings) -> pd.Series:
+    """summary_i(p) of one neuron on its prompts (`Store.neuron_rows`), as the scores weigh them."""
+    match settings.summary:
+        case "sum":
+            return rows["sum"] / rows["total"]
+        case "max":
+            return rows["max"]
+        case "mean":
+            return rows["sum"] / rows["prompt_tokens"]
+        case "count":
+            return rows["n_tokens"] / rows["prompt_tokens"]
+
+
 def strawman(activations: "Iterable[ActivationBatch]", d_sae: int) -> Float64[np.ndarray, "d_sae"]:
     """Share of a topic's own tokens on which each neuron fires: the Topic Alignment paper's strawman (section 3.1).
 

@@ -9,6 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from jaxtyping import Float
 
+from core.scores import prompt_summaries
 from core.settings import ScoreSettings
 from pages.shared.colours import ALIGNED, EDITS, UNALIGNED
 
@@ -32,7 +33,7 @@ def _quantiles(values: Float[np.ndarray, "value"], n: int) -> Float[np.ndarray, 
     return ordered[np.linspace(0, len(ordered) - 1, n).round().astype(int)] if len(ordered) > n else ordered
 
 
-def _hover(text: str) -> str:
+def hover(text: str) -> str:
     """A prompt in the few lines of a hover label; its markup is shown, not run."""
     return "<br>".join(escape(line) for line in textwrap.wrap(textwrap.shorten(text, _HOVER_CHARACTERS), 60))
 
@@ -69,19 +70,6 @@ def score_violin(scores: Float[np.ndarray, "scored"], marked: float | None, neur
     return layout(figure, 150)
 
 
-def prompt_summaries(rows: pd.DataFrame, settings: ScoreSettings) -> pd.Series:
-    """summary_i(p) of one neuron on its prompts (`Store.neuron_rows`), as the scores weigh them."""
-    match settings.summary:
-        case "sum":
-            return rows["sum"] / rows["total"]
-        case "max":
-            return rows["max"]
-        case "mean":
-            return rows["sum"] / rows["prompt_tokens"]
-        case "count":
-            return rows["n_tokens"] / rows["prompt_tokens"]
-
-
 def summary_against_distance(
     rows: pd.DataFrame, distances: Float[np.ndarray, "prompt"], settings: ScoreSettings
 ) -> go.Figure:
@@ -102,7 +90,7 @@ def summary_against_distance(
             y=table["summary"],
             mode="markers",
             marker={"size": 6, "color": colours, "opacity": 0.55},
-            customdata=np.column_stack([table["text"].map(_hover), table["group"].map(escape)]),
+            customdata=np.column_stack([table["text"].map(hover), table["group"].map(escape)]),
             hovertemplate="%{customdata[0]}<br><b>%{customdata[1]}</b> distance %{x:.3g}, summary %{y:.3g}"
             "<extra></extra>",
         )
@@ -155,7 +143,7 @@ def figure_strip(rows: pd.DataFrame, figure_name: str, title: str, columns: Mapp
             y=mine["edit"].map(columns),
             mode="markers",
             marker={"size": 10, "color": EDITS[edit], "opacity": 0.75},
-            customdata=np.column_stack([mine["text"].map(_hover), mine["topic"].map(escape)]),
+            customdata=np.column_stack([mine["text"].map(hover), mine["topic"].map(escape)]),
             hovertemplate="%{customdata[0]}<br><b>%{customdata[1]}</b> %{x:.3g}<extra></extra>",
         )
     chart.update_xaxes(title=title)
