@@ -5,6 +5,7 @@ from html import escape
 from core.scores import CASE_SHARE
 from pages.shared.term import Term
 from pages.shared.terms_amplifying import AMPLIFYING
+from pages.shared.terms_layer import BETWEEN_TOPICS, LAYER, OUTPUT
 
 SETTING_UP = {
     "setup": Term(
@@ -341,10 +342,13 @@ COVERAGE = {
 SECTIONS = {
     "Setups and prompts": SETTING_UP,
     "Scores": SCORING,
+    "What a neuron writes": OUTPUT,
     "Top-k tokens": TOP_K,
     "Distributions": DISTRIBUTIONS,
     "Coverage and reference sets": COVERAGE,
+    "Distances between topics": BETWEEN_TOPICS,
     "Steering": STEERING,
+    "Layer output": LAYER,
     "Amplifying a neuron": AMPLIFYING,
     "Figures of a text": FIGURES,
     "Training of SAEs": TRAINING,
