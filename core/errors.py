@@ -7,7 +7,7 @@ SteerscopeError
 │       ConversationError, SettingsError, ExportError, ChatSetupError
 └── StateError        what is on disk does not fit, or is not there yet
     ├── ModelFolderError, UnsafeWeightsError, AutoencoderError, EmbeddingModelError, HubError, ScoringError,
-    │   CheckpointError, GridError, EngineError
+    │   CheckpointError, GridError, EngineError, AcceptabilityError
     └── StoreError    the store of a setup
         └── StoreNotBuiltError, StoreSchemaError, StoreDamagedError, StoreBusyError, StoreWriteError
 
@@ -172,6 +172,10 @@ class EngineError(StateError):
 
 class EmbeddingModelError(StateError):
     """The sentence-embedding model cannot be loaded, or is not the one that was checked."""
+
+
+class AcceptabilityError(StateError):
+    """The classifier of acceptability cannot be loaded, or is none."""
 
 
 class HubError(StateError):

@@ -69,6 +69,12 @@ def run_training(
         trained = train_autoencoder(sae, text_folder, work / "saes", progress)
         _save_results(sae.name, [JobResult(sae, trained, None)], store)
         return Path(shutil.copytree(trained, out or DATA / "saes" / sae.name, dirs_exist_ok=True))
+    if "acceptability" in table:
+        from core.training import acceptability
+
+        classifier = acceptability.config_from_table(table["acceptability"], f"[acceptability] of '{config_path}'")
+        folder = out or DATA / "models" / classifier.name
+        return acceptability.train_acceptability(classifier, text_folder, folder, progress)
     if "grid" in table:
         from core.training.grid import load_grid
 
@@ -76,7 +82,7 @@ def run_training(
         results = _grid_results(grid, table.get("ray", {}), text_folder, work / "saes", progress, engine, address)
         return _finish_grid(grid, results, out, work / "saes", store)
     raise TrainingConfigError(
-        f"'{config_path}' has none of [language_model], [autoencoder] and [grid]; see data/configs"
+        f"'{config_path}' has none of [language_model], [autoencoder], [grid] and [acceptability]; see data/configs"
     )
 
 
