@@ -183,6 +183,11 @@ class TopK:
     summary: dict[str, float]
     tokens: pd.DataFrame
 
+    @property
+    def drawn(self) -> pd.DataFrame:
+        """The curves at about LOG_SPACED_K values of k; see `thinned`."""
+        return thinned(self.curves)
+
 
 def top_k(scored: ScoredTopic, aligned: Firing, unaligned: Firing, seed: int = 0) -> TopK:
     """Curves, figures and tokens of one topic; the figures are those of the table `topk-summary`."""
@@ -228,7 +233,7 @@ def run(
     progress("done", 1.0)
     summary = pd.DataFrame([{"topic": name, **one.summary} for name, one in found.items()])
     return {
-        "topk": _by_topic({name: thinned(one.curves) for name, one in found.items()}),
+        "topk": _by_topic({name: one.drawn for name, one in found.items()}),
         "topk-summary": summary,
         "topk-ahead": ahead(summary),
         "topk-tokens": _by_topic({name: one.tokens for name, one in found.items()}),

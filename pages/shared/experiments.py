@@ -10,6 +10,7 @@ from core.errors import SteerscopeError
 from core.evaluation.experiments import EXPERIMENTS, ExperimentOptions, run_and_save
 from core.export import export_bytes
 from core.store import Store
+from pages.shared.glossary import help_text
 from pages.shared.links import file_name
 from pages.shared.messages import show_error
 from pages.shared.resources import app_store, workbench
@@ -67,6 +68,13 @@ def run_experiment(setup: Setup, store: Store, name: str, options: ExperimentOpt
         show_error(exc)
         return
     st.rerun()
+
+
+def table_heading(title: str, term: str, table: pd.DataFrame, *name: str) -> None:
+    """A heading that explains itself, with the button that downloads the table that stands below it."""
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.subheader(title, anchor=False, help=help_text(term), width="content")
+        download_table(table, *name)
 
 
 def download_table(table: pd.DataFrame, *name: str) -> None:

@@ -1,6 +1,6 @@
 """Tokens as HTML spans, shaded by a figure, with what is known of each on hover. All text is escaped."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -50,6 +50,22 @@ def legend(low: str, high: str, label: str) -> str:
 def token_list(tokens: Sequence[str]) -> str:
     """Tokens side by side, each in a frame of its own so that its white space shows."""
     return "".join(f'<code class="ss-token">{_visible(token)}</code>' for token in tokens)
+
+
+def counted_tokens(rows: Iterable[tuple[str, int, int]]) -> str:
+    """Tokens in frames of their own, each with a count and shaded by it.
+
+    Args:
+        rows: token, how often it was counted, and out of how many; the second over the third is the shade.
+    """
+    chips = []
+    for token, times, of in rows:
+        step = ramp_step(times, of)
+        tip = f"{times:,} of {of:,}"
+        chips.append(
+            f'<code class="ss-token ss-{step}" title="{tip}">{_visible(token)}<small> {times:,}</small></code>'
+        )
+    return "".join(chips)
 
 
 def case_mark(case: str) -> str:

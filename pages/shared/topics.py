@@ -157,6 +157,12 @@ def chosen_topic() -> Topic:
     return parse_topic(state["topic"])
 
 
+def topic_title(name: str) -> str:
+    """The title of a bundled topic; any other goes by its name."""
+    known = bundled_topics().get(name)
+    return known.title if known else name
+
+
 def score_settings() -> ScoreSettings:
     """The scoring that the controls ask for.
 
