@@ -1,4 +1,4 @@
-"""A tiny setup at work, built once a session."""
+"""A tiny setup at work; its store is built once a session."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,12 +10,19 @@ from core.catalog import find_setup
 from core.store import Store
 from core.workbench import Workbench, open_workbench
 
+SETUP = "gpt2-topk"
+
 
 @pytest.fixture(scope="session")
-def bench(tmp_path_factory: pytest.TempPathFactory, user_setups: Path) -> Iterator[Workbench]:
-    """GPT-2 with a TopK SAE after block 1, and its store of 96 prompts."""
+def built_root(tmp_path_factory: pytest.TempPathFactory, user_setups: Path) -> Path:
+    """Root of the store of SETUP, 96 prompts."""
     root = tmp_path_factory.mktemp("evaluation")
-    setup = find_setup("gpt2-topk", user_setups)
-    build(setup, root)
-    with Store.open(root, setup.name) as store:
-        yield open_workbench(setup, store)
+    build(find_setup(SETUP, user_setups), root)
+    return root
+
+
+@pytest.fixture(scope="module")
+def bench(built_root: Path, user_setups: Path) -> Iterator[Workbench]:
+    """GPT-2 with a TopK SAE after block 1."""
+    with Store.open(built_root, SETUP) as store:
+        yield open_workbench(find_setup(SETUP, user_setups), store)
