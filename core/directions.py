@@ -1,4 +1,4 @@
-"""Directions of the residual stream that prompts give: the difference in means."""
+"""Directions of the activations that prompts give."""
 
 from __future__ import annotations
 
@@ -29,10 +29,3 @@ def mean_activation(model: LanguageModel, hook_name: str, prompts: Sequence[str]
     if not n_tokens:
         raise UsageError("a mean activation needs prompts with at least one token")
     return total / n_tokens
-
-
-def difference_in_means(
-    model: LanguageModel, hook_name: str, aligned: Sequence[str], unaligned: Sequence[str]
-) -> Float[Tensor, "d_in"]:
-    """Mean activation on the topic's prompts minus that on unaligned ones: the direction of the edit `vector`."""
-    return mean_activation(model, hook_name, aligned) - mean_activation(model, hook_name, unaligned)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import cast
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from core.catalog import Setup
 from core.code_edits import Edit
-from core.directions import difference_in_means
+from core.directions import mean_activation
 from core.edits import EDIT_NAMES, EditName, make_edit
 from core.embeddings import EmbeddingModel, load_embedding_model
 from core.errors import EditError, UsageError
@@ -141,7 +142,11 @@ class Workbench(Scorer):
 
     def direction(self, topic: Topic) -> Float[Tensor, "d_in"]:
         """What `vector` adds: mean activation on the topic's prompts minus that on the bundled unaligned ones."""
-        return difference_in_means(self.model, self.sae.hook_name, topic.prompts, unaligned_prompts())
+        return mean_activation(self.model, self.sae.hook_name, topic.prompts) - self._unaligned_mean
+
+    @cached_property
+    def _unaligned_mean(self) -> Float[Tensor, "d_in"]:
+        return mean_activation(self.model, self.sae.hook_name, unaligned_prompts())
 
     def way(self, name: str, scored: ScoredTopic | None, settings: SteeringSettings) -> Way:
         """A way of steering by its name: an edit's, `prompt`, or several joined by `+`, which act in that order.
@@ -283,8 +288,15 @@ def _prefix(scored: ScoredTopic | None) -> str:
     return f"Write about {topic.title.removesuffix(f' (+{len(topic.prompts) - 1})')}: "
 
 
-def across_layers(benches: Sequence[Workbench], name: str, topic: Topic, settings: SteeringSettings) -> Way:
-    """One way of steering through several setups of one language model, each with its own SAE, store and scores.
+def across_layers(
+    benches: Sequence[Workbench], name: str, scored: Sequence[ScoredTopic | None], settings: SteeringSettings
+) -> Way:
+    """One way of steering through several setups of one language model at once, each with its own SAE and scores.
+
+    The first of them runs it (`Workbench.columns`), and the figures are those of its edits.
+
+    Args:
+        scored: the topic as each setup scores it.
 
     Raises:
         UsageError: setups of different models.
@@ -293,7 +305,7 @@ def across_layers(benches: Sequence[Workbench], name: str, topic: Topic, setting
     names = sorted({bench.model.name for bench in benches})
     if len(names) > 1:
         raise UsageError(f"steering at several layers needs setups of one model, not of {' and '.join(names)}")
-    ways = [bench.way(name, bench.score(topic), settings) for bench in benches]
+    ways = [bench.way(name, own, settings) for bench, own in zip(benches, scored, strict=True)]
     return replace(ways[0], placed=tuple(p for way in ways for p in way.placed))
 
 

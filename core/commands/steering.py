@@ -1,5 +1,6 @@
 """Steering and what it does: generate, evaluate."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, cast
 
 import pandas as pd
@@ -24,6 +25,7 @@ from core.commands.options import (
     setup_named,
 )
 from core.console import print_json, print_table, stage_progress
+from core.errors import UsageError
 from core.evaluation.experiments import (
     EXPERIMENTS,
     PAPER_COLUMNS,
@@ -37,8 +39,10 @@ from core.evaluation.experiments import (
 from core.settings import GenerationSettings, store_root
 
 if TYPE_CHECKING:
-    from core.edits import EditName
     from core.steering import Positions
+    from core.workbench import Column
+
+DEFAULT_COLUMNS = ("none", "sae", "clamp", "swap")
 
 
 @app.command()
@@ -46,7 +50,11 @@ def generate(
     setup: SetupName,
     prompt: Annotated[str, typer.Option("--prompt", help="Text to continue.")],
     edit: Annotated[
-        list[str] | None, typer.Option("--edit", help="none, sae, clamp, swap or weight (repeatable: columns).")
+        list[str] | None,
+        typer.Option(
+            "--edit",
+            help="none, sae, clamp, swap, weight, add, vector, prompt; swap+add is both at once (repeatable: columns).",
+        ),
     ] = None,
     topic: TopicText = None,
     topic_file: TopicFile = None,
@@ -58,51 +66,90 @@ def generate(
     clamp_n: ClampN = 5,
     multiplier: Multiplier = 10.0,
     current: Current = False,
+    neuron: Annotated[
+        list[int] | None, typer.Option("--neuron", help="Neuron that add adds (repeatable); else the topic's best.")
+    ] = None,
+    alpha: Annotated[
+        list[float] | None,
+        typer.Option(
+            "--alpha", help="Strengths in order: of each --neuron, then of vector (1: the difference itself)."
+        ),
+    ] = None,
+    reach: Annotated[
+        float | None,
+        typer.Option("--reach", help="Clamp, swap, weight only on tokens with a neuron of more score within reach."),
+    ] = None,
     positions: Annotated[
-        str | None, typer.Option("--positions", help="Edited tokens: all, content, generated, prompt or special.")
+        str | None,
+        typer.Option("--positions", help="Edited: all, content, generated, prompt, special, user or assistant tokens."),
+    ] = None,
+    also: Annotated[
+        list[str] | None,
+        typer.Option("--also", help="Steer at this setup's layer of the same model too (repeatable)."),
     ] = None,
     per_token: Annotated[bool, typer.Option("--per-token", help="With --json: figures of every token.")] = False,
     store: StoreDir = None,
     as_json: AsJson = False,
 ) -> None:
     """Continue a prompt under each edit, with the figures of the text."""
-    from core.edits import EDIT_NAMES
-    from core.selection import describe_swap
-    from core.workbench import SteeringSettings, open_workbench
+    from core.workbench import SteeringSettings, across_layers, open_workbench
 
-    names = cast("list[EditName]", edit or list(EDIT_NAMES[:4]))
-    generation = GenerationSettings(max_new_tokens=tokens, seed=seed, greedy=greedy)
+    alphas, vector_alpha = _strengths(neuron or [], alpha or [])
     steering = SteeringSettings(
         keep_error=keep_error,
         matched_count=matched_count,
         n=clamp_n,
         multiplier=multiplier,
         current=current,
+        alphas=alphas,
+        vector_alpha=vector_alpha,
+        reach=reach,
         positions=cast("Positions | None", positions),
     )
+    generation = GenerationSettings(max_new_tokens=tokens, seed=seed, greedy=greedy)
+    chosen = None if topic is None and topic_file is None else one_topic(topic, topic_file)
     bench = open_workbench(setup_named(setup), open_store(setup, store))
-    scored = None if topic is None and topic_file is None else bench.score(one_topic(topic, topic_file))
-    rows = []
-    for name in names:
-        column = bench.column(
-            name, bench.edit(name, scored, steering), [prompt], scored, generation, steering.positions
+    others = [open_workbench(setup_named(name), open_store(name, store), beside=bench) for name in also or []]
+    scored = [None if chosen is None else each.score(chosen) for each in (bench, *others)]
+    ways = [across_layers([bench, *others], name, scored, steering) for name in edit or DEFAULT_COLUMNS]
+    columns = bench.columns(ways, [prompt], scored[0], generation)
+    for note in dict.fromkeys(note for way in ways for note in way.notes):
+        typer.echo(note, err=True)
+    _print_columns(columns, seed=seed, per_token=per_token, as_json=as_json)
+
+
+def _strengths(neurons: list[int], alphas: list[float]) -> tuple[tuple[tuple[int, float], ...], float]:
+    """Each neuron of add with its alpha, and the alpha of vector.
+
+    Raises:
+        UsageError: too few alphas, or too many.
+    """
+    if len(alphas) not in (len(neurons), len(neurons) + 1):
+        raise UsageError(
+            f"give each --neuron its --alpha, and at most one --alpha more, for vector; "
+            f"there are {len(neurons)} neurons and {len(alphas)} alphas"
         )
+    vector = alphas[len(neurons)] if len(alphas) > len(neurons) else 1.0
+    return tuple(zip(neurons, alphas, strict=False)), vector
+
+
+def _print_columns(columns: Sequence["Column"], *, seed: int, per_token: bool, as_json: bool) -> None:
+    rows = []
+    for column in columns:
         made = column.generations[0]
-        row: dict[str, object] = {"edit": name, "text": made.text, **column.figures[0]}
+        row: dict[str, object] = {"edit": column.name, "text": made.text, **column.figures[0]}
         row |= {"positions_edited": made.positions_edited, "positions_run": made.positions_run, "seed": seed}
         if per_token:
             row["tokens"] = [
                 {"token": token, **vars(figures)} for token, figures in zip(made.tokens, made.figures, strict=True)
             ]
         rows.append(row)
-    if "swap" in names:
-        typer.echo(describe_swap(bench.sae, matched_count=matched_count), err=True)
     if as_json:
         print_json(rows)
-    else:
-        print_table(
-            pd.DataFrame(rows).drop(columns="tokens", errors="ignore").set_index("edit").T.reset_index(), as_json=False
-        )
+        return
+    print_table(
+        pd.DataFrame(rows).drop(columns="tokens", errors="ignore").set_index("edit").T.reset_index(), as_json=False
+    )
 
 
 @app.command()

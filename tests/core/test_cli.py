@@ -70,13 +70,13 @@ def test_score_groups_give_shares_that_sum_to_one(run: Run, stores: Path) -> Non
 
 @pytest.mark.parametrize("setup", ["gpt2-topk", "qwen2-jumprelu"])
 def test_generate_gives_a_row_an_edit(run: Run, stores: Path, setup: str) -> None:
-    edits = ("none", "sae", "clamp", "swap", "weight")
+    edits = ("none", "sae", "clamp", "swap", "weight", "add", "vector", "prompt", "swap+add")
     options = [option for edit in edits for option in ("--edit", edit)]
     arguments = ("generate", setup, "--prompt", "My heart is", "--topic", "medical", *options)
     rows = _json(run, *arguments, "--tokens", "6", "--seed", "1", "--store", stores)
     assert [row["edit"] for row in rows] == list(edits)
-    assert rows[0]["contamination"] is None
-    assert all(row["contamination"] >= 0 for row in rows[1:])
+    through_sae = {row["edit"] for row in rows if row["contamination"] is not None}
+    assert through_sae == {"sae", "clamp", "swap", "weight", "swap+add"}
     assert all(row["perplexity"] > 1 and 0 <= row["distance"] <= 2 for row in rows)
     assert rows == _json(run, *arguments, "--tokens", "6", "--seed", "1", "--store", stores)
 
@@ -87,6 +87,37 @@ def test_generate_per_token_lists_every_token(run: Run, stores: Path) -> None:
     assert "".join(token["token"] for token in row["tokens"]) == row["text"]
     mean = sum(token["contamination"] for token in row["tokens"]) / len(row["tokens"])
     assert row["contamination"] == pytest.approx(mean, rel=1e-5)
+
+
+def test_generate_takes_strengths_in_order_and_says_what_edits_do(run: Run, stores: Path) -> None:
+    common = ("generate", "gpt2-topk", "--prompt", "The law", "--topic", "law", "--store", stores, "--tokens", "4")
+    strengths = ("--neuron", "17", "--alpha", "40", "--neuron", "3", "--alpha", "-5", "--alpha", "0.5")
+    code, out, err = run(*common, "--edit", "add", "--edit", "vector", "--edit", "swap", *strengths, "--json")
+    assert code == 0
+    assert "40 times that of neuron 17, -5 times that of neuron 3." in err
+    assert "Vector adds 0.5 times the difference in means" in err
+    assert "topk SAE: swap chooses all 8 active neurons of a token anew by score." in err
+    assert [row["edit"] for row in json.loads(out)] == ["add", "vector", "swap"]
+    alone = _json(run, *common, "--edit", "vector", "--alpha", "0.5")[0]
+    assert alone["text"] == json.loads(out)[1]["text"]
+
+
+def test_generate_edits_tokens_within_reach_only(run: Run, stores: Path) -> None:
+    common = ("generate", "gpt2-topk", "--prompt", "The law", "--topic", "law", "--edit", "swap", "--store", stores)
+    edited = [
+        _json(run, *common, "--tokens", "6", "--reach", reach)[0]["positions_edited"] for reach in ("0", "0.9", "1")
+    ]
+    assert edited[0] > edited[1] > edited[2] == 0
+
+
+def test_generate_steers_at_another_setups_layer_too(run: Run, stores: Path) -> None:
+    # both setups have one hook point here: the second edit acts on what the first leaves
+    common = ("generate", "gpt2-topk", "--prompt", "The law", "--edit", "sae", "--tokens", "6", "--store", stores)
+    alone, twice = (_json(run, *common, *more)[0] for more in ((), ("--also", "gpt2-topk")))
+    assert alone["positions_edited"] == twice["positions_edited"]
+    code, _, err = run(*common, "--also", "qwen2-jumprelu")
+    assert code == 2
+    assert "name setups of one model" in err
 
 
 def test_evaluate_text_stores_what_it_prints(run: Run, stores: Path) -> None:
@@ -132,9 +163,19 @@ def test_doctor_reports_stores(run: Run, stores: Path) -> None:
         (["score", "gpt2-topk", "--topic", "x", "--neuron", "192"], "neuron 192 is out of range"),
         (["score", "gpt2-topk", "--topic", "x", "--summary", "median"], "summary is one of"),
         (["score", "gpt2-gated", "--topic", "x"], "python -m core build gpt2-gated"),
-        (["generate", "gpt2-topk", "--prompt", "  "], "the prompt is empty"),
+        (["generate", "gpt2-topk", "--prompt", "  ", "--edit", "none"], "the prompt is empty"),
         (["generate", "gpt2-topk", "--prompt", "x", "--edit", "melt", "--topic", "x"], "no edit 'melt'"),
         (["generate", "gpt2-topk", "--prompt", "x", "--edit", "swap"], "needs a topic"),
+        (
+            ["generate", "gpt2-topk", "--prompt", "x", "--edit", "add", "--neuron", "3"],
+            "give each --neuron its --alpha",
+        ),
+        (["generate", "gpt2-topk", "--prompt", "x", "--edit", "vector", "--alpha", "1"], "'vector' needs a topic"),
+        (
+            ["generate", "gpt2-topk", "--prompt", "x", "--edit", "add", "--neuron", "999", "--alpha", "1"],
+            "neuron 999 is out of range",
+        ),
+        (["generate", "gpt2-topk", "--prompt", "x", "--edit", "sae", "--positions", "user"], "need a chat model"),
         (["generate", "gpt2-topk", "--prompt", "x", "--topic", "x", "--multiplier", "nan"], "finite multiplier"),
         (["generate", "gpt2-topk", "--prompt", "x " * 400, "--topic", "x"], "exceed the context"),
         (["evaluate", "gpt2-topk", "--what", "weather"], "no experiment 'weather'"),
