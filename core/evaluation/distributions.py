@@ -47,7 +47,7 @@ GROUPS: dict[str, list[tuple[str, str]]] = {
     "powers of the distance": [
         pair for summary in _SUMMARIES for pair in combinations([f"{summary}{power}" for power in _POWERS], 2)
     ],
-    "all of these": list(combinations(RANKINGS, 2)),
+    "all settings": list(combinations(RANKINGS, 2)),
     "score (sum) and strawman": [("sum", STRAWMAN)],
 }
 
@@ -58,8 +58,8 @@ def spread(scores: TopicScores) -> dict[str, float]:
     figures: dict[str, float] = {"n_scored": len(scored)}
     for name in ("score", "g"):
         lowest, lower, median, upper, highest = np.quantile(scored[name], [0, 0.25, 0.5, 0.75, 1])
-        figures |= {f"{name}_mean": float(scored[name].mean()), f"{name}_lowest": lowest, f"{name}_lower": lower}
-        figures |= {f"{name}_median": median, f"{name}_upper": upper, f"{name}_highest": highest}
+        figures |= {f"{name}_mean": float(scored[name].mean()), f"{name}_lowest": lowest, f"{name}_highest": highest}
+        figures |= {f"{name}_lower_quartile": lower, f"{name}_median": median, f"{name}_upper_quartile": upper}
     return figures
 
 

@@ -53,18 +53,15 @@ def token_list(tokens: Sequence[str]) -> str:
 
 
 def counted_tokens(rows: Iterable[tuple[str, int, int]]) -> str:
-    """Tokens in frames of their own, each with a count and shaded by it.
+    """Tokens in frames of their own, each with a count (`7`, or `7/33` where it is not all of its places).
 
     Args:
-        rows: token, how often it was counted, and out of how many; the second over the third is the shade.
+        rows: token, how often it was counted, and how often it stands there.
     """
     chips = []
-    for token, times, of in rows:
-        step = ramp_step(times, of)
-        tip = f"{times:,} of {of:,}"
-        chips.append(
-            f'<code class="ss-token ss-{step}" title="{tip}">{_visible(token)}<small> {times:,}</small></code>'
-        )
+    for token, times, places in rows:
+        share = f"{times:,}" if times == places else f"{times:,}/{places:,}"
+        chips.append(f'<code class="ss-token">{_visible(token)}<small> {share}</small></code>')
     return "".join(chips)
 
 

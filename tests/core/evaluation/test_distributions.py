@@ -40,7 +40,7 @@ from tests.fixtures.stores import Dense
 
 LAW = bundled_topics()["law"]
 SOUP = Topic("typed", "Soup", ("Soup and bread.", "A pan of beans."))
-FIGURES = ("mean", "lowest", "lower", "median", "upper", "highest")
+FIGURES = ("mean", "lowest", "highest", "lower_quartile", "median", "upper_quartile")
 
 
 def some_scores(score: list[float], g: list[float]) -> TopicScores:
@@ -55,8 +55,8 @@ HAND = some_scores([1.0, 0.0, math.nan, 0.5, 0.75, 0.25], [0.8, 1.2, 0.1, 1.0, 0
 def test_spread_by_hand() -> None:
     assert spread(HAND) == {
         "n_scored": 5,
-        **dict(zip([f"score_{name}" for name in FIGURES], [0.5, 0.0, 0.25, 0.5, 0.75, 1.0], strict=True)),
-        **{f"g_{name}": pytest.approx(g) for name, g in zip(FIGURES, [1.0, 0.8, 0.9, 1.0, 1.1, 1.2], strict=True)},
+        **dict(zip([f"score_{name}" for name in FIGURES], [0.5, 0.0, 1.0, 0.25, 0.5, 0.75], strict=True)),
+        **{f"g_{name}": pytest.approx(g) for name, g in zip(FIGURES, [1.0, 0.8, 1.2, 0.9, 1.0, 1.1], strict=True)},
     }
 
 
@@ -107,7 +107,7 @@ def test_rankings_are_every_summary_and_power() -> None:
     assert {name: len(pairs) for name, pairs in GROUPS.items()} == {
         "summaries": 6,
         "powers of the distance": 12,
-        "all of these": 66,
+        "all settings": 66,
         "score (sum) and strawman": 1,
     }
     assert {name for pairs in GROUPS.values() for pair in pairs for name in pair} <= {*RANKINGS, STRAWMAN}
@@ -199,7 +199,7 @@ def test_distributions_equal_dense_scores(
             assert row[f"{name}_mean"] == pytest.approx(ordered.mean(), abs=1e-4)
             assert (row[f"{name}_lowest"], row[f"{name}_highest"]) == pytest.approx((ordered[0], ordered[-1]), abs=1e-4)
             quartiles = np.interp(np.array([0.25, 0.5, 0.75]) * (len(ordered) - 1), np.arange(len(ordered)), ordered)
-            found = [row[f"{name}_{quartile}"] for quartile in ("lower", "median", "upper")]
+            found = [row[f"{name}_{quartile}"] for quartile in ("lower_quartile", "median", "upper_quartile")]
             np.testing.assert_allclose(found, quartiles, atol=1e-4)
 
 

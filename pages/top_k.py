@@ -1,0 +1,188 @@
+"""Does a topic's text fire its best neurons? Curves over k, the tokens, and all bundled topics beside each other."""
+
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import streamlit as st
+
+from core.catalog import Setup
+from core.errors import SteerscopeError
+from core.prompts import Topic
+from core.store import Store
+from pages.shared import charts
+from pages.shared.charts_topk import SMALL_WIDTH, topk_curves, topk_neurons, topk_small
+from pages.shared.entry import enter
+from pages.shared.experiments import download_table, experiment_tables, run_again, table_heading
+from pages.shared.glossary import help_text, term_link
+from pages.shared.links import link_button
+from pages.shared.messages import count, plain, show_error
+from pages.shared.setups import open_chosen_store
+from pages.shared.tokens import counted_tokens
+from pages.shared.topics import chosen_topic, score_settings, topic_controls, topic_title
+from pages.shared.topk import topic_top_k
+
+if TYPE_CHECKING:  # imports torch
+    from core.evaluation.topk import TopK
+
+TABLES = ("topk", "topk-summary", "topk-ahead", "topk-tokens")
+DEFAULT_K = 16
+FEW_TOKENS = 200  # fewer make a curve of few steps
+_DIFFERENCES = ("difference_4", "difference_16", "difference_64")
+
+
+def _may_load(setup: Setup) -> bool:
+    """Whether the model may be loaded: an embedded one at once, another when asked, as it may be large."""
+    if setup.origin == "embedded" or st.session_state.get("topk_loaded") == setup.name:
+        return True
+    st.markdown("This runs the topic's prompts and 40 unaligned ones through the model: seconds, once it is loaded.")
+    if not st.button("Run the model", type="primary", help="Loads the language model and the SAE"):
+        return False
+    st.session_state["topk_loaded"] = setup.name
+    return True
+
+
+def _show_figures(one: "TopK") -> None:
+    figures = one.summary
+    facts = [("area", "area", f"{figures['area']:.3f} <small>chance {figures['area_chance']:.3f}</small>")]
+    for name in _DIFFERENCES:
+        k = name.removeprefix("difference_")
+        if pd.notna(figures[name]):
+            facts.append((f"difference at k = {k}", "top-k", f"{figures[name]:+.1%}"))
+    tokens = f"{figures['tokens_aligned']:,} <small>and {figures['tokens_unaligned']:,} unaligned</small>"
+    facts.append(("tokens", "unaligned", tokens))
+    cells = "".join(f"<div><dt>{term_link(term, label)}</dt><dd>{shown}</dd></div>" for label, term, shown in facts)
+    st.html(f'<dl class="ss-facts">{cells}</dl>')
+    if (n := int(figures["tokens_aligned"])) < FEW_TOKENS:
+        st.caption(
+            f"Only {count(n, 'token')}: each is {1 / n:.1%} of the curve. More lines, or a bundled topic (20 prompts, "
+            "about 1,000 tokens), tell more."
+        )
+
+
+def _choose_k(tokens: pd.DataFrame) -> int:
+    options = sorted({int(k) for k in tokens["k"]})
+    return int(
+        st.select_slider(
+            "k, best-scored neurons",
+            options,
+            value=DEFAULT_K if DEFAULT_K in options else options[-1],
+            key="topk_k",
+            bind="query-params",
+            help="The dotted line in the figures; the tokens are those of these neurons. " + help_text("top-k tokens"),
+        )
+    )
+
+
+def _show_tokens(tokens: pd.DataFrame, k: int, text: str, title: str) -> None:
+    """The tokens of one text on which the k best neurons fire."""
+    rows = tokens[(tokens["k"] == k) & (tokens["text"] == text)]
+    st.markdown(f"**{title}**", help=help_text("top-k tokens"))
+    if rows.empty:
+        st.caption("None: none of these neurons fires here.")
+        return
+    st.html(counted_tokens(rows[["token", "times", "occurrences"]].itertuples(index=False, name=None)))
+
+
+def _show_topic(setup: Setup, topic: Topic, one: "TopK") -> None:
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.markdown(
+            f"**{plain(topic.title)}**: {count(len(topic.prompts), 'prompt')}, "
+            f"{count(int(one.summary['n_scored']), 'scored neuron')}",
+            width="stretch",
+        )
+        download_table(one.curves, setup.name, topic.title, "top-k")
+        link_button("A link cannot carry a file." if st.session_state.get("file_topic") else "")
+    _show_figures(one)
+    left, right = st.columns([5, 4], gap="medium")
+    with right:
+        k = _choose_k(one.tokens)
+        _show_tokens(one.tokens, k, "aligned", "Fires on, in the topic's text")
+        _show_tokens(one.tokens, k, "unaligned", "Fires on, in unaligned text")
+    with left:
+        st.markdown("**Tokens on which one of the k best neurons fires**", help=help_text("top-k"))
+        st.plotly_chart(topk_curves(one.drawn, k), config=charts.CONFIG, key="topk_curves")
+        st.markdown("**Of the k best neurons, those that fire at all**", help=help_text("top-k neurons"))
+        st.plotly_chart(topk_neurons(one.drawn, k), config=charts.CONFIG, key="topk_neurons")
+
+
+def _show_ahead(tables: dict[str, pd.DataFrame]) -> None:
+    ahead, summary = tables["topk-ahead"], tables["topk-summary"]
+    counts = ", ".join(f"at k = {row.k} in **{row.ahead} of {row.topics}**" for row in ahead.itertuples())
+    above = int((summary["area"] > summary["area_chance"]).sum())
+    st.markdown(
+        f"A topic's own text fires more than unaligned text {counts} topics. The area is above chance in **{above} of "
+        f"{len(summary)}**.",
+        help=help_text("chance"),
+    )
+
+
+def _show_multiples(curves: pd.DataFrame, summary: pd.DataFrame) -> None:
+    with st.container(horizontal=True, gap="small"):
+        for row in summary.itertuples():
+            with st.container(width=SMALL_WIDTH, gap=None):
+                st.markdown(f"**{plain(topic_title(row.topic))}**  \n{row.area:.3f}")
+                figure = topk_small(curves[curves["topic"] == row.topic])
+                st.plotly_chart(figure, config=charts.CONFIG, key=f"topk_small_{row.topic}")
+
+
+def _show_summary(summary: pd.DataFrame) -> None:
+    def number(label: str, term: str, format: str) -> Any:
+        return st.column_config.NumberColumn(label, format=format, help=help_text(term))
+
+    table = summary.assign(topic=summary["topic"].map(topic_title))
+    table[list(_DIFFERENCES)] *= 100
+    st.dataframe(
+        table,
+        hide_index=True,
+        key="topk_summary",
+        height=38 + 35 * len(table),
+        column_order=("topic", "area", "area_chance", "area_linear", *_DIFFERENCES, "tokens_aligned", "n_scored"),
+        column_config={
+            "topic": st.column_config.TextColumn("topic", help=help_text("topic")),
+            "area": number("area", "area", "%.3f"),
+            "area_chance": number("chance", "chance", "%.3f"),
+            "area_linear": number("linear area", "area", "%.3f"),
+            **{name: number(f"k = {name.split('_')[1]}, %", "top-k", "%+.1f") for name in _DIFFERENCES},
+            "tokens_aligned": number("tokens", "top-k", "localized"),
+            "n_scored": number("neurons", "neuron", "localized"),
+        },
+    )
+
+
+def _show_all(setup: Setup, store: Store) -> None:
+    st.header("All bundled topics", anchor=False)
+    about = (
+        "It runs the bundled topics and the unaligned prompts through the model: about 15 seconds once it is loaded."
+    )
+    tables = experiment_tables(setup, store, "topk", TABLES, about)
+    summary = tables["topk-summary"].sort_values("area", ascending=False)
+    _show_ahead(tables)
+    table_heading("Curves", "top-k", tables["topk"], setup.name, "top-k curves")
+    st.caption(
+        "As above, with the default scoring; largest area first. Green: the topic's text, grey: unaligned text. k goes "
+        "from 1 to every scored neuron; the file has about 70 values of k."
+    )
+    _show_multiples(tables["topk"], summary)
+    table_heading("Areas", "area", tables["topk-summary"], setup.name, "top-k areas")
+    st.caption("Differences at k = 4, 16 and 64 in percentage points of tokens: topic's text - unaligned text.")
+    _show_summary(summary)
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.markdown("All topics' tokens", help=help_text("top-k tokens"), width="content")
+        download_table(tables["topk-tokens"], setup.name, "top-k tokens")
+        run_again(setup, store, "topk")
+
+
+def main() -> None:
+    enter("Does a topic's text fire its best neurons?")
+    setup, store = open_chosen_store()
+    topic_controls()
+    try:
+        topic, settings = chosen_topic(), score_settings()
+        if _may_load(setup):
+            _show_topic(setup, topic, topic_top_k(setup, store, topic, settings))
+    except SteerscopeError as exc:
+        show_error(exc)
+    _show_all(setup, store)
+
+
+main()
