@@ -261,8 +261,8 @@ TOP_K = {
     ),
     "top-k tokens": Term(
         "Tokens of the top k",
-        "The tokens on which at least one of the k best neurons fires, with how often each does.",
-        "The darker, the larger the share of the token's places on which one fires.",
+        "The tokens on which at least one of the k best neurons fires, the most frequent first.",
+        "7 means all 7 places where the token stands; 7/33 means 7 of its 33 places.",
     ),
 }
 
