@@ -13,14 +13,15 @@ import numpy as np
 import pandas as pd
 import torch
 
+from core.acceptability import ACCEPTED, load_acceptability
 from core.app_store import AppStore
 from core.edits import add_neurons
 from core.errors import EditError
 from core.evaluation.experiments import Progress
 from core.generation import Generation, Generator, tokenise_prompts
-from core.metrics import distinct_n, language_switch, perplexity
+from core.metrics import distinct_n, language_switch, next_token_confidence
 from core.settings import GenerationSettings
-from core.steering import DEFAULT_POSITIONS, PlacedEdit, steered
+from core.steering import DEFAULT_POSITIONS, PlacedEdit
 from core.sweep_request import SweepSettings, check_chat, check_neuron, means_table, rows_table, run_key
 from core.sweep_windows import mark_collapsed, means_by_alpha
 from core.workbench import Workbench
@@ -31,6 +32,22 @@ _AUTO_DIGITS = 3  # significant ones
 # a further figure of answers, NaN where it has none: (questions, answers) -> one value each
 Measure = Callable[[Sequence[str], Sequence[str]], Sequence[float]]
 MEASURES = ("acceptability", "judge")  # n/a unless the caller brings one
+
+
+def available_measures() -> dict[str, Measure]:
+    """The measures that this machine has: acceptability, 1 where its classifier accepts the answer, else 0.
+
+    Raises:
+        AcceptabilityError, UnsafeWeightsError: a classifier is named and cannot be loaded.
+    """
+    classifier = load_acceptability()
+    if classifier is None:
+        return {}
+
+    def accepted(_questions: Sequence[str], answers: Sequence[str]) -> Sequence[float]:
+        return [math.nan if math.isnan(p) else float(p >= ACCEPTED) for p in classifier.probabilities(answers)]
+
+    return {"acceptability": accepted}
 
 
 # ---- alphas ----
@@ -82,6 +99,8 @@ def answers(
 ) -> Generator:
     """The question answered under every alpha, a row each, in one batch; ready to stream.
 
+    A row whose output overflows ends there, with its `problem`.
+
     Raises:
         NeuronRangeError: the SAE has no such neuron.
         PromptTooLongError, UsageError: see `tokenise_prompts`.
@@ -89,49 +108,7 @@ def answers(
     check_neuron(neuron, workbench.sae.d_sae)
     settings = GenerationSettings(max_new_tokens=max_new_tokens, greedy=True)
     placed = _placed(workbench, neuron, alphas)
-    return Generator(workbench.model, [question] * len(alphas), placed, settings, measure=False)
-
-
-def _answered(
-    workbench: Workbench, neuron: int, question: str, alphas: Sequence[float], max_new_tokens: int
-) -> list[Generation | None]:
-    """`answers` to their end; None where the model's output overflows, which ends a whole batch: it is halved."""
-    try:
-        return list(answers(workbench, neuron, question, alphas, max_new_tokens).finish())
-    except EditError:
-        if len(alphas) == 1:
-            if not alphas[0]:  # the model itself is broken
-                raise
-            return [None]
-    half = len(alphas) // 2
-    return [
-        made
-        for part in (alphas[:half], alphas[half:])
-        for made in _answered(workbench, neuron, question, part, max_new_tokens)
-    ]
-
-
-def confidence(
-    workbench: Workbench, neuron: int, alphas: Sequence[float], generations: Sequence[Generation]
-) -> list[float]:
-    """Geometric mean of the probabilities that the steered model gave the tokens it wrote, its likeliest ones; 0 to 1.
-
-    That is 1 over the perplexity of the answer under the steered model. NaN for an empty answer.
-    """
-    lengths = torch.tensor([len(g.prompt_tokens.ids) + len(g.ids) for g in generations], device=workbench.model.device)
-    attention = torch.arange(int(lengths.max()), device=lengths.device) < lengths[:, None]
-    unmarked = torch.zeros_like(attention)  # the edit is at all positions, of whatever kind
-    with steered(
-        workbench.model,
-        _placed(workbench, neuron, alphas),
-        special=unmarked,
-        generated=unmarked,
-        attention=attention,
-    ):
-        steered_perplexity = perplexity(
-            workbench.model, [g.prompt_tokens for g in generations], [g.ids for g in generations]
-        )
-    return [1 / value for value in steered_perplexity]
+    return Generator(workbench.model, [question] * len(alphas), placed, settings, measure=False, keep_going=True)
 
 
 def answer_rows(
@@ -139,32 +116,33 @@ def answer_rows(
     neuron: int,
     question: str,
     alphas: Sequence[float],
-    generations: Sequence[Generation | None],
+    made: Sequence[Generation],
     measures: Mapping[str, Measure] | None = None,
 ) -> pd.DataFrame:
-    """A row an answer with its figures; one that overflowed has none and counts as collapsed.
+    """A row an answer with its figures; one that overflowed counts as collapsed, and has none if nothing was written.
 
     Args:
-        alphas: one of them is 0: the unsteered answer, which says what language is usual and what has collapsed.
+        alphas: in order, 0 among them: the unsteered answer says what language is usual and what has collapsed.
         measures: further figures, by names of `MEASURES`.
     """
-    made = {alpha: g for alpha, g in zip(alphas, generations, strict=True) if g is not None}
-    figures = workbench.figures(list(made.values()), None)
-    confidences = confidence(workbench, neuron, list(made), list(made.values()))
-    usual = f"{question}\n{made[0.0].text}"
-    rows: list[dict[str, object]] = []
-    for (alpha, generation), known, certain in zip(made.items(), figures, confidences, strict=True):
-        row: dict[str, object] = {name: known[name] for name in ("perplexity", "distinct_2", "repetition", "n_tokens")}
-        row |= {"alpha": alpha, "text": generation.text, "overflow": False, "confidence": certain}
-        row |= {"distinct_3": distinct_n(generation.ids, 3), "language_switch": language_switch(generation.text, usual)}
-        rows.append(row)
-    rows += [{"alpha": alpha, "text": "", "overflow": True, "n_tokens": 0.0} for alpha in alphas if alpha not in made]
-    table = pd.DataFrame(rows).sort_values("alpha", ignore_index=True)
-    texts = table.loc[~table["overflow"], "text"].tolist()
+    ids, texts = [generation.ids for generation in made], [generation.text for generation in made]
+    usual = f"{question}\n{texts[list(alphas).index(0.0)]}"
+    known = pd.DataFrame(workbench.figures(made, None))[["perplexity", "distinct_2", "repetition", "n_tokens"]]
+    table = known.assign(
+        alpha=alphas,
+        text=texts,
+        overflow=[bool(generation.problem) for generation in made],
+        distinct_3=[distinct_n(written, 3) for written in ids],
+        language_switch=[language_switch(text, usual) for text in texts],
+        confidence=next_token_confidence(
+            workbench.model, [g.prompt_tokens for g in made], ids, _placed(workbench, neuron, alphas)
+        ),
+    )
+    written = table["text"].str.strip() != ""
     for name in MEASURES:
         table[name] = math.nan
-        if measure := (measures or {}).get(name):
-            table.loc[~table["overflow"], name] = measure([question] * len(texts), texts)
+        if (measure := (measures or {}).get(name)) and written.any():
+            table.loc[written, name] = measure([question] * int(written.sum()), table.loc[written, "text"].tolist())
     return table.assign(collapsed=mark_collapsed(table), neuron=neuron, question_text=question)
 
 
@@ -221,7 +199,7 @@ def run_sweep(
     done = set() if rows is None else set(rows["question"])
     for number, question in enumerate(settings.questions, start=1):
         if number not in done:
-            made = _answered(workbench, neuron, question, alphas, settings.max_new_tokens)
+            made = answers(workbench, neuron, question, alphas, settings.max_new_tokens).finish()
             table = answer_rows(workbench, neuron, question, alphas, made, measures)
             table = table.assign(question=number, shift=table["alpha"] * row_norm / mean_norm, run=key)
             rows = table if rows is None else pd.concat([rows, table], ignore_index=True)

@@ -82,15 +82,18 @@ def sweep(
     opened, results = open_store(setup, store), AppStore(store_root(store))
     neurons = _neurons(setup, opened, results, neuron or [], strongest or [], random, seed)
 
-    from core.sweep import run_sweep
+    from core.sweep import available_measures, run_sweep
     from core.sweep_windows import RULES, compare_neurons, means_by_alpha
     from core.workbench import open_workbench
 
     bench = open_workbench(chosen, opened)
     rows: dict[int, pd.DataFrame] = {}
+    measures = available_measures()
     with stage_progress(f"Sweeping {len(neurons)} of {bench.sae.d_sae:,} neurons") as progress:
         for number in neurons:
-            rows[number] = run_sweep(bench, number, settings, results, setup, resume=resume, progress=progress)
+            rows[number] = run_sweep(
+                bench, number, settings, results, setup, resume=resume, measures=measures, progress=progress
+            )
     windows = compare_neurons(rows)
     windows.insert(1, "control", [random and number == neurons[-1] for number in neurons])
     means = {number: means_by_alpha(table) for number, table in rows.items()}

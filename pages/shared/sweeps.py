@@ -75,20 +75,20 @@ def largest_alpha(setup_name: str, fingerprint: str, neuron: int, _setup: Setup,
 
 def run_sweeps(setup: Setup, store: Store, neurons: Sequence[int], settings: SweepSettings) -> None:
     """Sweeps one neuron after the other, with a bar; any other use of the page stops it, and it continues later."""
-    from core.sweep import run_sweep
+    from core.sweep import available_measures, run_sweep
 
     bar = st.progress(0.0, "Sweep")
     st.button("Stop", key="stop sweep", help="What is done is kept: the same sweep goes on where it was")
 
     try:
-        bench = workbench(setup, store)
+        bench, measures = workbench(setup, store), available_measures()
         for number, neuron in enumerate(neurons):
 
             def report(stage: str, share: float, number: int = number) -> None:
                 done = f"{stage}, {number + 1} of {len(neurons)}: {share:.0%} of the questions"
                 bar.progress(min(1.0, (number + share) / len(neurons)), done)
 
-            run_sweep(bench, neuron, settings, app_store(), setup.name, progress=report)
+            run_sweep(bench, neuron, settings, app_store(), setup.name, measures=measures, progress=report)
     except SteerscopeError as exc:
         show_error(exc)
         return
