@@ -6,6 +6,7 @@ from core.scores import CASE_SHARE
 from pages.shared.term import Term
 from pages.shared.terms_amplifying import AMPLIFYING
 from pages.shared.terms_layer import BETWEEN_TOPICS, LAYER, OUTPUT
+from pages.shared.terms_steering import STEERING
 
 SETTING_UP = {
     "setup": Term(
@@ -86,50 +87,6 @@ SCORING = {
         "Share of the neuron's activation by group of reference prompts, beside that of all neurons together.",
     ),
     "nearest": Term("Nearest and farthest", "The reference prompts closest to the topic, and farthest from it."),
-}
-
-STEERING = {
-    "column": Term(
-        "Column",
-        "One way of steering; every column continues the same prompt with the same seed.",
-    ),
-    "none": Term("Original", "The language model as it is."),
-    "sae": Term("SAE", "Each activation at the hook point replaced by the SAE's reconstruction; nothing is steered."),
-    "clamp": Term(
-        "Clamp",
-        "The best-scored neurons are forced to a multiple of their largest reference activation, on every token.",
-    ),
-    "swap": Term(
-        "Swap",
-        "The active neurons of each token are chosen anew by pre-activation times score, each keeping its own value.",
-        "Eq. 3. What it can change depends on the SAE's activation function; the page says so.",
-    ),
-    "weight": Term("Weight", "Like swap, but the weighted values are kept: the paper's unstable ablation."),
-    "keep error": Term(
-        "Keep the SAE's error",
-        "Adds back what the SAE does not reconstruct, so that only the edit itself changes the text.",
-        "x' = x + decode(a') - decode(a). The column SAE stays the full replacement. Off in the paper.",
-    ),
-    "clamp neurons": Term("Clamped neurons", "How many of the best-scored neurons clamp forces."),
-    "multiplier": Term("Multiplier", "Clamp's value, times the neuron's reference value; 10 in the paper."),
-    "reference value": Term(
-        "Reference value",
-        "What clamp multiplies: the neuron's largest activation on the reference prompts, or its own on the token.",
-    ),
-    "matched count": Term(
-        "Matched count",
-        "Swap keeps as many neurons a token as the SAE did, those with the largest pre-activation times score.",
-        "Makes swap work on an SAE whose activation function could only drop neurons.",
-    ),
-    "positions": Term(
-        "Positions",
-        "Which tokens are edited; by default all for SAE, and all but special ones for clamp, swap and weight.",
-    ),
-    "seed": Term("Seed", "The same seed gives the same text, and is the same for every column."),
-    "tokens": Term("New tokens", "How many tokens each column writes at most."),
-    "sampling": Term(
-        "Sampling", "Each token is drawn from the 5 likeliest, as in the paper, or is always the likeliest."
-    ),
 }
 
 FIGURES = {
