@@ -33,6 +33,7 @@ from pages.shared.sweeps import (
 from pages.shared.template_tokens import choose_neuron, published_tokens, token_table
 from pages.shared.training_charts import swatches
 
+STRONGEST = "Strongest neurons of the template's tokens"
 NEW_TOKENS = 64
 AUTO_S = 3.0  # an answer that takes longer waits for a button
 _START = 1 / 8  # of the slider: a quarter of the residual stream's mean norm
@@ -161,11 +162,12 @@ def _sweep_controls(setup: Setup, store: Store, neuron: int) -> tuple[list[int],
     drawn = random_neuron(store, exclude=[neuron, *others]) if control else None
     asked = [neuron, *others, *([] if drawn is None else [drawn])]
     settings = SweepSettings(alphas=parse_alphas(alphas), max_new_tokens=NEW_TOKENS)
-    _sweep_cost(len(asked), settings)
+    with st.container(horizontal=True, vertical_alignment="center"):
+        with st.popover("Command", help="The same on the command line"):
+            st.code(sweep_command(setup, asked, alphas), language=None, wrap_lines=True)
+        _sweep_cost(len(asked), settings)
     if pressed:
         run_sweeps(setup, store, asked, settings)
-    with st.popover("Command", help="The same on the command line"):
-        st.code(sweep_command(setup, asked, alphas), language=None, wrap_lines=True)
     return others, drawn
 
 
@@ -272,12 +274,14 @@ def _show_all_answers(sweep: SavedSweep, neuron: int, alpha: float, setup: Setup
         table,
         column_config={
             "_index": st.column_config.NumberColumn("#", width=30),
-            **{name: st.column_config.TextColumn(name, width="medium") for name in table.columns[:3]},
+            **{name: st.column_config.TextColumn(name, width=170) for name in table.columns[:3]},
             **{
-                name: st.column_config.NumberColumn(TERMS[name].title.lower(), format="%.3g", help=help_text(name))
+                name: st.column_config.NumberColumn(
+                    TERMS[name].title.lower(), format="%.3g", width=76, help=help_text(name)
+                )
                 for name in names[:-1]
             },
-            "collapsed": st.column_config.CheckboxColumn("collapsed", help=RULES["collapsed"]),
+            "collapsed": st.column_config.CheckboxColumn("collapsed", width=70, help=RULES["collapsed"]),
         },
     )
     download_table(sweep.rows.drop(columns="run"), setup.name, f"sweep {neuron}")
@@ -289,30 +293,31 @@ def _show_all_answers(sweep: SavedSweep, neuron: int, alpha: float, setup: Setup
 def _need_chat(setup: Setup) -> None:
     """What a base setup lacks, and which setups there are instead."""
     st.markdown(
-        f"**{plain(setup.name)}** is a base model: no chat template, and so no special tokens to study or to amplify. "
-        "Choose a chat setup:"
+        f"**{plain(setup.name)}** is a base model: no chat template, and so no special tokens to study or to amplify."
     )
-    for name, (other, lacking) in setups().items():
-        if other.chat and lacking:
-            st.caption(plain(f"{name} lacks {'; '.join(lacking)}"))
-        elif other.chat:
-            st.button(f"Use {name}", key=f"use {name}", on_click=st.session_state.update, args=({"setup": name},))
+    chat = {name: lacking for name, (other, lacking) in setups().items() if other.chat}
+    with st.container(horizontal=True):
+        for name, lacking in chat.items():
+            if not lacking:
+                st.button(f"Use {name}", key=f"use {name}", on_click=st.session_state.update, args=({"setup": name},))
+    if names := [name for name, lacking in chat.items() if lacking]:
+        st.caption(plain(f"Chat setups that cannot run here yet: {', '.join(names)}. All setups says what each lacks."))
 
 
-def _show_template(setup: Setup | None, store: Store | None) -> None:
+def _show_template(setup: Setup, store: Store) -> None:
     """F.3: the template's strongest neurons, this setup's beside the published ones."""
-    st.header("Strongest neurons of the template's tokens", anchor=False)
     left, right = st.columns(2, gap="medium")
     with right:
+        st.markdown("**Published**", help=help_text("mean max"))
         published_tokens(published("fast_special_tokens"), published("fast_alpha"))
-    if setup is None or store is None:
-        return
     with left:
         st.markdown(f"**This setup: {plain(setup.name)}**", help=help_text("mean max"))
         about = "It runs 1,000 dialogues through the model: seconds for the embedded one."
-        tables = experiment_tables(setup, store, "special", ("special", "special-top"), about)
+        tables = experiment_tables(setup, store, "special", ("special",), about)
         st.html(token_table(tables["special"]))
-        st.caption("index:value. Largest activation on the token in a dialogue, mean over dialogues; the first five.")
+        st.caption(
+            "neuron:value. Largest activation on the token in a dialogue, mean over dialogues; the five strongest."
+        )
         with st.container(horizontal=True):
             download_table(tables["special"], setup.name, "special tokens")
             run_again(setup, store, "special")
@@ -333,15 +338,18 @@ def _amplify(setup: Setup, store: Store) -> None:
 
 def main() -> None:
     enter("What does amplifying one feature do?")
-    if not chosen_setup()[0].chat:
-        _need_chat(chosen_setup()[0])
-        _show_template(None, None)
+    chosen, _ = chosen_setup()
+    if not chosen.chat:
+        _need_chat(chosen)
+        st.header(STRONGEST, anchor=False)
+        published_tokens(published("fast_special_tokens"), published("fast_alpha"))
         return
     setup, store = open_chosen_store()
     try:
         _amplify(setup, store)
     except SteerscopeError as exc:
         show_error(exc)
+    st.header(STRONGEST, anchor=False)
     _show_template(setup, store)
 
 

@@ -97,8 +97,9 @@ def marked_changes(first: str, second: str) -> tuple[str, str]:
 def _figures(row: pd.Series | None) -> str:
     if row is None:
         return ""
+    values = {name: number(float(row[name])) for name in FIGURES} | {"n_tokens": f"{row['n_tokens']:.0f}"}
     lines = [
-        f"<tr><th>{term_link(name, TERMS[name].title)}</th><td>{number(float(row[name]))}</td></tr>" for name in FIGURES
+        f"<tr><th>{term_link(name, TERMS[name].title)}</th><td>{value}</td></tr>" for name, value in values.items()
     ]
     return f'<table class="ss-figures">{"".join(lines)}</table>'
 
@@ -113,7 +114,7 @@ def _section(title: str, edit: str, text: str, row: pd.Series | None) -> str:
 def amplified_html(amplified: Amplified) -> str:
     """Both answers side by side, with their figures as soon as there are any."""
     asked = amplified.asked
-    texts = [generation.text for generation in amplified.generations]
+    texts = [generation.text.strip() for generation in amplified.generations]
     rows = {} if amplified.rows is None else {row["alpha"]: row for _, row in amplified.rows.iterrows()}
     left, right = marked_changes(texts[0], texts[-1]) if texts else ("", "")
     sections = _section("Unsteered", "none", left, rows.get(0.0))

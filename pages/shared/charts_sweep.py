@@ -53,6 +53,7 @@ def figure_over_alpha(
     figure.add_scatter(
         x=[*table["alpha"], *table["alpha"][::-1]],
         y=[*table[f"{name}_high"], *table[f"{name}_low"][::-1]],
+        mode="lines",
         fill="toself",
         fillcolor=_BAND,
         line={"width": 0},

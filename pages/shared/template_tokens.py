@@ -118,7 +118,6 @@ def token_table(table: pd.DataFrame) -> str:
 
 def published_tokens(table: pd.DataFrame, alphas: pd.DataFrame) -> None:
     """The published neurons of one model and approach, and the alphas that helped there."""
-    st.markdown("**Published**", help=PAPER)
     table = table.assign(approach=table["method"].map(METHODS) + ", x" + table["expansion"].astype(str))
     with st.container(horizontal=True):
         models = table["model"].drop_duplicates().tolist()
