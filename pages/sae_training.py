@@ -255,6 +255,7 @@ def _show_shipped() -> None:
         st.markdown("None is here.")
         return
     shown = cards.assign(
+        hook_name=cards["hook_name"].map(lambda name: name.rpartition(".")[0], na_action="ignore"),
         method=cards["method"].map(training.METHODS),
         architecture=cards["architecture"].map(lambda name: training.ARCHITECTURES.get(name, name)),
     )

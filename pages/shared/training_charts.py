@@ -10,6 +10,7 @@ from typing import Literal
 import pandas as pd
 import plotly.graph_objects as go
 
+from pages.shared.charts import layout
 from pages.shared.colours import ACCENT, EDITS, UNALIGNED
 from pages.shared.columns import number
 from pages.shared.glossary import term_link
@@ -23,12 +24,6 @@ ARCHITECTURES = {
     "batchtopk": "BatchTopK",
     "gated": "Gated",
 }
-
-
-def _layout(figure: go.Figure, height: int, **more: object) -> go.Figure:
-    figure.update_layout(height=height, margin={"l": 8, "r": 8, "t": 8, "b": 8}, showlegend=False, **more)
-    figure.update_xaxes(automargin=True, zeroline=False)
-    return figure.update_yaxes(automargin=True, zeroline=False)
 
 
 # ---------------------------------------------------------------- how batches are formed
@@ -111,7 +106,7 @@ def batches() -> go.Figure:
     figure.update_xaxes(visible=False, fixedrange=True, range=[0, max(place for _, place, _ in cells) + 1])
     titles = list(METHODS.values())
     figure.update_yaxes(categoryorder="array", categoryarray=titles[::-1], fixedrange=True, ticks="", showgrid=False)
-    return _layout(figure, 190, barmode="overlay", bargap=0.55)
+    return layout(figure, 190, barmode="overlay", bargap=0.55)
 
 
 def _name_pass(figure: go.Figure, method: str, number_of_pass: int, start: float, tokens: Sequence[Token]) -> None:
@@ -279,7 +274,7 @@ def errors_against_l0(rows: pd.DataFrame, figure_name: str, title: str, l0: int 
         figure.add_vline(x=l0, line={"color": UNALIGNED, "width": 1, "dash": "dot"})
     figure.update_xaxes(title="L0: active neurons a token")
     figure.update_yaxes(title=title)
-    return _layout(figure, 300)
+    return layout(figure, 300)
 
 
 @dataclass(frozen=True)
@@ -319,7 +314,7 @@ def loss_curves(losses: pd.DataFrame, column: str) -> go.Figure:
     figure.update_yaxes(title=curve.title, tickformat=curve.format)
     if curve.log:
         figure.update_yaxes(type="log", tickvals=_LOG_TICKS)
-    return _layout(figure, 300)
+    return layout(figure, 300)
 
 
 # ---------------------------------------------------------------- published figures
@@ -342,4 +337,4 @@ def published_layers(rows: pd.DataFrame, low: float, high: float) -> go.Figure:
     layers = [str(layer) for layer in sorted(rows["layer"].unique())]
     figure.update_xaxes(type="category", categoryorder="array", categoryarray=layers)
     figure.update_yaxes(range=[low, high])
-    return _layout(figure, 150)
+    return layout(figure, 150)
