@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Protocol, cast
 
@@ -18,6 +19,13 @@ if TYPE_CHECKING:  # imports torch
     from core.workbench import SteeringSettings, Workbench
 
 Progress = Callable[[str, float], None]  # what is being done, and the share of it that is done
+ALL_TOPICS = "all"  # instead of a topic's name: the mean over topics
+PROMPT_SETS = ("main", "aligned", "unaligned")  # what texts continue: see `evaluation.text`
+PAPER_COLUMNS = ("ft", "none", "sae", "clamp", "swap", "swap-shuffled")  # the paper's, and a control
+TEXT_COLUMNS = (
+    *PAPER_COLUMNS,
+    *("weight", "prompt", "clamp-tuned", "random", "strawman", "output", "add", "vector"),
+)
 
 
 def _all_topics() -> tuple[Topic, ...]:
@@ -33,6 +41,10 @@ class ExperimentOptions:
     generation: GenerationSettings = field(default_factory=GenerationSettings)
     steering: SteeringSettings | None = None  # None: the defaults
     seed: int = 0
+    seeds: int = 1  # texts a prompt and column
+    columns: tuple[str, ...] = PAPER_COLUMNS  # of the text experiment
+    prompts: tuple[str, ...] = PROMPT_SETS
+    saved: Callable[[str], pd.DataFrame | None] = lambda table: None  # results that the setup has already
 
 
 class _Runs(Protocol):
@@ -48,6 +60,14 @@ class Printed:
     table: str
     title: str
     columns: tuple[str, ...] | None = None  # None: all
+    overview: bool = False  # of several topics only the rows over all of them; the others are in the store
+
+    def of(self, tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+        """What is printed of an experiment's tables."""
+        table = tables[self.table]
+        if self.overview and (table["topic"] == ALL_TOPICS).any():
+            table = table[table["topic"] == ALL_TOPICS]
+        return table[list(self.columns or table.columns)]
 
 
 @dataclass(frozen=True)
@@ -75,9 +95,18 @@ EXPERIMENTS: dict[str, Experiment] = {
             Printed(
                 "text",
                 "Means over continuations",
-                ("topic", "edit", "n", "distance", "topic_percentile", "contamination_share", "perplexity"),
+                ("topic", "prompts", "edit", "n", "distance", "topic_percentile", "perplexity", "acceptability"),
+                overview=True,
             ),
-            Printed("text-pairs", "Swap - swap with shuffled scores, paired, 95% bootstrap interval"),
+            Printed("text-pairs", "Differences paired by prompt, 95% bootstrap interval", overview=True),
+        ),
+    ),
+    "cost": Experiment(
+        "core.evaluation.cost",
+        "Time that each way of steering takes",
+        (
+            Printed("cost", "Seconds, measured here and published (Topic Alignment paper, Table 3)"),
+            Printed("cost-steps", "Seconds of each step, measured here and published (Table 4)"),
         ),
     ),
     "topk": Experiment(
@@ -137,14 +166,19 @@ EXPERIMENTS: dict[str, Experiment] = {
 }
 
 
+def split_names(names: str) -> tuple[str, ...]:
+    """Names separated by commas, empty ones left out."""
+    return tuple(name.strip() for name in names.split(",") if name.strip())
+
+
 def find_experiments(names: str) -> dict[str, Experiment]:
     """The experiments of a list of names, separated by commas.
 
     Raises:
         UsageError: an unknown name.
     """
-    wanted = [name.strip() for name in names.split(",")]
-    if unknown := [name for name in wanted if name not in EXPERIMENTS]:
+    wanted = split_names(names)
+    if unknown := [name for name in wanted or (names,) if name not in EXPERIMENTS]:
         raise UsageError(f"no experiment '{unknown[0]}'; there are {', '.join(EXPERIMENTS)}")
     return {name: EXPERIMENTS[name] for name in wanted}
 
@@ -158,7 +192,7 @@ def run_and_save(
     progress: Progress = lambda stage, share: None,
 ) -> dict[str, pd.DataFrame]:
     """Runs an experiment and saves its tables under the setup's name, all at its end."""
-    tables = EXPERIMENTS[name].run(workbench, options, progress)
+    tables = EXPERIMENTS[name].run(workbench, replace(options, saved=partial(results.result, setup)), progress)
     for table, frame in tables.items():
         results.save_result(setup, table, frame)
     return tables

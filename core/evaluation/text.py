@@ -1,115 +1,232 @@
 """What each way of steering does to text, topic by topic (Topic Alignment paper, 4.3 and A.5; its Tables 2, 7, 8).
 
-Every prompt is continued once a column, with the same seed in every column, so that columns are compared in pairs. The
-control is swap with the scores shuffled among the scored neurons: the same machinery without the topic.
+Every prompt is continued once a column and seed, with the same seeds in every column, so that columns are compared in
+pairs. All figures are over the continuation alone. Texts of one prompt are not independent: a mean is over prompts,
+each by the mean of its seeds, and so is its interval.
+
+Three sets of prompts: `main` (the paper's metaphors for the topics that have them, else openings that fit any topic),
+`aligned` (reference prompts nearest to the topic) and `unaligned` (requests about none of the topics).
 """
 
-from collections.abc import Sequence
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
 
-from core.edits import EDIT_NAMES, make_edit
-from core.evaluation.experiments import ExperimentOptions, Progress
+from core.acceptability import ACCEPTED, load_acceptability
+from core.errors import UsageError
+from core.evaluation.experiments import ALL_TOPICS, PROMPT_SETS, ExperimentOptions, Progress
 from core.evaluation.statistics import bootstrap_mean, paired_difference
-from core.prompts import Topic, continuations
-from core.settings import GenerationSettings
+from core.evaluation.text_columns import (
+    FT,
+    N_REPORTED,
+    NONE,
+    SHUFFLED,
+    TRIAL_COLUMNS,
+    TopicColumns,
+    check_columns,
+    steering_scores,
+)
+from core.generation import Generation
+from core.language_model import LanguageModel
+from core.metrics import distinct_n, language_switch, next_token_confidence
+from core.prompts import continuations, unaligned_prompts
+from core.published import published
+from core.ways import Way
 from core.workbench import FIGURE_NAMES, ScoredTopic, SteeringSettings, Workbench
 
-SHUFFLED = "swap-shuffled"
-COLUMNS = ("none", "sae", "clamp", "swap", SHUFFLED)
+FIGURES = (
+    *FIGURE_NAMES,
+    *("acceptability", "acceptable_probability", "distinct_3", "language_switch", "confidence", "n_tokens"),
+    *("concept", "fluency", "concept_fluency"),
+)
+PAIRS = (("swap", "sae"), ("swap", NONE), ("swap", SHUFFLED), ("clamp", "sae"))
+PAIRED_FIGURES = ("distance", "perplexity", "acceptability")
+_KEYS = ["topic", "prompts", "edit"]
 
 
-def shuffled_scores(score: Float[np.ndarray, "d_sae"], seed: int) -> Float[np.ndarray, "d_sae"]:
-    """The scores permuted among the neurons that have one; the others stay 0."""
-    scored = np.flatnonzero(score)
-    out = np.zeros_like(score)
-    out[scored] = np.random.default_rng(seed).permutation(score[scored])
-    return out
+def prompt_sets(bench: Workbench, scored: ScoredTopic, names: Sequence[str], n: int) -> dict[str, list[str]]:
+    """The prompts to continue, at most `n` of each set, by the name that the tables have: `main` is told by its kind.
+
+    Raises:
+        UsageError: an unknown set, or none at all.
+    """
+    if not names:
+        raise UsageError(f"no prompts to continue; there are {', '.join(PROMPT_SETS)}")
+    metaphors = published("metaphors")
+    own = metaphors.loc[metaphors["topic"] == scored.topic.name, "prompt"].tolist()
+    sets = {}
+    for name in names:
+        match name:
+            case "main":
+                sets["metaphors" if own else "continuations"] = (own or continuations())[:n]
+            case "aligned":
+                sets[name] = _nearest_prompts(bench, scored, n)
+            case "unaligned":
+                sets[name] = unaligned_prompts()[: min(n, N_REPORTED)]
+            case _:
+                raise UsageError(f"no prompts '{name}'; there are {', '.join(PROMPT_SETS)}")
+    return sets
 
 
-def _column(
-    workbench: Workbench,
-    name: str,
-    prompts: Sequence[str],
-    scored: ScoredTopic,
-    generation: GenerationSettings,
-    steering: SteeringSettings,
-) -> pd.DataFrame:
-    if name == SHUFFLED:
-        score = shuffled_scores(scored.scores.steering_vector(), generation.seed)
-        edit = make_edit(
-            "swap", workbench.sae, score=score, keep_error=steering.keep_error, matched_count=steering.matched_count
+def _nearest_prompts(bench: Workbench, scored: ScoredTopic, n: int) -> list[str]:
+    """The reference prompts nearest to the topic, those that are among its own left out."""
+    texts = bench.store.prompts()["text"]
+    nearest = (texts[i] for i in np.argsort(scored.scores.distances, kind="stable"))
+    aligned = dict.fromkeys(text for text in nearest if text not in scored.topic.prompts)
+    return list(aligned)[:n]
+
+
+class _Texts:
+    """Writes and measures the continuations of every topic; unsteered ones are written once for all topics."""
+
+    def __init__(self, bench: Workbench, options: ExperimentOptions) -> None:
+        self.bench, self.options = bench, options
+        self.acceptability = load_acceptability()
+        self.unsteered: dict[tuple[str, ...], list[Generation]] = {}
+
+    def column(self, columns: TopicColumns, name: str, prompts: Sequence[str]) -> pd.DataFrame:
+        """One row a prompt and seed: the continuation and its figures."""
+        way = columns.way(name)
+        made = self._written(columns, way, list(prompts) * self.options.seeds)
+        texts, ids, reads = [g.text for g in made], [g.ids for g in made], [g.prompt_tokens for g in made]
+        if self.acceptability is None:
+            probability = np.full(len(made), np.nan)
+        else:
+            probability = self.acceptability.probabilities(texts)
+        return pd.DataFrame(self.bench.figures(made, columns.scored)).assign(
+            acceptability=np.where(np.isnan(probability), np.nan, probability >= ACCEPTED),
+            acceptable_probability=probability,
+            distinct_3=[distinct_n(i, 3) for i in ids],
+            language_switch=[language_switch(g.text, g.prompt) for g in made],
+            confidence=next_token_confidence(self._model(columns, way), reads, ids, way.placed),
+            topic=columns.scored.topic.name,
+            edit=name,
+            strength=columns.strengths.get(name, np.nan),
+            prompt=[g.prompt for g in made],
+            seed=np.arange(len(made)) + self.options.generation.seed,
+            text=texts,
         )
-    else:
-        edit = workbench.edit(EDIT_NAMES[EDIT_NAMES.index(name)], scored, steering)
-    column = workbench.column(name, edit, prompts, scored, generation, steering.positions)
-    frame = pd.DataFrame(column.figures)
-    texts = [g.text for g in column.generations]
-    return frame.assign(topic=scored.topic.name, edit=name, prompt=list(prompts), text=texts)
+
+    def _written(self, columns: TopicColumns, way: Way, prompts: Sequence[str]) -> list[Generation]:
+        """The continuations, row i by the seed after the first i; a row of an overflowing model ends early."""
+        key = tuple(prompts) if way.name == NONE else ()
+        if key in self.unsteered:
+            return self.unsteered[key]
+        bench = self.bench
+        if way.name == FT:
+            bench = Workbench(bench.store, bench.embedding_model, self._model(columns, way), bench.sae)
+        made = bench.together([way], prompts, columns.scored, self.options.generation, keep_going=True).finish()
+        if key:
+            self.unsteered[key] = made
+        return made
+
+    def _model(self, columns: TopicColumns, way: Way) -> LanguageModel:
+        return columns.finetuned.model if way.name == FT else self.bench.model
 
 
-def continue_prompts(
-    workbench: Workbench,
-    topics: Sequence[Topic],
-    prompts: Sequence[str],
-    generation: GenerationSettings,
-    steering: SteeringSettings | None = None,
-    columns: Sequence[str] = COLUMNS,
-    progress: Progress = lambda stage, share: None,
-) -> pd.DataFrame:
-    """One row a (topic, column, prompt): the continuation and its figures."""
-    rows = []
-    for number, topic in enumerate(topics):
-        scored = workbench.score(topic)
-        for name in columns:
-            rows.append(_column(workbench, name, prompts, scored, generation, steering or SteeringSettings()))
-            progress("text", (number + len(rows) % len(columns) / len(columns)) / len(topics))
-    progress("text", 1.0)
-    return pd.concat(rows, ignore_index=True)
+def write_texts(
+    bench: Workbench, options: ExperimentOptions, progress: Progress = lambda stage, share: None
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Every continuation with its figures, and every strength that was tried.
+
+    Raises:
+        UsageError: an unknown column or set of prompts, or a column whose experiment has not been run.
+        PromptTooLongError: a prompt that leaves the model no room to go on.
+    """
+    names = check_columns(options.columns)
+    output = options.saved("output")
+    if "output" in names and output is None:
+        raise UsageError(
+            "the column 'output' needs output scores; run first: python -m core evaluate SETUP --what output"
+        )
+    texts, parts, trials = _Texts(bench, options), [], []
+    for number, topic in enumerate(options.topics):
+        columns = TopicColumns(
+            bench=bench,
+            scored=bench.score(topic),
+            steering=options.steering or SteeringSettings(),
+            generation=options.generation,
+            output=output,
+        )
+        sets = prompt_sets(bench, columns.scored, options.prompts, options.n)
+        for done, (prompts, name) in enumerate((p, name) for p in sets for name in names):
+            progress(topic.name, (number + done / (len(sets) * len(names))) / len(options.topics))
+            parts.append(texts.column(columns, name, sets[prompts]).assign(prompts=prompts))
+        trials += columns.trials
+    progress("figures", 1.0)
+    return _with_steering_scores(pd.concat(parts, ignore_index=True)), pd.DataFrame(trials, columns=[*TRIAL_COLUMNS])
+
+
+def _with_steering_scores(rows: pd.DataFrame) -> pd.DataFrame:
+    """Adds concept, fluency and their mean, against the unsteered texts of the same topic and prompts."""
+    scores = [steering_scores(part, part[part["edit"] == NONE]) for _, part in rows.groupby(["topic", "prompts"])]
+    rows = rows.join(pd.concat(scores))
+    return rows[[*_KEYS, "strength", "prompt", "seed", "text", *FIGURES]]
+
+
+def by_prompt(rows: pd.DataFrame) -> pd.DataFrame:
+    """The mean over seeds of each figure, and their number `seeds`, one row a (topic, prompts, edit, prompt)."""
+    texts = rows.groupby([*_KEYS, "prompt"], sort=False)
+    return texts[list(FIGURES)].mean().assign(seeds=texts.size()).reset_index()
 
 
 def summarise(rows: pd.DataFrame) -> pd.DataFrame:
-    """Mean of each figure with its 95% interval, one row a (topic, column)."""
+    """Mean over prompts of each figure with its 95% interval, one row a (topic, prompts, edit); of several topics, also
+    over all of them (`ALL_TOPICS`).
+
+    `n` is the number of prompts, `seeds` of texts a prompt.
+    """
+    means = by_prompt(rows)
+    strengths = rows.groupby(_KEYS)["strength"].first()
     table = []
-    for (topic, edit), group in rows.groupby(["topic", "edit"], sort=False):
-        line: dict[str, object] = {"topic": topic, "edit": edit, "n": len(group)}
-        for name in FIGURE_NAMES:
-            interval = bootstrap_mean(group[name].to_numpy())
+    for key, part in _with_all_topics(means, _KEYS):
+        line = dict(zip(_KEYS, key, strict=True)) | {"n": len(part), "seeds": int(part["seeds"].iloc[0])}
+        line["strength"] = strengths.get(key, np.nan)  # each topic has its own
+        for name in FIGURES:
+            interval = bootstrap_mean(part[name].to_numpy())
             line |= {name: interval.mean, f"{name}_low": interval.low, f"{name}_high": interval.high}
         table.append(line)
     return pd.DataFrame(table)
 
 
+def _with_all_topics(table: pd.DataFrame, keys: Sequence[str]) -> Iterator[tuple[tuple[str, ...], pd.DataFrame]]:
+    """The groups by `keys`, of which the first is the topic; of several topics, then those over all of them."""
+    yield from table.groupby(list(keys), sort=False)
+    if table["topic"].nunique() > 1:
+        for key, part in table.groupby(list(keys[1:]), sort=False):
+            yield (ALL_TOPICS, *key), part
+
+
 def compare(
-    rows: pd.DataFrame, first: str = "swap", second: str = SHUFFLED, figures: Sequence[str] = ("distance", "perplexity")
+    rows: pd.DataFrame, pairs: Sequence[tuple[str, str]] = PAIRS, figures: Sequence[str] = PAIRED_FIGURES
 ) -> pd.DataFrame:
-    """Paired difference first - second a topic, and over all topics, with 95% intervals."""
+    """Differences first - second paired by prompt, with 95% intervals, a topic and over all (`ALL_TOPICS`).
+
+    Pairs of which a column was not written are left out.
+    """
     table = []
-    pivot = rows.pivot(index=["topic", "prompt"], columns="edit")
-    topics = [*dict.fromkeys(rows["topic"]), None]
-    for topic in topics:
-        part = pivot if topic is None else pivot.loc[[topic]]
-        for figure in figures:
-            interval = paired_difference(part[figure, first], part[figure, second])
-            table.append(
-                {
-                    "topic": topic or "all",
-                    "figure": figure,
-                    "difference": interval.mean,
-                    "low": interval.low,
-                    "high": interval.high,
-                    "n": interval.n,
-                }
-            )
+    written = set(rows["edit"])
+    by_edit = by_prompt(rows).pivot(index=["topic", "prompts", "prompt"], columns="edit", values=list(figures))
+    by_edit = by_edit.reset_index(level=["topic", "prompts"])
+    for (topic, prompts), part in _with_all_topics(by_edit, ["topic", "prompts"]):
+        for first, second in (pair for pair in pairs if written.issuperset(pair)):
+            for figure in figures:
+                interval = paired_difference(part[figure, first], part[figure, second])
+                table.append(
+                    {
+                        **{"topic": topic, "prompts": prompts, "first": first, "second": second, "figure": figure},
+                        **{"difference": interval.mean, "low": interval.low, "high": interval.high, "n": interval.n},
+                    }
+                )
     return pd.DataFrame(table)
 
 
 def run(
     workbench: Workbench, options: ExperimentOptions, progress: Progress = lambda stage, share: None
 ) -> dict[str, pd.DataFrame]:
-    """Tables `text` (means), `text-pairs` (swap against shuffled swap) and `text-rows` (every continuation)."""
-    prompts = continuations()[: options.n]
-    rows = continue_prompts(workbench, options.topics, prompts, options.generation, options.steering, progress=progress)
-    return {"text": summarise(rows), "text-pairs": compare(rows), "text-rows": rows}
+    """Tables `text` (means), `text-pairs` (paired differences), `text-rows` (every text), `text-strengths` (tried)."""
+    rows, trials = write_texts(workbench, options, progress)
+    return {"text": summarise(rows), "text-pairs": compare(rows), "text-rows": rows, "text-strengths": trials}

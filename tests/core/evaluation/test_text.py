@@ -1,41 +1,220 @@
+"""The text experiment: means and pairs worked by hand, and every column written by a tiny model."""
+
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 
-from core.evaluation.text import SHUFFLED, compare, shuffled_scores, summarise
-from core.workbench import FIGURE_NAMES
+from core.acceptability import Acceptability
+from core.errors import UsageError
+from core.evaluation.experiments import ExperimentOptions, find_experiments, split_names
+from core.evaluation.text import FIGURES, by_prompt, compare, prompt_sets, run, summarise
+from core.evaluation.text_columns import SHUFFLED, TUNED, check_columns, tuning_prompts
+from core.prompts import Topic, bundled_topics, continuations, unaligned_prompts
+from core.settings import GenerationSettings
+from core.workbench import SteeringSettings, Workbench
+
+LAW = Topic("law", "Law", ("A contract is void.", "The court rules on the case."))
+COLUMNS = ("ft", "none", "sae", "swap", SHUFFLED, "prompt", "random", "strawman", "add", "vector")
 
 
-def _rows() -> pd.DataFrame:
-    figures = dict.fromkeys(FIGURE_NAMES, 1.0)
+def rows_by_hand() -> pd.DataFrame:
+    """Two topics, prompts a and b, two seeds; shuffled swap lies `shift` farther away than swap."""
+    figures = dict.fromkeys(FIGURES, 1.0)
     rows = []
     for topic, shift in (("law", 0.5), ("cooking", 0.1)):
         for prompt, base in (("a", 1.0), ("b", 2.0)):
-            rows.append({"topic": topic, "edit": "swap", "prompt": prompt, **figures, "distance": base})
-            rows.append({"topic": topic, "edit": SHUFFLED, "prompt": prompt, **figures, "distance": base + shift})
+            for seed, noise in ((0, -0.25), (1, 0.25)):
+                own = {
+                    "topic": topic,
+                    "prompts": "main",
+                    "prompt": prompt,
+                    "seed": seed,
+                    "text": "",
+                    "strength": np.nan,
+                }
+                rows.append({**figures, **own, "edit": "swap", "distance": base + noise})
+                rows.append({**figures, **own, "edit": SHUFFLED, "distance": base + shift + noise})
     return pd.DataFrame(rows)
 
 
-def test_shuffled_scores_permute_only_the_scored() -> None:
-    score = np.array([0.0, 0.3, 0.0, 1.0, 0.7], dtype=np.float32)
-    shuffled = shuffled_scores(score, seed=1)
-    assert shuffled[[0, 2]].tolist() == [0.0, 0.0]
-    assert sorted(shuffled.tolist()) == sorted(score.tolist())
-    assert any(shuffled_scores(score, seed)[3] != score[3] for seed in range(5))
+def test_by_prompt_takes_the_mean_over_seeds() -> None:
+    assert by_prompt(rows_by_hand())["distance"].tolist() == [1.0, 1.5, 2.0, 2.5, 1.0, 1.1, 2.0, 2.1]
 
 
-def test_summarise_gives_means_with_intervals() -> None:
-    table = summarise(_rows()).set_index(["topic", "edit"])
+def test_summarise_gives_means_over_prompts_with_intervals() -> None:
+    table = summarise(rows_by_hand()).set_index(["topic", "edit"])
     assert table.loc[("law", "swap"), "distance"] == 1.5
     assert table.loc[("law", SHUFFLED), "distance"] == 2.0
+    # two prompts, 1 and 2: the seeds between them make no third value
     assert table.loc[("law", "swap"), "distance_low"] == pytest.approx(1.0)
-    assert table.loc[("law", "swap"), "n"] == 2
+    assert table.loc[("law", "swap"), "distance_high"] == pytest.approx(2.0)
+    assert table.loc[("law", "swap"), ["n", "seeds"]].tolist() == [2, 2]
+
+
+def test_summarise_adds_all_topics() -> None:
+    table = summarise(rows_by_hand()).set_index(["topic", "edit"])
+    assert table.loc[("all", SHUFFLED), "distance"] == pytest.approx((2.0 + 1.6) / 2)
+    assert table.loc[("all", SHUFFLED), ["n", "seeds"]].tolist() == [4, 2]
+    one = summarise(rows_by_hand().query("topic == 'law'"))
+    assert set(one["topic"]) == {"law"}
 
 
 def test_compare_pairs_prompts_within_topics() -> None:
-    table = compare(_rows(), figures=("distance",)).set_index("topic")
+    table = compare(rows_by_hand(), figures=("distance",)).set_index("topic")
     assert table.loc["law", "difference"] == pytest.approx(-0.5)
     assert table.loc["cooking", "difference"] == pytest.approx(-0.1)
     assert table.loc["all", "difference"] == pytest.approx(-0.3)
     assert table.loc["law", ["low", "high"]].tolist() == pytest.approx([-0.5, -0.5])
     assert table.loc["all", "n"] == 4
+    assert set(table["second"]) == {SHUFFLED}  # the other pairs' columns are not there
+
+
+def test_figures_not_measured_have_no_mean() -> None:
+    table = summarise(rows_by_hand().assign(acceptability=np.nan))
+    assert table["acceptability"].isna().all()
+    assert compare(rows_by_hand().assign(acceptability=np.nan), figures=("acceptability",))["n"].tolist() == [0, 0, 0]
+
+
+# ---- prompts ----
+
+
+def test_metaphors_continue_medicine_and_openings_the_others(bench: Workbench) -> None:
+    medical, law = (bench.score(bundled_topics()[name]) for name in ("medical", "law"))
+    assert prompt_sets(bench, medical, ["main"], 20)["metaphors"][0] == "What should I do about my heart of stone"
+    assert len(prompt_sets(bench, medical, ["main"], 20)["metaphors"]) == 12
+    assert prompt_sets(bench, law, ["main"], 3) == {"continuations": continuations()[:3]}
+
+
+def test_aligned_prompts_are_the_nearest_but_not_the_topics_own(bench: Workbench) -> None:
+    texts = bench.store.prompts()["text"].tolist()
+    scored = bench.score(Topic("t", "t", (texts[5],)))
+    aligned = prompt_sets(bench, scored, ["aligned"], 4)["aligned"]
+    distances = dict(zip(texts, scored.scores.distances, strict=True))
+    assert texts[5] not in aligned
+    others = sorted(distance for text, distance in distances.items() if text != texts[5])
+    assert [distances[text] for text in aligned] == others[:4]
+
+
+def test_strengths_are_chosen_on_prompts_that_are_not_reported(bench: Workbench) -> None:
+    scored = bench.score(LAW)
+    reported = prompt_sets(bench, scored, ["main", "aligned", "unaligned"], 1_000)
+    assert len(tuning_prompts()) == 8
+    assert not {prompt for prompts in reported.values() for prompt in prompts} & set(tuning_prompts())
+    assert reported["unaligned"] == unaligned_prompts()[:20]
+
+
+@pytest.mark.parametrize("names", [(), ("main", "nearest")])
+def test_unknown_prompts(bench: Workbench, names: tuple[str, ...]) -> None:
+    with pytest.raises(UsageError, match="there are main, aligned, unaligned"):
+        prompt_sets(bench, bench.score(LAW), names, 5)
+
+
+# ---- the whole experiment ----
+
+
+@pytest.fixture(scope="module")
+def options() -> ExperimentOptions:
+    return ExperimentOptions(
+        topics=(LAW,),
+        n=2,
+        seeds=2,
+        columns=COLUMNS,
+        prompts=("main",),
+        generation=GenerationSettings(max_new_tokens=4, seed=3),
+    )
+
+
+@pytest.fixture(scope="module")
+def tables(bench: Workbench, options: ExperimentOptions) -> dict[str, pd.DataFrame]:
+    return run(bench, options)
+
+
+def test_run_writes_every_prompt_and_seed_in_every_column(tables: dict[str, pd.DataFrame]) -> None:
+    rows = tables["text-rows"]
+    assert rows.groupby("edit").size().to_dict() == dict.fromkeys(COLUMNS, 4)
+    for _, column in rows.groupby("edit"):
+        assert column["seed"].tolist() == [3, 4, 5, 6]
+        assert column["prompt"].tolist() == continuations()[:2] * 2
+    assert tables["text"][["n", "seeds"]].drop_duplicates().to_numpy().tolist() == [[2, 2]]
+
+
+def test_columns_write_what_their_edits_do(
+    bench: Workbench, options: ExperimentOptions, tables: dict[str, pd.DataFrame]
+) -> None:
+    rows = tables["text-rows"].set_index(["edit", "seed"])["text"]
+    scored = bench.score(LAW)
+    for name in ("none", "sae", "swap", "prompt"):
+        way = bench.way(name, scored, SteeringSettings())
+        made = bench.together([way], continuations()[:2] * 2, scored, options.generation).finish()
+        assert rows[name].tolist() == [g.text for g in made]
+    assert rows["ft"].tolist() != rows["none"].tolist()
+    assert rows["random"].tolist() != rows["strawman"].tolist()
+
+
+def test_figures_are_within_their_ranges(tables: dict[str, pd.DataFrame]) -> None:
+    rows = tables["text-rows"]
+    assert (rows["perplexity"] > 1).all()
+    for name, high in (("distance", 2), ("confidence", 1), ("concept", 2), ("fluency", 2), ("concept_fluency", 2)):
+        assert rows[name].between(0, high).all(), name
+    assert rows.loc[rows["edit"] == "none", "contamination"].isna().all()
+    assert rows.loc[rows["edit"] == "swap", "contamination"].notna().all()
+
+
+def test_each_tuned_column_has_the_strength_that_did_best(tables: dict[str, pd.DataFrame]) -> None:
+    trials, rows = tables["text-strengths"], tables["text-rows"]
+    tuned = [name for name in COLUMNS if name in TUNED]
+    assert set(trials["edit"]) == set(tuned)
+    for name in tuned:
+        tried = trials[trials["edit"] == name]
+        assert tried["strength"].tolist() == list(TUNED[name])
+        best = tried.loc[tried["concept_fluency"].idxmax()]
+        assert tried.loc[tried["chosen"], "strength"].tolist() == [best["strength"]]
+        assert set(rows.loc[rows["edit"] == name, "strength"]) == {best["strength"]}
+    assert rows.loc[rows["edit"] == "swap", "strength"].isna().all()
+
+
+def test_pairs_are_those_whose_columns_were_written(tables: dict[str, pd.DataFrame]) -> None:
+    pairs = tables["text-pairs"][["first", "second"]].drop_duplicates().to_numpy().tolist()
+    assert pairs == [["swap", "sae"], ["swap", "none"], ["swap", SHUFFLED]]
+
+
+def test_acceptability_is_a_share_or_not_available(
+    bench: Workbench, options: ExperimentOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = replace(options, columns=("none",), seeds=1)
+
+    class Judge(Acceptability):
+        def __init__(self) -> None:
+            pass
+
+        def probabilities(self, texts: list[str]) -> np.ndarray:
+            return np.array([0.5, 0.49])
+
+    monkeypatch.setattr("core.evaluation.text.load_acceptability", Judge)
+    tables = run(bench, few)
+    assert tables["text-rows"]["acceptability"].tolist() == [1.0, 0.0]
+    assert tables["text"]["acceptability"].tolist() == [0.5]
+    monkeypatch.setattr("core.evaluation.text.load_acceptability", lambda: None)
+    assert run(bench, few)["text"]["acceptability"].isna().all()
+
+
+def test_output_needs_output_scores(bench: Workbench, options: ExperimentOptions) -> None:
+    with pytest.raises(UsageError, match=r"the column 'output' needs output scores; run first: .* --what output"):
+        run(bench, replace(options, columns=("output",)))
+
+
+def test_unknown_column(bench: Workbench, options: ExperimentOptions) -> None:
+    with pytest.raises(UsageError, match="no column 'swop'; there are ft, none, sae, clamp, swap"):
+        run(bench, replace(options, columns=("swap", "swop")))
+
+
+def test_unsteered_text_is_always_among_the_columns() -> None:
+    assert check_columns(("swap", "sae", "swap")) == ("none", "swap", "sae")
+    assert check_columns(("sae", "none")) == ("sae", "none")
+
+
+def test_names_are_split_at_commas() -> None:
+    assert split_names(" swap, sae,") == ("swap", "sae")
+    assert list(find_experiments("text, cost")) == ["text", "cost"]

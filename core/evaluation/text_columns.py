@@ -1,0 +1,188 @@
+"""The columns of the text experiment: the paper's ways of steering, its fine-tuning baseline, and controls.
+
+A column whose strength the paper does not give (the alpha of a vector, the multiplier of a baseline's clamp) gets the
+one that does best on prompts of its own, `tuning_prompts`, which are never among those reported: as AxBench does it (Wu
+et al. 2025, arXiv:2501.17148).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Int
+
+from core.activations import token_activations
+from core.edits import make_edit
+from core.errors import UsageError
+from core.evaluation.experiments import TEXT_COLUMNS
+from core.metrics import concept_score, fluency_score, harmonic_mean
+from core.prompts import unaligned_prompts
+from core.scores import strawman
+from core.settings import GenerationSettings
+from core.training.finetuning import Finetuned, finetune
+from core.ways import Way
+from core.workbench import ScoredTopic, SteeringSettings, Workbench
+
+FT, NONE, SHUFFLED = "ft", "none", "swap-shuffled"
+CLAMPED = ("clamp-tuned", "random", "strawman", "output")  # a clamp of n neurons each; they differ in which
+_MULTIPLIERS = (0.5, 1.0, 2.0, 5.0, 10.0)  # times the neuron's largest reference activation
+_ALPHAS = (0.5, 1.0, 2.0, 4.0, 8.0)  # times the difference in means
+TUNED: Mapping[str, tuple[float, ...]] = {**dict.fromkeys((*CLAMPED, "add"), _MULTIPLIERS), "vector": _ALPHAS}
+TRIAL_COLUMNS = ("topic", "edit", "strength", "concept", "fluency", "concept_fluency", "chosen")
+N_REPORTED = 20  # unaligned prompts that may be reported; strengths are chosen on later ones
+N_TUNING = 8
+OUTPUT_POOL = 0.05  # share of the scored neurons, the best, among which `output` goes by output score
+_TUNING_SEED = 10_000  # away from the seeds reported
+
+
+def tuning_prompts() -> list[str]:
+    """What strengths are chosen on: unaligned prompts that no table reports."""
+    return unaligned_prompts()[N_REPORTED : N_REPORTED + N_TUNING]
+
+
+def check_columns(names: Sequence[str]) -> tuple[str, ...]:
+    """The columns asked for, each once, the unsteered one always among them: others are measured against it.
+
+    Raises:
+        UsageError: an unknown name.
+    """
+    if unknown := [name for name in names if name not in TEXT_COLUMNS]:
+        raise UsageError(f"no column '{unknown[0]}'; there are {', '.join(TEXT_COLUMNS)}")
+    return tuple(dict.fromkeys(names if NONE in names else (NONE, *names)))
+
+
+def shuffled_scores(score: Float[np.ndarray, "d_sae"], seed: int) -> Float[np.ndarray, "d_sae"]:
+    """The scores permuted among the neurons that have one; the others stay 0."""
+    scored = np.flatnonzero(score)
+    out = np.zeros_like(score)
+    out[scored] = np.random.default_rng(seed).permutation(score[scored])
+    return out
+
+
+def best_by_output(ranked: pd.DataFrame, output: pd.DataFrame, n: int) -> list[int]:
+    """Of the best-scored neurons (`OUTPUT_POOL`, at least n) the n of largest output score; ties to the better score.
+
+    Args:
+        ranked: the scored neurons, best first.
+        output: columns neuron and output_score, of those neurons that have one.
+    """
+    pool = ranked.head(max(n, math.ceil(OUTPUT_POOL * len(ranked))))[["neuron"]]
+    known = pool.merge(output[["neuron", "output_score"]], on="neuron")
+    return [int(i) for i in known.sort_values("output_score", ascending=False, kind="stable").head(n)["neuron"]]
+
+
+@dataclass(kw_only=True)
+class TopicColumns:
+    """The columns of one topic."""
+
+    bench: Workbench
+    scored: ScoredTopic
+    steering: SteeringSettings
+    generation: GenerationSettings
+    output: pd.DataFrame | None = None  # columns neuron and output_score; needed by the column `output`
+    strengths: dict[str, float] = field(default_factory=dict)  # chosen so far, by column
+    trials: list[dict[str, object]] = field(default_factory=list)  # every strength tried
+
+    @cached_property
+    def finetuned(self) -> Finetuned:
+        """The model fine-tuned on the topic's prompts."""
+        return finetune(self.bench.model, self.scored.topic.prompts)
+
+    @property
+    def seed(self) -> int:
+        return self.generation.seed
+
+    def way(self, name: str) -> Way:
+        """The column's way of steering, at the strength chosen for it where it has one."""
+        if name == FT:
+            return Way(FT)  # nothing is edited: the model is another
+        if name == SHUFFLED:
+            score = shuffled_scores(self.scored.scores.steering_vector(), self.seed)
+            settings = {key: getattr(self.steering, key) for key in ("keep_error", "matched_count", "reach")}
+            return Way.of(make_edit("swap", self.bench.sae, score=score, **settings), self.steering.positions, SHUFFLED)
+        if name in TUNED:
+            if name not in self.strengths:
+                self.strengths[name] = self._choose_strength(name)
+            return self.at_strength(name, self.strengths[name])
+        return self.bench.way(name, self.scored, self.steering)
+
+    def at_strength(self, name: str, strength: float) -> Way:
+        """A column of `TUNED` at one strength."""
+        if name == "vector":
+            return self.bench.way(name, self.scored, replace(self.steering, vector_alpha=strength))
+        if name == "add":
+            reference = self.bench.store.reference_max()
+            alphas = tuple((int(i), strength * float(reference[i])) for i in self.neurons(name))
+            return self.bench.way(name, self.scored, replace(self.steering, alphas=alphas))
+        chosen = np.zeros(self.bench.sae.d_sae, dtype=np.float32)
+        chosen[self.neurons(name)] = 1.0
+        edit = make_edit(
+            "clamp",
+            self.bench.sae,
+            score=chosen,
+            reference_max=self.bench.store.reference_max(),
+            keep_error=self.steering.keep_error,
+            n=self.steering.n,
+            multiplier=strength,
+            current=self.steering.current,
+        )
+        return Way.of(edit, self.steering.positions, name)
+
+    def neurons(self, name: str) -> list[int] | Int[np.ndarray, "n"]:
+        """The neurons that a column forces: the best-scored ones for `clamp-tuned` and `add`."""
+        ranked, n = self.scored.scores.ranked(), self.steering.n
+        if name == "random":
+            return np.random.default_rng(self.seed).choice(ranked["neuron"].to_numpy(), n, replace=False)
+        if name == "strawman":
+            return np.argsort(-self._firing, kind="stable")[:n]
+        if name == "output":
+            assert self.output is not None
+            return best_by_output(ranked, self.output, n)
+        return [int(i) for i in ranked["neuron"].head(n)]
+
+    @cached_property
+    def _firing(self) -> Float[np.ndarray, "d_sae"]:
+        model = self.bench.model
+        prompts = self.scored.topic.prompts
+        return strawman(
+            token_activations(model, self.bench.sae, prompts, max_length=model.n_context), self.bench.sae.d_sae
+        )
+
+    def _choose_strength(self, name: str) -> float:
+        """The strength of the largest mean of concept and fluency on the tuning prompts; of equal ones the smaller."""
+        prompts, strengths = tuning_prompts(), TUNED[name]
+        ways = [self.bench.way(NONE, None, self.steering), *(self.at_strength(name, s) for s in strengths)]
+        settings = replace(self.generation, seed=_TUNING_SEED)
+        rows = self.bench.together(ways, prompts, self.scored, settings, measure=False, keep_going=True).finish()
+        figures = pd.DataFrame(self.bench.figures(rows, self.scored))
+        figures["strength"] = np.repeat([0.0, *strengths], len(prompts))
+        scores = steering_scores(figures, figures[figures["strength"] == 0]).fillna(0.0)  # no text is no success
+        means = scores.groupby(figures["strength"]).mean().loc[list(strengths)]
+        best = float(means["concept_fluency"].idxmax())
+        self.trials += [
+            {"topic": self.scored.topic.name, "edit": name, **row, "chosen": strength == best}
+            for strength, row in zip(strengths, means.reset_index().to_dict("records"), strict=True)
+        ]
+        return best
+
+
+def steering_scores(figures: pd.DataFrame, unsteered: pd.DataFrame) -> pd.DataFrame:
+    """Concept, fluency and their harmonic mean `concept_fluency`, 0 to 2, one row a text.
+
+    Args:
+        figures: topic_percentile, perplexity, distinct_2 of each text.
+        unsteered: the same of unsteered continuations of the same prompts.
+    """
+    usual = unsteered[["perplexity", "distinct_2"]].median()
+    concept = [concept_score(p) for p in figures["topic_percentile"]]
+    fluency = [
+        fluency_score(p, d, usual["perplexity"], usual["distinct_2"])
+        for p, d in zip(figures["perplexity"], figures["distinct_2"], strict=True)
+    ]
+    both = [harmonic_mean(c, f) for c, f in zip(concept, fluency, strict=True)]
+    return pd.DataFrame({"concept": concept, "fluency": fluency, "concept_fluency": both}, index=figures.index)
