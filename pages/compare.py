@@ -13,10 +13,11 @@ from pages.shared.glossary import TERMS, help_text
 from pages.shared.messages import count, show_error
 from pages.shared.resources import app_store
 
-KINDS = {"text": "Texts", "neuron": "Neurons"}
+KINDS = {"text": "Texts", "sweep": "Amplified answers", "neuron": "Neurons"}
 FILTERS = ("setup", "topic", "edit", "case")
 _FIRST = {
     "text": ("edit", "topic", "text", *(figure for figure, _, _ in FIGURES), "n_tokens", "prompt", "setup"),
+    "sweep": ("neuron", "alpha", "question", "text", "perplexity", "distinct_2", "repetition", "confidence", "setup"),
     "neuron": ("neuron", "topic", "score", "rank", "g", "prompts", "case", "top_tokens", "setup"),
 }
 _WHOLE = ("id", "neuron", "rank", "prompts", "seed", "max_new_tokens", "top_k", "n", "n_tokens")
