@@ -95,6 +95,7 @@ def _ask(setup: Setup, store: Store, neuron: int) -> Asked:
             help=help_text("alpha"),
             **_bound("alpha"),
         )
+        st.caption(f"Adds {2 * alpha / most:.0%} of the residual stream's mean norm at every token.")
     question = known[int(number) - 1]
     st.markdown(f"**{plain(question)}**")
     return Asked(
@@ -138,10 +139,7 @@ def _take_away(amplified: Amplified) -> None:
             app_store().collect(row)
         st.toast(f"{count(len(rows), 'answer')} in Compare and export.")
     link_button()
-    shift = amplified.row(amplified.asked.alpha).get("alpha", 0.0)
-    st.caption(
-        f"Greedy, {NEW_TOKENS} tokens at most, added at every token. Shaded: words that differ. Alpha {shift:g}."
-    )
+    st.caption(f"Greedy decoding, at most {NEW_TOKENS} tokens. Shaded: words that differ.")
 
 
 # ---- sweeps ----

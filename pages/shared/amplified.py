@@ -73,7 +73,7 @@ class Amplified:
     def row(self, alpha: float) -> dict[str, Any]:
         """The collected row of one answer: its text and figures, those that are defined."""
         assert self.rows is not None
-        line = self.rows[self.rows["alpha"] == alpha].iloc[0].dropna().to_dict()
+        line = self.rows[self.rows["alpha"] == alpha].iloc[0].drop("question_text").dropna()
         return {"kind": "sweep", "setup": self.asked.setup.name, "question": self.asked.question, **line}
 
 

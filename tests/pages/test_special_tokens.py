@@ -112,6 +112,9 @@ def test_collected_answers_are_kept(open_page: OpenPage, stores: Path) -> None:
     assert rows["alpha"].tolist() == [0.0, 4.0]
     assert [text.strip() for text in rows["text"]] == shown_answers(app)
     assert (rows["neuron"] == NEURON).all()
+    compare = open_page("compare")
+    assert any(header.value == "Amplified answers" for header in compare.header)
+    assert compare.dataframe[0].value["alpha"].tolist() == [0.0, 4.0]
 
 
 def test_stopped_answer_keeps_its_tokens_and_leaves_nothing_steered(
