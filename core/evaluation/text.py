@@ -183,8 +183,8 @@ def summarise(rows: pd.DataFrame) -> pd.DataFrame:
     strengths = rows.groupby(_KEYS)["strength"].first()
     table = []
     for key, part in _with_all_topics(means, _KEYS):
-        line = dict(zip(_KEYS, key, strict=True)) | {"n": len(part), "seeds": int(part["seeds"].iloc[0])}
-        line["strength"] = strengths.get(key, np.nan)  # each topic has its own
+        line: dict[str, object] = {**dict(zip(_KEYS, key, strict=True)), "n": len(part)}
+        line |= {"seeds": int(part["seeds"].iloc[0]), "strength": strengths.get(key, np.nan)}  # a topic has its own
         for name in FIGURES:
             interval = bootstrap_mean(part[name].to_numpy())
             line |= {name: interval.mean, f"{name}_low": interval.low, f"{name}_high": interval.high}

@@ -121,10 +121,11 @@ def test_generate_steers_at_another_setups_layer_too(run: Run, stores: Path) -> 
 
 
 def test_evaluate_text_stores_what_it_prints(run: Run, stores: Path) -> None:
-    command = ("evaluate", "gpt2-topk", "--what", "text", "--topic", "law", "--n", "3", "--tokens", "4")
-    tables = _json(run, *command, "--store", stores)
-    assert {row["edit"] for row in tables["text"]} == {"none", "sae", "clamp", "swap", "swap-shuffled"}
-    assert all(row["n"] == 3 for row in tables["text"])
+    command = ("evaluate", "gpt2-topk", "--what", "text", "--topic", "law", "--n", "3", "--tokens", "4", "--seeds", "2")
+    tables = _json(run, *command, "--columns", "swap,sae", "--prompts", "main", "--store", stores)
+    assert [row["edit"] for row in tables["text"]] == ["none", "swap", "sae"]
+    assert all((row["prompts"], row["n"], row["seeds"]) == ("continuations", 3, 2) for row in tables["text"])
+    assert {row["second"] for row in tables["text-pairs"]} == {"sae", "none"}
     out = stores / "text.csv"
     assert run("export", "gpt2-topk", "--what", "text", "--out", out, "--store", stores)[0] == 0
     exported = pd.read_csv(out)
