@@ -25,7 +25,7 @@ VARIES = ("topic", "setup", "summary", "prompts")
 VALUES = ("score", "g")
 MEAN = "all"  # in place of a topic: the mean over all
 STRAWMAN = "strawman"
-RANKINGS = {
+RANKINGS: dict[str, tuple[str, ...] | None] = {  # None: every one
     "summaries": ("sum", "max", "mean", "count", STRAWMAN),
     "powers of the distance": ("sum", "sum, squared", "sum, squared twice", STRAWMAN),
     "all": None,
@@ -202,7 +202,7 @@ def _show_tau(setup: Setup, tables: dict[str, pd.DataFrame]) -> None:
     st.markdown(
         f"Mean tau between summaries **{agreement.loc['summaries', 'tau']:.3f}**, between all settings of the score "
         f"**{agreement.loc['all settings', 'tau']:.3f}** (published: 0.741), between score and strawman "
-        f"**{agreement.loc['score (sum) and strawman', 'tau']:.3f}**.",
+        f"**{agreement.loc['score and strawman', 'tau']:.3f}**.",
         help=help_text("strawman"),
     )
     topic, rankings = _choose_tau(tau)

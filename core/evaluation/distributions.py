@@ -35,20 +35,20 @@ _POWERS: dict[str, dict[str, str]] = {
     ", squared": {"distance": "squared"},
     ", squared twice": {"distance": "squared", "variant": "variance"},
 }
+_SUMMARIES: tuple[Summary, ...] = get_args(Summary)
 RANKINGS: dict[str, ScoreSettings] = {
     f"{summary}{power}": ScoreSettings(summary=summary, **changes)  # type: ignore[arg-type]
-    for summary in get_args(Summary)
+    for summary in _SUMMARIES
     for power, changes in _POWERS.items()
 }
 # which pairs of rankings are averaged under which name
-_SUMMARIES = get_args(Summary)
 GROUPS: dict[str, list[tuple[str, str]]] = {
     "summaries": list(combinations(_SUMMARIES, 2)),
     "powers of the distance": [
         pair for summary in _SUMMARIES for pair in combinations([f"{summary}{power}" for power in _POWERS], 2)
     ],
     "all settings": list(combinations(RANKINGS, 2)),
-    "score (sum) and strawman": [("sum", STRAWMAN)],
+    "score and strawman": [("sum", STRAWMAN)],
 }
 
 

@@ -225,20 +225,21 @@ def run(
 ) -> dict[str, pd.DataFrame]:
     """Tables `topk` (thinned curves), `topk-summary`, `topk-ahead` and `topk-tokens`, each topic under its name."""
     unaligned = firing_on(workbench, unaligned_prompts())
-    found: dict[str, TopK] = {}
+    found: list[tuple[str, TopK]] = []
     for number, topic in enumerate(options.topics):
         progress(topic.title, number / len(options.topics))
         aligned = firing_on(workbench, topic.prompts)
-        found[topic.name] = top_k(workbench.score(topic), aligned, unaligned, options.seed)
+        found.append((topic.name, top_k(workbench.score(topic), aligned, unaligned, options.seed)))
     progress("done", 1.0)
-    summary = pd.DataFrame([{"topic": name, **one.summary} for name, one in found.items()])
+    summary = pd.DataFrame([{"topic": name, **one.summary} for name, one in found])
     return {
-        "topk": _by_topic({name: one.drawn for name, one in found.items()}),
+        "topk": _by_topic((name, one.drawn) for name, one in found),
         "topk-summary": summary,
         "topk-ahead": ahead(summary),
-        "topk-tokens": _by_topic({name: one.tokens for name, one in found.items()}),
+        "topk-tokens": _by_topic((name, one.tokens) for name, one in found),
     }
 
 
-def _by_topic(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    return pd.concat(tables, names=["topic"]).reset_index("topic").reset_index(drop=True)
+def _by_topic(tables: Iterable[tuple[str, pd.DataFrame]]) -> pd.DataFrame:
+    rows = pd.concat([table.assign(topic=name) for name, table in tables], ignore_index=True)
+    return rows[["topic", *rows.columns.drop("topic")]]

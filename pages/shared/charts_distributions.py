@@ -15,6 +15,7 @@ from pages.shared.colours import ACCENT, RAMP_STEPS, UNALIGNED, Theme, ramp
 
 _ROW, _CELL = 46, 38  # pixels: height of a violin, of a row of the heat map
 _LABEL_CHARACTERS = 20  # of a line beside a violin
+_FEW_RANKINGS = 6  # more leave room for two digits in a cell
 
 
 @dataclass(frozen=True)
@@ -98,12 +99,15 @@ def tau_heat_map(matrix: pd.DataFrame, theme: Theme) -> go.Figure:
             hovertemplate="%{y} and %{x}: tau %{z:.3f}<extra></extra>",
         )
     )
+    crowded = len(matrix) > _FEW_RANKINGS
     for i, first in enumerate(matrix.index):
         for j, second in enumerate(matrix.columns):
             tau = matrix.iat[i, j]
             if np.isfinite(tau):
-                text = steps[round(min(1.0, max(0.0, tau)) * (RAMP_STEPS - 1))][1]
-                figure.add_annotation(x=second, y=first, text=f"{tau:.2f}", showarrow=False, font={"color": text})
+                text = f"{tau:.2f}".replace("0.", ".") if crowded else f"{tau:.2f}"
+                colour = steps[round(min(1.0, max(0.0, tau)) * (RAMP_STEPS - 1))][1]
+                font = {"color": colour, "size": 10 if crowded else 12}
+                figure.add_annotation(x=second, y=first, text=text, showarrow=False, font=font)
     figure.update_yaxes(autorange="reversed", showgrid=False)
     figure.update_xaxes(side="top", showgrid=False)
     return layout(figure, 90 + _CELL * len(matrix))

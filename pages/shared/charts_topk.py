@@ -35,6 +35,7 @@ def _label_lines(figure: go.Figure, widest: pd.Series, **place: object) -> None:
     higher = max(widest["aligned"], widest["unaligned"])
     for name, (title, colour) in _TEXTS.items():
         upper = widest[name] == higher
+        below = _ROOM < widest[name] < higher
         figure.add_annotation(
             x=math.log10(widest["k"]),  # as annotations stand on a logarithmic axis
             y=widest[name],
@@ -42,8 +43,9 @@ def _label_lines(figure: go.Figure, widest: pd.Series, **place: object) -> None:
             showarrow=False,
             font={"color": colour},
             xanchor="right" if upper else "left",
-            yanchor="top" if _ROOM < widest[name] < higher else "bottom",
+            yanchor="top" if below else "bottom",
             xshift=-6 if upper else 6,
+            yshift=0 if below else 3,
             **place,
         )
 

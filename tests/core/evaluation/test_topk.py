@@ -152,6 +152,17 @@ def test_shuffled_areas_of_equal_texts_are_zero() -> None:
     assert chance.tolist() == [0.0] * N_SHUFFLES
 
 
+def test_shuffled_areas_are_those_of_the_shuffled_ranks() -> None:
+    ranks = Ranks(np.array([2, 5, 1, 3, 5, 4]), 4)
+    aligned, unaligned = from_sets([{0, 3}, {1}, {5}]), from_sets([{2}, set(), {4, 5}])
+    chance = shuffled_areas(ranks, aligned, unaligned, seed=3)
+    assert len(chance) == N_SHUFFLES
+    assert len(set(chance)) > 1
+    for number in (0, 7):
+        dealt = curves(ranks.shuffled(3 + number), aligned, unaligned)
+        assert chance[number] == area(dealt["difference"].to_numpy())
+
+
 @pytest.mark.parametrize("last", [1, 3, 15, 16, 17, 63, 64, 100, 30_000])
 def test_thinned_keeps_the_first_the_shown_and_the_last(last: int) -> None:
     k = thinned(pd.DataFrame({"k": np.arange(1, last + 1)}))["k"].tolist()
