@@ -339,7 +339,7 @@ def main() -> None:
     chosen, _ = chosen_setup()
     if not chosen.chat:
         _need_chat(chosen)
-        st.header(STRONGEST, anchor=False)
+        st.header(f"{STRONGEST}, published", anchor=False)
         published_tokens(published("fast_special_tokens"), published("fast_alpha"))
         return
     setup, store = open_chosen_store()

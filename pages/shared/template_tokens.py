@@ -107,7 +107,8 @@ def token_table(table: pd.DataFrame) -> str:
     for token, group in table.groupby("token", sort=False):
         best = group.nsmallest(N_SHOWN, "rank")
         cells = [
-            f"<td>{n}:<b>{number(value)}</b></td>" for n, value in zip(best["neuron"], best["mean_max"], strict=True)
+            f'<td style="padding-left:0.75rem">{n}:<b>{number(value)}</b></td>'
+            for n, value in zip(best["neuron"], best["mean_max"], strict=True)
         ]
         lines.append(f'<tr><th scope="row"><code>{escape(token)}</code></th>{"".join(cells)}</tr>')
     return (
