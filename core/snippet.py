@@ -22,7 +22,7 @@ from core.sparse_autoencoder import SparseAutoencoder
 from core.steering import PlacedEdit, editable
 from core.ways import Way
 
-SCORES_FILE = "scores.csv"  # what a script that needs scores reads, in the folder that it is run in
+SCORES_FILE = "scores.csv"  # neuron, score: what swap, weight and `reach` need
 _LINE = 100  # characters of an encoded direction in a line
 
 _IMPORTS = """\
@@ -92,10 +92,10 @@ print(tokenizer.decode([i for i in made if i not in end]))
 
 @dataclass(frozen=True)
 class Snippet:
-    """A script, and the table (neuron, score) that it reads as `SCORES_FILE`; None where it reads none."""
+    """A script, and the tables that it reads from the folder it is run in, by file name."""
 
     code: str
-    scores: pd.DataFrame | None
+    files: dict[str, pd.DataFrame]
 
 
 def python_snippet(
@@ -125,7 +125,7 @@ def python_snippet(
         _decoding(model, generation),
     ]
     body = "\n".join(f"\n{block}" if block.startswith("def ") else block for block in blocks if block)
-    return Snippet(f"{_imports(way.name, body)}\n{body}", None if score is None else _table(score))
+    return Snippet(f"{_imports(way.name, body)}\n{body}", {} if score is None else {SCORES_FILE: _table(score)})
 
 
 def _score_of(edit: Edit) -> Tensor | None:

@@ -3,13 +3,14 @@
 import streamlit as st
 
 from core.errors import SteerscopeError
+from core.export import export_bytes
 from core.settings import GenerationSettings, ScoreSettings
 from core.store import Store
 from pages.shared.columns import comparison_html
-from pages.shared.comparison import COLUMNS, Comparison, Request
+from pages.shared.comparison import COLUMNS, Comparison, Request, parse_alphas
 from pages.shared.entry import enter
 from pages.shared.glossary import help_text
-from pages.shared.links import link_button
+from pages.shared.links import file_name, link_button
 from pages.shared.messages import count, plain, show_error
 from pages.shared.resources import ScoredIn, app_store, score
 from pages.shared.setups import chosen_setup, open_chosen_store
@@ -18,7 +19,7 @@ from pages.shared.topics import chosen_topic, score_settings, topic_controls
 DEFAULT_PROMPT = "My heart is broken, so I should"
 DEFAULT_COLUMNS = ("none", "sae", "clamp", "swap")
 OWN_POSITIONS = "each edit's own"
-POSITIONS = (OWN_POSITIONS, "all", "content", "generated", "prompt", "special")
+POSITIONS = (OWN_POSITIONS, "all", "content", "generated", "prompt", "special", "user", "assistant")
 REFERENCES = ("largest", "on the token")
 SHADINGS = ("contamination", "neurons changed")
 
@@ -40,6 +41,23 @@ def _edit_controls() -> None:
         **_bound("value"),
     )
     st.toggle("Matched count for swap", help=help_text("matched count"), **_bound("matched_count"))
+    st.text_input(
+        "Added neurons",
+        placeholder="the topic's best; or 17:40 12:-5",
+        help=help_text("added"),
+        **_bound("added"),
+    )
+    st.number_input("Alpha of vector", value=1.0, step=0.5, help=help_text("vector alpha"), **_bound("vector_alpha"))
+    st.number_input(
+        "Within reach: score above",
+        0.0,
+        1.0,
+        value=None,
+        step=0.05,
+        placeholder="on every token",
+        help=help_text("reach"),
+        **_bound("reach"),
+    )
     st.selectbox("Positions", POSITIONS, help=help_text("positions"), **_bound("positions"))
     st.toggle("Always the likeliest token", help=help_text("sampling"), **_bound("greedy"))
 
@@ -65,7 +83,7 @@ def _controls() -> None:
         st.number_input("Seed", 0, value=1, width=120, help=help_text("seed"), **_bound("seed"))
         st.number_input("New tokens", 1, value=64, width=120, help=help_text("tokens"), **_bound("tokens"))
         st.toggle("Keep the SAE's error", help=help_text("keep error"), **_bound("keep_error"))
-        with st.popover("Edits", help="How clamp, swap and weight edit, and where"):
+        with st.popover("Edits", help="How the columns edit, and where"):
             _edit_controls()
         st.segmented_control(
             "Shade by",
@@ -82,7 +100,7 @@ def _request() -> Request:
     """What the controls ask for.
 
     Raises:
-        EmptyTopicError, TopicTooLongError, SettingsError: they ask for what cannot be.
+        UsageError: they ask for what cannot be.
     """
     state, (setup, _) = st.session_state, chosen_setup()
     return Request(
@@ -91,12 +109,17 @@ def _request() -> Request:
         topic=chosen_topic(),
         edits=tuple(name for name in COLUMNS if name in state["columns"]),
         generation=GenerationSettings(max_new_tokens=state["tokens"], seed=state["seed"], greedy=state["greedy"]),
-        keep_error=state["keep_error"],
-        matched_count=state["matched_count"],
-        n=state["clamp_n"],
-        multiplier=state["multiplier"],
-        current=state["value"] != REFERENCES[0],
-        positions=None if state["positions"] == OWN_POSITIONS else state["positions"],
+        steering={
+            "keep_error": state["keep_error"],
+            "matched_count": state["matched_count"],
+            "n": state["clamp_n"],
+            "multiplier": state["multiplier"],
+            "current": state["value"] != REFERENCES[0],
+            "alphas": parse_alphas(state["added"]),
+            "vector_alpha": state["vector_alpha"],
+            "reach": state["reach"],
+            "positions": None if state["positions"] == OWN_POSITIONS else state["positions"],
+        },
     )
 
 
@@ -123,12 +146,15 @@ def _generate(request: Request, store: Store, scored: ScoredIn) -> None:
     st.rerun()  # all figures are known: the best of each row can be marked
 
 
-def _show(comparison: Comparison, asked: Request) -> None:
+def _show(comparison: Comparison, asked: Request, store: Store) -> None:
     request = comparison.request
+    if not comparison.complete and not comparison.measured:
+        comparison.measure(store)
     st.html(comparison_html(comparison, st.session_state["shade"]))
     if not comparison.complete:
-        done = sum(bool(column.figures) for column in comparison.columns)
-        st.caption(f"Stopped: {done} of {count(len(request.edits), 'column')} complete.")
+        st.caption(
+            f"Stopped: 0 of {count(len(request.edits), 'column')} complete. The figures are of what has been written."
+        )
     elif request != asked:
         st.caption("The controls have changed since; Generate brings the columns up to date.")
     for note in comparison.notes:
@@ -141,6 +167,44 @@ def _show(comparison: Comparison, asked: Request) -> None:
             st.code(request.command(), language=None, wrap_lines=True)
             if score_settings() != ScoreSettings():
                 st.caption("The command scores with the default settings.")
+        with st.popover("Copy as Python", help="One column as a script that needs transformers and sae_lens alone"):
+            _script(comparison, store)
+        checked = st.button("Check at zero strength", help=help_text("zero strength"))
+    if checked:
+        _prove(comparison, store)
+
+
+def _prove(comparison: Comparison, store: Store) -> None:
+    try:
+        with st.spinner("Writing every column at zero strength ..."):
+            comparison.prove(store)
+    except SteerscopeError as exc:
+        show_error(exc)
+    else:
+        st.rerun()  # the columns say what came out
+
+
+def _script(comparison: Comparison, store: Store) -> None:
+    titles = {column.edit: COLUMNS[column.edit] for column in comparison.measured}
+    if not titles:
+        st.caption("No column has a text.")
+        return
+    edit = st.selectbox("Column", list(titles), format_func=titles.get, key="script_column", width=220)
+    column = next(column for column in comparison.measured if column.edit == edit)
+    snippet = comparison.script(column, store)
+    name = (comparison.request.setup.name, edit)
+    with st.container(horizontal=True):
+        st.download_button("Script", snippet.code, file_name(*name, suffix="py"), "text/x-python", on_click="ignore")
+        for file, table in snippet.files.items():
+            st.download_button(
+                file,
+                export_bytes(table, "csv"),
+                file,
+                "text/csv",
+                on_click="ignore",
+                help="The script reads this file in the folder that it is run in",
+            )
+    st.code(snippet.code, language="python", height=420)
 
 
 def _collect(comparison: Comparison) -> None:
@@ -178,7 +242,7 @@ def main() -> None:
         show_error(exc)
         return
     if comparison is not None and comparison.request.setup == setup:
-        _show(comparison, request)
+        _show(comparison, request, store)
     else:
         st.markdown("Each column continues the prompt from the same seed. Press **Generate** to see them side by side.")
 

@@ -12,9 +12,10 @@ from pages.shared.messages import count
 from pages.shared.tokens import Shaded, legend, token_spans
 
 if TYPE_CHECKING:
-    from core.generation import TokenFigures
+    from core.generation import Generation, TokenFigures
 
 Shading = Literal["contamination", "neurons changed"]
+_MOST_SIDE_BY_SIDE = 4
 
 # figure, its term in the glossary, and which end is better (None: neither)
 FIGURES: tuple[tuple[str, str, Literal["low", "high"] | None], ...] = (
@@ -71,13 +72,12 @@ def largest_shade(columns: Sequence[Column], shading: Shading) -> float:
     return max((figures.neurons_changed or 0 for generation in made for figures in generation.figures), default=0)
 
 
-def _text(column: Column, shading: Shading, largest: float) -> str:
-    generation = column.generation
+def _text(generation: "Generation", shading: Shading, largest: float) -> str:
     tokens = [
         Shaded(token, _shade(figures, shading), _tip(figures))
         for token, figures in zip(generation.tokens, generation.figures, strict=True)
     ]
-    return token_spans(tokens, largest, prefix=generation.prompt)
+    return token_spans(tokens, largest, prefix=generation.prefix + generation.prompt)
 
 
 def _table(column: Column, columns: Sequence[Column]) -> str:
@@ -89,22 +89,28 @@ def _table(column: Column, columns: Sequence[Column]) -> str:
     return f'<table class="ss-figures">{"".join(rows)}</table>'
 
 
-def _proof(column: Column, comparison: Comparison) -> str:
-    generation = column.generation
-    return (
-        f"{generation.positions_edited} of {generation.positions_run} positions edited · "
-        f"seed {comparison.request.generation.seed} · {len(generation.tokens)} new tokens"
-    )
+def _proof(column: Column, generation: "Generation", seed: int) -> str:
+    """What can be checked of the column: where it was edited, and what it writes at zero strength if that was tried."""
+    parts = [
+        f"{generation.positions_edited} of {generation.positions_run} positions edited",
+        f"seed {seed}",
+        f"{len(generation.tokens)} new tokens",
+    ]
+    if column.proof is not None:
+        unsteered = COLUMNS[column.proof.unsteered] + (" there" if column.proof.unsteered == "sae" else "")
+        parts.append(f"at zero strength {'identical to' if column.proof.identical else 'DIFFERS from'} {unsteered}")
+    return " · ".join(parts)
 
 
 def _column(column: Column, comparison: Comparison, shading: Shading, largest: float) -> str:
     """Name, text, figures: three cells, so that those of all columns stand side by side."""
     text = f'<p class="ss-problem">{escape(column.problem)}</p>' if column.problem else ""
     if column.generation is not None:
-        text += _text(column, shading, largest)
+        text += _text(column.generation, shading, largest)
     figures = ""
-    if column.figures:
-        figures = f'<p class="ss-proof">{_proof(column, comparison)}</p>{_table(column, comparison.columns)}'
+    if column.figures and column.generation is not None:
+        proof = _proof(column, column.generation, comparison.request.generation.seed)
+        figures = f'<p class="ss-proof">{proof}</p>{_table(column, comparison.columns)}'
     return (
         f'<section><h3 style="border-color:{EDITS[column.edit]}">{COLUMNS[column.edit]}</h3>'
         f"<div>{text}</div><div>{figures}</div></section>"
@@ -120,4 +126,5 @@ def comparison_html(comparison: Comparison, shading: Shading) -> str:
         _column(shown.get(edit, Column(edit)), comparison, shading, largest) for edit in comparison.request.edits
     )
     n = len(comparison.request.edits)
-    return f'{legend("0", f"{largest:g}", label)}<div class="ss-columns" style="--columns:{n}">{cells}</div>'
+    side_by_side = n if n <= _MOST_SIDE_BY_SIDE else -(-n // 2)  # else in two rows
+    return f'{legend("0", f"{largest:g}", label)}<div class="ss-columns" style="--columns:{side_by_side}">{cells}</div>'

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from core.errors import SteerscopeError
+from core.errors import SteerscopeError, UsageError
 from core.prompts import Topic, bundled_topics
 from core.settings import GenerationSettings
 from core.store import Store
@@ -18,9 +18,41 @@ from pages.shared.resources import ScoredIn, scored_topic, workbench
 if TYPE_CHECKING:  # imports torch, which waits until something is generated
     from core.catalog import Setup
     from core.generation import Generation
+    from core.snippet import Snippet
+    from core.ways import Way
+    from core.workbench import Proof, ScoredTopic
 
-COLUMNS = {"none": "Original", "sae": "SAE", "clamp": "Clamp", "swap": "Swap", "weight": "Weight"}
-NEED_TOPIC = ("clamp", "swap", "weight")
+COLUMNS = {
+    "none": "Original",
+    "sae": "SAE",
+    "clamp": "Clamp",
+    "swap": "Swap",
+    "weight": "Weight",
+    "add": "Add",
+    "vector": "Vector",
+    "prompt": "Prompt",
+}
+
+
+def parse_alphas(text: str) -> tuple[tuple[int, float], ...]:
+    """Neurons with their alphas, from text such as `17:40 12:-5`.
+
+    Raises:
+        UsageError: anything else.
+    """
+    pairs = []
+    for part in text.replace(",", " ").split():
+        neuron, _, alpha = part.partition(":")
+        try:
+            pairs.append((int(neuron), float(alpha)))
+        except ValueError as exc:
+            raise UsageError(f"added neurons are written neuron:alpha, as in 17:40 12:-5; '{part}' is not") from exc
+    return tuple(pairs)
+
+
+def format_alphas(alphas: tuple[tuple[int, float], ...]) -> str:
+    """The text that `parse_alphas` reads."""
+    return " ".join(f"{neuron}:{alpha:g}" for neuron, alpha in alphas)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,42 +64,40 @@ class Request:
     topic: Topic
     edits: tuple[str, ...]
     generation: GenerationSettings
-    keep_error: bool
-    matched_count: bool
-    n: int
-    multiplier: float
-    current: bool
-    positions: str | None  # None: each edit's own
-
-    @property
-    def steering(self) -> dict[str, Any]:
-        """The fields of `core.workbench.SteeringSettings`."""
-        names = ("keep_error", "matched_count", "n", "multiplier", "current", "positions")
-        return {name: getattr(self, name) for name in names}
+    steering: dict[str, Any]  # every field of `core.workbench.SteeringSettings`, which is loaded with torch
 
     def command(self) -> str:
         """The command that generates the same texts."""
+        steering = self.steering
         bundled = bundled_topics().get(self.topic.name) == self.topic
         topic = self.topic.name if bundled else "\n".join(self.topic.prompts)
         words = ["python", "-m", "core", "generate", self.setup.name, "--prompt", self.prompt, "--topic", topic]
         for edit in self.edits:
             words += ["--edit", edit]
         words += ["--seed", str(self.generation.seed), "--tokens", str(self.generation.max_new_tokens)]
-        words += ["--clamp-n", str(self.n), "--multiplier", f"{self.multiplier:g}"]
-        flags = {"greedy": self.generation.greedy, "keep-error": self.keep_error, "matched-count": self.matched_count}
-        words += [f"--{flag}" for flag, on in {**flags, "current": self.current}.items() if on]
-        words += ["--positions", self.positions] if self.positions else []
+        words += ["--clamp-n", str(steering["n"]), "--multiplier", f"{steering['multiplier']:g}"]
+        for neuron, alpha in steering["alphas"]:
+            words += ["--neuron", str(neuron), "--alpha", f"{alpha:g}"]
+        words += ["--alpha", f"{steering['vector_alpha']:g}"]
+        words += ["--greedy"] if self.generation.greedy else []
+        words += [
+            f"--{flag.replace('_', '-')}" for flag in ("keep_error", "matched_count", "current") if steering[flag]
+        ]
+        words += ["--reach", f"{steering['reach']:g}"] if steering["reach"] is not None else []
+        words += ["--positions", steering["positions"]] if steering["positions"] else []
         return shlex.join(words)
 
 
 @dataclass
 class Column:
-    """One way of steering: its text as far as it is, and its figures when it is complete."""
+    """One way of steering: its text as far as it is, and its figures when there are any."""
 
     edit: str
+    way: Way | None = None  # None: it cannot be; `problem` says why
     generation: Generation | None = None
     figures: dict[str, float] = field(default_factory=dict)
     problem: str = ""
+    proof: Proof | None = None  # at zero strength, once it was checked
 
 
 @dataclass
@@ -79,41 +109,82 @@ class Comparison:
     notes: list[str] = field(default_factory=list)  # what the edits do on this SAE
     seconds: float = 0.0  # of generating, loading left out
     complete: bool = False
+    topic: ScoredTopic | None = None  # as the edits use it
 
-    def run(self, store: Store, scored: ScoredIn) -> Iterator[Column]:
-        """Generates column after column; yields the column that grew, after every token and when it is complete.
+    def run(self, store: Store, scored: ScoredIn) -> Iterator[None]:
+        """Generates all columns at once; yields after every token, and when their figures are known.
 
         Whoever stops asking leaves the columns as they are; no edit stays in place between two tokens.
 
         Raises:
-            SteerscopeError: the setup cannot be loaded. What concerns one column alone becomes its `problem`.
+            SteerscopeError: what concerns all columns. What concerns one alone becomes its `problem`.
         """
         from core.workbench import SteeringSettings
 
         request = self.request
-        bench, topic = workbench(request.setup, store), scored_topic(request.topic, scored)
-        self.notes = _notes(request, bench.sae, scored)
+        bench, self.topic = workbench(request.setup, store), scored_topic(request.topic, scored)
         steering = SteeringSettings(**request.steering)
-        start = time.perf_counter()
-        for name in request.edits:
-            column = Column(name)
-            self.columns.append(column)
+        self.columns = [Column(name) for name in request.edits]
+        for column in self.columns:
             try:
-                edit = bench.edit(name, topic, steering)
-                generator = bench.generator(edit, [request.prompt], topic, request.generation, request.positions)
-                column.generation = generator.generations[0]
-                for _ in generator:
-                    yield column
-                column.figures = bench.figures(generator.generations, topic)[0]
+                column.way = bench.way(column.edit, self.topic, steering)
             except SteerscopeError as exc:
                 column.problem = str(exc)
-            self.seconds = time.perf_counter() - start
-            yield column
+        possible = {column.edit: column.way for column in self.columns if column.way is not None}
+        self.notes = list(dict.fromkeys(note for way in possible.values() for note in way.notes))
+        if possible:
+            start = time.perf_counter()
+            generator = bench.together(
+                list(possible.values()), [request.prompt], self.topic, request.generation, keep_going=True
+            )
+            made = dict(zip(possible, generator.generations, strict=True))
+            for column in self.columns:
+                column.generation = made.get(column.edit)
+            for _ in generator:
+                self.seconds = time.perf_counter() - start
+                yield
+        self.measure(store)
         self.complete = True
+        yield
+
+    def measure(self, store: Store) -> None:
+        """Figures of the texts as far as they are."""
+        bench = workbench(self.request.setup, store)
+        made = [column.generation for column in self.columns if column.generation is not None]
+        figures = iter(bench.figures(made, self.topic) if made else [])
+        for column in self.columns:
+            if column.generation is not None:
+                own, column.problem = next(figures), column.generation.problem
+                column.figures = {} if column.problem else own
+
+    @property
+    def measured(self) -> list[Column]:
+        """The columns that have figures."""
+        return [column for column in self.columns if column.figures]
+
+    def prove(self, store: Store) -> None:
+        """Checks every column at zero strength.
+
+        Raises:
+            SteerscopeError: what was asked cannot be generated.
+        """
+        bench, tried = workbench(self.request.setup, store), self.measured
+        ways = [column.way for column in tried if column.way is not None]
+        for column, proof in zip(tried, bench.prove(ways, self.request.prompt, self.request.generation), strict=True):
+            column.proof = proof
+
+    def script(self, column: Column, store: Store) -> Snippet:
+        """The Python script of a column that has figures."""
+        from core.snippet import python_snippet
+
+        assert column.way is not None
+        bench = workbench(self.request.setup, store)
+        return python_snippet(bench.model, bench.sae, column.way, self.request.prompt, self.request.generation)
 
     def rows(self) -> list[dict[str, Any]]:
         """One row a complete column, as Compare and export keeps them; undefined figures are left out."""
         request = self.request
+        steering = {**request.steering, "alphas": format_alphas(request.steering["alphas"])}
         return [
             {
                 "kind": "text",
@@ -124,22 +195,8 @@ class Comparison:
                 "text": column.generation.text,
                 **{name: value for name, value in column.figures.items() if math.isfinite(value)},
                 **asdict(request.generation),
-                **request.steering,
+                **steering,
             }
-            for column in self.columns
-            if column.generation is not None and column.figures
+            for column in (self.measured if self.complete else [])
+            if column.generation is not None
         ]
-
-
-def _notes(request: Request, sae: Any, scored: ScoredIn) -> list[str]:
-    from core.selection import describe_swap
-
-    notes = []
-    if "clamp" in request.edits:
-        best = ", ".join(f"{neuron:,}" for neuron in scored.scores.ranked(request.n)["neuron"])
-        value = "their activation on the token" if request.current else "their largest reference activation"
-        notes.append(f"Clamp forces neurons {best} to {request.multiplier:g} times {value}.")
-    if "swap" in request.edits:
-        score = scored.scores.steering_vector()
-        notes.append(describe_swap(sae, int((score == 0).sum()), matched_count=request.matched_count))
-    return notes

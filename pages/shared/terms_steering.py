@@ -53,8 +53,8 @@ STEERING = {
     ),
     "added": Term(
         "Added neurons",
-        "What Add adds: neuron:alpha, as in 17:40 or 17:40 12:-5; empty: the topic's best neuron, as strongly as it ever "
-        "fired on a reference prompt.",
+        "What Add adds, as in 17:40 or 17:40 12:-5 (neuron:alpha); empty: the topic's best neuron, as strongly as it "
+        "ever fired on a reference prompt.",
         "Alpha counts decoder rows, as the SAE has them.",
     ),
     "vector alpha": Term(
@@ -62,8 +62,8 @@ STEERING = {
     ),
     "reach": Term(
         "Within reach",
-        "Clamp, swap and weight act only on tokens where a neuron of more than this score is within reach; empty: on all.",
-        "Within reach: among the 2k largest positive pre-activations, k being the number of neurons active on the token.",
+        "Clamp, swap and weight act only on tokens where a neuron of more than this score is within reach; empty: all.",
+        "Within reach: among the 2k largest positive pre-activations, where k neurons are active on the token.",
     ),
     "positions": Term(
         "Positions",

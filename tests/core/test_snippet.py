@@ -105,8 +105,8 @@ def printed(
             qwen2 if case.sae.startswith("qwen2") else gpt2, sae, way, case.prompt, case.generation
         )
         (folder / "script.py").write_text(snippet.code, encoding="utf-8")
-        if snippet.scores is not None:
-            export_table(snippet.scores, folder / SCORES_FILE)
+        for file, table in snippet.files.items():
+            export_table(table, folder / file)
     folders = [str(root / name.replace(" ", "-")) for name in CASES]
     command = [sys.executable, "-I", "-c", DRIVER, *folders]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600)
@@ -154,8 +154,8 @@ def test_scores_beside_the_script_are_the_scored_neurons(
     sae = saes["gpt2-topk"]
     score = some_scores(sae)
     score[:100] = 0
-    scores = python_snippet(gpt2, sae, Way.of(make_edit("swap", sae, score=score)), PROMPT, SAMPLED).scores
-    assert scores is not None
+    files = python_snippet(gpt2, sae, Way.of(make_edit("swap", sae, score=score)), PROMPT, SAMPLED).files
+    scores = files[SCORES_FILE]
     assert scores["neuron"].tolist() == list(range(100, sae.d_sae))
     assert torch.equal(torch.tensor(scores["score"].tolist()), score[100:])
 

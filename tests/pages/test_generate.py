@@ -5,6 +5,7 @@ import math
 import re
 import shlex
 from collections.abc import Iterator
+from dataclasses import asdict
 from html import unescape
 from pathlib import Path
 
@@ -15,13 +16,13 @@ from streamlit.testing.v1 import AppTest
 from core.app_store import AppStore
 from core.catalog import find_setup
 from core.cli import main as run_command
-from core.edits import EDIT_NAMES
 from core.prompts import parse_topic
 from core.settings import GenerationSettings, ScoreSettings
+from core.snippet import SCORES_FILE, python_snippet
 from core.store import Store
-from core.workbench import FIGURE_NAMES, Column, SteeringSettings, Workbench, open_workbench
+from core.workbench import FIGURE_NAMES, WAY_NAMES, Column, SteeringSettings, Workbench, open_workbench
 from pages.shared.columns import FIGURES, best_columns, number
-from pages.shared.comparison import COLUMNS, Comparison, Request
+from pages.shared.comparison import COLUMNS, Comparison, Request, format_alphas, parse_alphas
 from pages.shared.comparison import Column as ShownColumn
 from pages.shared.resources import score
 from tests.pages.conftest import MIN_PROMPTS, OTHER_SETUP, SETUP, OpenPage, checked, html_of
@@ -38,11 +39,10 @@ def bench(store: Store, user_setups: Path) -> Workbench:
     return open_workbench(find_setup(SETUP, user_setups), store)
 
 
-def expected_column(bench: Workbench, name: str, settings: SteeringSettings | None = None) -> Column:
-    settings = settings or SteeringSettings()
+def expected_columns(bench: Workbench, *names: str, settings: SteeringSettings | None = None) -> list[Column]:
     scored = bench.score(TOPIC, SCORING)
-    edit = bench.edit(name, scored, settings)
-    return bench.column(name, edit, [PROMPT], scored, GENERATION, settings.positions)
+    ways = [bench.way(name, scored, settings or SteeringSettings()) for name in names]
+    return bench.columns(ways, [PROMPT], scored, GENERATION)
 
 
 def generate(app: AppTest) -> AppTest:
@@ -65,7 +65,7 @@ def plain_text(column: Column) -> str:
 
 def test_columns_are_what_the_workbench_writes(open_page: OpenPage, bench: Workbench) -> None:
     app = generate(open_page("generate", **SHORT))
-    columns = [expected_column(bench, name) for name in ("none", "sae", "clamp", "swap")]
+    columns = expected_columns(bench, "none", "sae", "clamp", "swap")
     assert shown_texts(app) == [plain_text(column) for column in columns]
     for column in columns:
         made = column.generations[0]
@@ -90,12 +90,58 @@ def test_controls_of_a_link_reach_the_edits(open_page: OpenPage, bench: Workbenc
         positions="generated",
     )
     app.button_group(key="columns").set_value(["swap", "clamp"]).run()
-    columns = [expected_column(bench, name, settings) for name in ("clamp", "swap")]
+    columns = expected_columns(bench, "clamp", "swap", settings=settings)
     assert shown_texts(generate(app)) == [plain_text(column) for column in columns]
     for column in columns:
-        assert column.figures != expected_column(bench, column.name).figures  # the controls make a difference
+        assert column.figures != expected_columns(bench, column.name)[0].figures  # the controls make a difference
         for figure in FIGURE_NAMES:
             assert f">{number(column.figures[0][figure])}</td>" in html_of(app)
+
+
+def test_every_column_is_what_the_workbench_writes(open_page: OpenPage, bench: Workbench) -> None:
+    settings = SteeringSettings(alphas=((17, 8.0), (3, -2.5)), vector_alpha=3.0, reach=0.5)
+    app = open_page("generate", **SHORT, columns="SAE", added="17:8, 3:-2.5", vector_alpha="3", reach="0.5")
+    app.button_group(key="columns").set_value(list(COLUMNS)).run()
+    columns = expected_columns(bench, *COLUMNS, settings=settings)
+    assert shown_texts(generate(app)) == [plain_text(column) for column in columns]
+    assert 'style="--columns:4"' in html_of(app)  # two rows of four
+    assert "Write about heart surgery: My heart is broken" in html_of(app)
+    notes = [caption.value.replace("\\", "") for caption in app.caption]
+    assert any("8 times that of neuron 17, -2.5 times that of neuron 3" in note for note in notes)
+    assert any("Vector adds 3 times the difference in means" in note for note in notes)
+
+
+def test_zero_strength_is_checked_when_asked(open_page: OpenPage) -> None:
+    app = open_page("generate", **SHORT, columns="SAE")
+    app.button_group(key="columns").set_value(["none", "swap", "add", "vector"]).run()
+    assert "at zero strength" not in html_of(generate(app))
+    next(button for button in app.button if button.label == "Check at zero strength").click().run()
+    html = html_of(checked(app))
+    assert html.count("at zero strength identical to Original") == 2
+    assert html.count("at zero strength identical to SAE there") == 1
+    assert "DIFFERS" not in html
+
+
+def test_script_of_a_column_is_offered_with_its_scores(open_page: OpenPage, bench: Workbench) -> None:
+    app = generate(open_page("generate", **SHORT))
+    assert app.selectbox(key="script_column").options == ["Original", "SAE", "Clamp", "Swap"]
+    scored = bench.score(TOPIC, SCORING)
+    for name in ("none", "swap"):
+        app.selectbox(key="script_column").set_value(name).run()
+        way = bench.way(name, scored, SteeringSettings())
+        expected = python_snippet(bench.model, bench.sae, way, PROMPT, GENERATION)
+        assert [code.value for code in checked(app).code if code.language == "python"] == [expected.code.strip()]
+        offered = [button.label for button in app.get("download_button")]
+        assert ("Script" in offered, SCORES_FILE in offered) == (True, name == "swap")
+
+
+@pytest.mark.parametrize(
+    ("text", "alphas"),
+    [("", ()), ("17:40", ((17, 40.0),)), (" 17:40, 12:-5.5 ", ((17, 40.0), (12, -5.5)))],
+)
+def test_added_neurons_are_read_and_written(text: str, alphas: tuple[tuple[int, float], ...]) -> None:
+    assert parse_alphas(text) == alphas
+    assert parse_alphas(format_alphas(alphas)) == alphas
 
 
 def test_results_survive_a_change_of_another_control(open_page: OpenPage) -> None:
@@ -132,6 +178,8 @@ def test_prompt_is_shown_and_not_run(open_page: OpenPage) -> None:
         ({"prompt": "word " * 300}, "exceed the context of"),
         ({"topic": ""}, "the topic is empty"),
         ({"min_prompts": "97"}, "at least 97 reference prompts"),
+        ({"added": "17"}, "added neurons are written neuron:alpha, as in 17:40 12:-5; '17' is not"),
+        ({"positions": "user"}, "positions 'user' need a chat model"),
     ],
 )
 def test_what_cannot_be_generated_says_why(query: dict[str, str], problem: str, open_page: OpenPage) -> None:
@@ -170,6 +218,8 @@ def test_huge_multiplier_says_why(multiplier: str, problem: str, open_page: Open
         {"multiplier": "inf"},
         {"columns": "x"},
         {"positions": "x"},
+        {"reach": "7"},
+        {"vector_alpha": "nan"},
     ],
 )
 def test_nonsense_in_a_link_leaves_the_default(query: dict[str, str], open_page: OpenPage) -> None:
@@ -184,7 +234,7 @@ def test_collected_columns_are_kept_with_their_figures(open_page: OpenPage, stor
     assert checked(app).toast[0].value == "4 texts in Compare and export."
     assert rows["edit"].tolist() == ["none", "sae", "clamp", "swap"]
     for edit, row in zip(rows["edit"], rows.to_dict("records"), strict=True):
-        column = expected_column(bench, edit)
+        (column,) = expected_columns(bench, edit)
         assert row["text"] == column.generations[0].text
         assert (row["seed"], row["max_new_tokens"], row["topic"]) == (3, 6, "heart surgery")
         for figure in FIGURE_NAMES:
@@ -194,8 +244,9 @@ def test_collected_columns_are_kept_with_their_figures(open_page: OpenPage, stor
 def test_command_writes_the_same_texts(
     open_page: OpenPage, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    app = generate(open_page("generate", **{**SHORT, "min_prompts": "20"}, columns="Original", topic="law courts"))
-    app.button_group(key="columns").set_value(["none", "sae"]).run()
+    steering = {"added": "17:8", "vector_alpha": "3", "reach": "0.5", "keep_error": "true"}
+    app = open_page("generate", **{**SHORT, **steering, "min_prompts": "20"}, columns="Original", topic="law courts")
+    app.button_group(key="columns").set_value(["none", "swap", "add", "vector", "prompt"]).run()
     generate(app)
     command = next(code.value for code in app.code if code.value.startswith("python -m core generate"))
     capsys.readouterr()
@@ -215,12 +266,7 @@ def request_of_all(stores: Path, user_setups: Path) -> Iterator[Request]:
         topic=TOPIC,
         edits=("clamp", "none"),
         generation=GENERATION,
-        keep_error=False,
-        matched_count=False,
-        n=5,
-        multiplier=10.0,
-        current=False,
-        positions=None,
+        steering=asdict(SteeringSettings()),
     )
     st.cache_resource.clear()
 
@@ -233,18 +279,20 @@ def test_stopped_comparison_keeps_its_tokens_and_leaves_nothing_steered(
     running = stopped.run(store, scored)
     next(running), next(running)
     running.close()  # what happens to it when a rerun interrupts the page
-    assert [len(column.generation.tokens) for column in stopped.columns] == [2]
+    assert [len(column.generation.tokens) for column in stopped.columns] == [2, 2]
     assert not stopped.complete
-    assert stopped.rows() == []
+    stopped.measure(store)
+    assert [column.figures["n_tokens"] for column in stopped.columns] == [2, 2]
+    assert stopped.rows() == []  # only what is complete is collected
     again = Comparison(request_of_all)
     for _ in again.run(store, scored):
         pass
-    assert again.columns[1].generation.text == expected_column(bench, "none").generations[0].text
+    assert again.columns[1].generation.text == expected_columns(bench, "none")[0].generations[0].text
     assert [row["edit"] for row in again.rows()] == ["clamp", "none"]
 
 
 def test_columns_are_the_edits_of_core() -> None:
-    assert tuple(COLUMNS) == EDIT_NAMES
+    assert tuple(COLUMNS) == WAY_NAMES
     assert sorted(figure for figure, _, _ in FIGURES) == sorted(FIGURE_NAMES)
 
 
