@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 import torch
-from transformers import DataCollatorForLanguageModeling, Trainer, TrainingArguments
+from transformers import DataCollatorForLanguageModeling, PrinterCallback, Trainer, TrainingArguments
 
 from core.errors import EmptyTopicError
 from core.language_model import LanguageModel
@@ -59,6 +59,7 @@ def finetune(model: LanguageModel, prompts: Sequence[str], settings: FinetuningS
             train_dataset=cast(Any, rows),  # a list will do
             data_collator=DataCollatorForLanguageModeling(tokenizer, mlm=False),
         )
+        trainer.remove_callback(PrinterCallback)  # it writes to stdout, where commands print their tables
         trainer.train()
     losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
     trained.to(model.device)

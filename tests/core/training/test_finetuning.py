@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,11 @@ def test_finetune_leaves_the_model_as_it_was(model: LanguageModel, finetuned: Fi
     after = model.model.state_dict()
     assert all(torch.equal(after[name], weight) for name, weight in before.items())
     assert any(not torch.equal(finetuned.model.model.state_dict()[name], weight) for name, weight in before.items())
+
+
+def test_finetune_prints_nothing(model: LanguageModel, capfd: pytest.CaptureFixture[str]) -> None:
+    finetune(model, PROMPTS, replace(SETTINGS, epochs=1))
+    assert capfd.readouterr().out == ""
 
 
 def test_finetune_is_seeded(model: LanguageModel, finetuned: Finetuned) -> None:
