@@ -255,13 +255,13 @@ COVERAGE = {
     "coverage": Term(
         "Coverage",
         "Share of the SAE's neurons that fire in at least 1, or in more than 20, of a set of reference prompts.",
-        "Samples are drawn with replacement, as in the Topic Alignment paper; a prompt drawn twice counts once. A score "
-        "takes 20 prompts; the paper's Fig. 3 counts more than 20.",
+        "Samples are drawn with replacement, as in the Topic Alignment paper; a prompt drawn twice counts once. A "
+        "score takes 20 prompts; the paper's Fig. 3 counts more than 20.",
     ),
     "tokens per neuron": Term(
         "Tokens per neuron",
         "On how many tokens, or in how many prompts, of the reference set a neuron is active.",
-        "Each bar is about 1.4 times as wide as the one before it. Special tokens are left out.",
+        "From 8 on, each bar is about 1.4 times as wide as the one before. Special tokens are left out.",
     ),
     "dead neurons": Term(
         "Dead on the reference prompts",
@@ -271,10 +271,10 @@ COVERAGE = {
     "design": Term(
         "Design of a reference set",
         "How its prompts are chosen: at random, evenly over tasks, spread out, or by contrast between topics.",
-        "Random and per task: 5 samples each, without replacement. Farthest points: each prompt is the farthest, in the "
-        "sentence embedding, from those before it. Contrastive: near one of the bundled topics and far from the others "
-        "on average, the topics in turns; for an unseen topic, from the other topics alone. Disjoint: two random sets "
-        "without a common prompt, compared with one another.",
+        "Random and per task: 5 samples each, without replacement. Farthest points: each prompt is the farthest, in "
+        "the sentence embedding, from those before it. Contrastive: near one of the bundled topics and, on average, "
+        "far from the others, the topics in turns; for an unseen topic, by the other topics alone. Disjoint: two random "
+        "sets without a common prompt, compared with each other.",
     ),
     "agreement": Term(
         "Agreement with the whole set",
@@ -284,10 +284,10 @@ COVERAGE = {
     ),
     "suggested size": Term(
         "Suggested size",
-        "The smallest set whose ranking agrees with the whole set's, for every size tried from there on.",
-        "Two rules, ours. The same ranking: tau of at least 0.9, mean over the bundled topics. As near as the set's own "
-        "parts: tau at least that of the two largest disjoint sets with one another. Both ask that 90% of the neurons "
-        "that the whole set scores are scored.",
+        "The smallest set whose ranking agrees with the whole set's, as every larger set tried does.",
+        "Two rules, ours. The whole set's ranking: tau of at least 0.9, mean over the topics. What is reproducible of "
+        "it: tau of at least that between the two largest disjoint sets, since other prompts would have changed the "
+        "ranking as much. Both ask that 90% of the neurons that the whole set scores are scored. Sizes are powers of 2.",
     ),
     "coactivation": Term(
         "Coactivation",
