@@ -273,8 +273,8 @@ COVERAGE = {
         "How its prompts are chosen: at random, evenly over tasks, spread out, or by contrast between topics.",
         "Random and per task: 5 samples each, without replacement. Farthest points: each prompt is the farthest, in "
         "the sentence embedding, from those before it. Contrastive: near one of the bundled topics and, on average, "
-        "far from the others, the topics in turns; for an unseen topic, by the other topics alone. Disjoint: two random "
-        "sets without a common prompt, compared with each other.",
+        "far from the others, the topics in turns; for an unseen topic, by the other topics alone. Disjoint: two "
+        "random sets without a common prompt, compared with each other.",
     ),
     "agreement": Term(
         "Agreement with the whole set",
@@ -287,7 +287,8 @@ COVERAGE = {
         "The smallest set whose ranking agrees with the whole set's, as every larger set tried does.",
         "Two rules, ours. The whole set's ranking: tau of at least 0.9, mean over the topics. What is reproducible of "
         "it: tau of at least that between the two largest disjoint sets, since other prompts would have changed the "
-        "ranking as much. Both ask that 90% of the neurons that the whole set scores are scored. Sizes are powers of 2.",
+        "ranking as much. Both ask that 90% of the neurons that the whole set scores are scored. Sizes tried are "
+        "powers of 2.",
     ),
     "coactivation": Term(
         "Coactivation",
