@@ -1,4 +1,4 @@
-"""Sets of reference prompts: their scores, how they are chosen, and coactivation, against loops over raw activations."""
+"""Sets of reference prompts: their scores, how they are chosen, coactivation; against loops over raw activations."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

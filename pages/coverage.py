@@ -1,0 +1,294 @@
+"""How many neurons do the reference prompts reach, and how few prompts would do?"""
+
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from core.app_store import AppStore
+from core.catalog import Setup
+from core.errors import SteerscopeError
+from core.evaluation.reference import DISJOINT, MIN_SHARE, N_TOP, by_size
+from core.prompts import bundled_topics
+from core.store import Store
+from pages.shared import charts_coverage as figures
+from pages.shared.charts import CONFIG
+from pages.shared.colours import Theme
+from pages.shared.entry import enter
+from pages.shared.experiments import download_table, experiment_tables, run_again
+from pages.shared.glossary import help_text
+from pages.shared.links import link_button
+from pages.shared.messages import count, plain, show_error
+from pages.shared.resources import app_store
+from pages.shared.setups import open_chosen_store
+from pages.shared.training_charts import swatches
+
+PARTS = ("Coverage", "Reference set")
+COVERAGE = ("coverage", "coverage-summary", "coverage-tokens", "coverage-dead")
+REFERENCE = ("reference-tau", "reference-size", "reference-coactivation")
+_RULES = {"same": "the whole set's ranking", "reproducible": "what is reproducible of it"}
+_LISTED_PAIRS = 12
+
+
+def _bound(key: str) -> dict[str, Any]:
+    """A widget's key, in the link too."""
+    return {"key": f"coverage_{key}", "bind": "query-params"}
+
+
+def _titled(title: str, term: str, table: pd.DataFrame, *name: str) -> None:
+    """A heading that explains itself, with the button that downloads the table below it."""
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.subheader(title, anchor=False, help=help_text(term))
+        download_table(table, *name)
+
+
+# ---- coverage ----
+
+
+def _others(results: AppStore, setup: Setup) -> dict[str, pd.DataFrame]:
+    """The saved summaries of the setups to show beside this one.
+
+    Raises:
+        SteerscopeError: the app's store cannot be read.
+    """
+    saved = results.results()
+    names = sorted(set(saved.loc[saved["what"] == "coverage-summary", "setup"]) - {setup.name})
+    if not names:
+        st.caption("Other setups can stand beside this one once their coverage was computed.")
+        return {}
+    chosen = st.multiselect(
+        "Beside",
+        names,
+        placeholder="other setups",
+        max_selections=len(figures.SETUP_COLOURS) - 1,
+        help="Other setups whose coverage was computed",
+        width=420,
+        **_bound("beside"),
+    )
+    return {name: table for name in chosen if (table := results.result(name, "coverage-summary")) is not None}
+
+
+def _show_curves(summaries: dict[str, pd.DataFrame]) -> None:
+    if len(summaries) > 1:
+        st.html(swatches(dict(zip(summaries, figures.SETUP_COLOURS, strict=False))))
+    left, right = st.columns(2, gap="medium")
+    for column, share, title in ((left, "share_1", "In at least 1 prompt"), (right, "share_20", "In more than 20")):
+        with column:
+            st.markdown(f"**{title}**", help=help_text("coverage"))
+            st.plotly_chart(figures.coverage_curves(summaries, share), config=CONFIG, key=f"coverage_{share}")
+    st.caption(
+        "Fig. 3 of the Topic Alignment paper: 5 samples of each size, drawn with replacement; bars from the lowest to "
+        "the highest. Diamond: the whole set, each prompt once. Most of the paper's smaller layer 0 SAEs pass 99% at "
+        "about 8K prompts."
+    )
+
+
+def _show_histogram(setup: Setup, store: Store, bins: pd.DataFrame) -> None:
+    counts = store.neurons()[["neuron", "prompts", "tokens"]]
+    _titled("How much of the text each neuron sees", "tokens per neuron", counts, setup.name, "tokens per neuron")
+    measure = st.segmented_control(
+        "Count",
+        ["tokens", "prompts"],
+        default="tokens",
+        required=True,
+        help=help_text("tokens per neuron"),
+        **_bound("count"),
+    )
+    st.plotly_chart(figures.neuron_histogram(bins[bins["measure"] == measure]), config=CONFIG, key="coverage_histogram")
+    st.caption(f"Fig. 8 of the paper: each bar counts the neurons active on that many {measure}. Grey: dead.")
+
+
+def _show_dead(setup: Setup, dead: pd.DataFrame) -> None:
+    listed = dead.assign(promoted=dead["promoted"].map(lambda tokens: " ".join(token.strip() for token in tokens)))
+    _titled("Dead neurons", "dead neurons", listed, setup.name, "dead neurons")
+    if dead.empty:
+        st.markdown("None: every neuron fires on some reference prompt.")
+        return
+    st.dataframe(
+        listed,
+        hide_index=True,
+        height=38 + 35 * min(9, len(listed)),
+        key="coverage_dead",
+        column_config={
+            "neuron": st.column_config.NumberColumn("neuron", format="%d", width=70, help=help_text("neuron")),
+            "promoted": st.column_config.TextColumn("would promote", help=help_text("promotes")),
+        },
+    )
+
+
+def _show_coverage(setup: Setup, store: Store) -> None:
+    about = "Samples of the stored activations are counted, in some seconds."
+    tables = experiment_tables(setup, store, "coverage", COVERAGE, about)
+    summary, dead = tables["coverage-summary"], tables["coverage-dead"]
+    whole = summary[summary["samples"] == 0].iloc[0]
+    st.markdown(
+        f"**{whole['share_1']:.1%}** of {store.d_sae:,} neurons fire on at least one of {int(whole['size']):,} "
+        f"reference prompts, **{whole['share_20']:.1%}** on more than 20; {count(len(dead), 'neuron')} on none.",
+        help=help_text("coverage"),
+    )
+    _titled("Neurons reached", "coverage", tables["coverage"], setup.name, "coverage samples")
+    try:
+        others = _others(app_store(), setup)
+    except SteerscopeError as exc:
+        show_error(exc)
+        return
+    _show_curves({setup.name: summary, **others})
+    left, right = st.columns([3, 2], gap="medium")
+    with left:
+        _show_histogram(setup, store, tables["coverage-tokens"])
+    with right:
+        _show_dead(setup, dead)
+    run_again(setup, store, "coverage")
+
+
+# ---- the reference set ----
+
+
+def _suggestion(sizes: pd.DataFrame, means: pd.DataFrame, n_prompts: int) -> list[str]:
+    """What the table of sizes says, a sentence a rule."""
+    said = []
+    for rule, rows in sizes.groupby("rule", sort=False):
+        target, reached, name = rows["target"].iloc[0], rows.dropna(subset="size"), f"**{_RULES[rule]}**"
+        if reached.empty:
+            said.append(f"No smaller set that was tried keeps {name}: a mean tau of at least {target:.2f}.")
+            continue
+        best = reached.loc[reached["size"].astype(int).idxmin()]  # of equal sizes the first, the simplest design
+        line = (
+            f"**{best['size']:,}** of {n_prompts:,} prompts ({best['design']}) keep {name}: mean tau {best['tau']:.2f}"
+        )
+        if rule == "same":
+            said.append(f"{line}, where at least {target:.1f} is asked.")
+        else:
+            largest = means.loc[means["design"] == DISJOINT, "size"].max()
+            said.append(f"{line}; two disjoint random sets of {largest:,} agree with each other by only {target:.2f}.")
+    return said
+
+
+def _show_designs(setup: Setup, tables: dict[str, pd.DataFrame], n_prompts: int) -> None:
+    tau = tables["reference-tau"]
+    means = by_size(tau)
+    for sentence in _suggestion(tables["reference-size"], means, n_prompts):
+        st.markdown(sentence, help=help_text("suggested size"))
+    _titled("Rankings by smaller sets", "design", tau, setup.name, "reference sets")
+    measure = st.segmented_control(
+        "Show",
+        list(figures.MEASURES),
+        default="tau",
+        required=True,
+        format_func=lambda name: figures.MEASURES[name].title,
+        help=help_text("agreement"),
+        **_bound("measure"),
+    )
+    st.html(swatches({name: colour for name, colour in figures.DESIGN_COLOURS.items() if name in set(means["design"])}))
+    st.plotly_chart(figures.design_curves(means, measure, n_prompts), config=CONFIG, key="coverage_designs")
+    bars = "Bars: lowest and highest topic. " if measure == "tau" else ""
+    st.caption(
+        f"{figures.MEASURES[measure].about}; mean over {count(tau['topic'].nunique(), 'topic')}. {bars}Dotted: two "
+        "disjoint random sets against one another, which is how far a ranking is reproducible at all; every other set "
+        "is part of the whole, so its line ends at 1."
+    )
+
+
+def _show_sizes(setup: Setup, sizes: pd.DataFrame) -> None:
+    _titled("Suggested sizes", "suggested size", sizes, setup.name, "suggested sizes")
+    st.dataframe(
+        sizes.assign(rule=sizes["rule"].map(_RULES), top=100 * sizes["top"], share=100 * sizes["share"]),
+        hide_index=True,
+        key="coverage_sizes",
+        placeholder="not reached",
+        column_order=("rule", "target", "design", "size", "tau", "tau_low", "top", "share"),
+        column_config={
+            "rule": st.column_config.TextColumn("rule", width=190, help=help_text("suggested size")),
+            "target": st.column_config.NumberColumn("tau asked", format="%.2f", width=74),
+            "design": st.column_config.TextColumn("design", width=170, help=help_text("design")),
+            "size": st.column_config.NumberColumn("prompts", format="localized", width=80),
+            "tau": st.column_config.NumberColumn("tau", format="%.3f", width=60, help=help_text("agreement")),
+            "tau_low": st.column_config.NumberColumn("lowest topic", format="%.3f", width=84),
+            "top": st.column_config.NumberColumn(f"best {N_TOP} kept", format="%.1f%%", width=90),
+            "share": st.column_config.NumberColumn("scored", format="%.1f%%", width=70),
+        },
+    )
+    st.caption(
+        f"The smallest size tried from which on mean tau stays at what the rule asks, with at least {MIN_SHARE:.0%} of "
+        "the whole set's scored neurons scored."
+    )
+
+
+def _words(store: Store, neurons: list[int]) -> dict[int, str]:
+    known = store.neurons(neurons)
+    return {
+        neuron: " ".join(token.strip() for token in tokens[:5])
+        for neuron, tokens in zip(known["neuron"], known["top_tokens"], strict=True)
+    }
+
+
+def _show_coactivation(setup: Setup, store: Store, table: pd.DataFrame) -> None:
+    topics = bundled_topics()
+    _titled("Which of the best neurons fire together", "coactivation", table, setup.name, "coactivation")
+    names = table["topic"].unique().tolist()
+    topic = st.selectbox(
+        "Topic",
+        names,
+        format_func=lambda name: topics[name].title if name in topics else name,
+        width=280,
+        help=f"Whose {N_TOP} best neurons are shown",
+        **_bound("topic"),
+    )
+    pairs = table[table["topic"] == topic]
+    words = _words(store, [*{*pairs["first"], *pairs["second"]}])
+    theme: Theme = "dark" if st.context.theme.type == "dark" else "light"
+    left, right = st.columns([3, 2], gap="medium")
+    with left:
+        st.plotly_chart(figures.coactivation_map(pairs, words, theme), config=CONFIG, key="coverage_map")
+    with right:
+        st.markdown("**The pairs that fire together most**")
+        closest = pairs.nlargest(_LISTED_PAIRS, "jaccard")
+        st.dataframe(
+            closest.assign(first=closest["first"].astype(str), second=closest["second"].astype(str)).assign(
+                words=[f"{words[a]} | {words[b]}" for a, b in zip(closest["first"], closest["second"], strict=True)]
+            ),
+            hide_index=True,
+            height=38 + 35 * len(closest),
+            key="coverage_pairs",
+            column_order=("first", "second", "both", "jaccard", "words"),
+            column_config={
+                "both": st.column_config.NumberColumn("prompts", format="localized", width=64),
+                "jaccard": st.column_config.NumberColumn(
+                    "Jaccard", format="%.3f", width=64, help=help_text("coactivation")
+                ),
+                "words": st.column_config.TextColumn("top tokens", help=help_text("top tokens")),
+            },
+        )
+
+
+def _show_reference(setup: Setup, store: Store) -> None:
+    about = "Hundreds of smaller sets score the neurons for every bundled topic: about a minute on two cores."
+    tables = experiment_tables(setup, store, "reference", REFERENCE, about)
+    _show_designs(setup, tables, store.n_prompts)
+    _show_sizes(setup, tables["reference-size"])
+    _show_coactivation(setup, store, tables["reference-coactivation"])
+    run_again(setup, store, "reference")
+
+
+def main() -> None:
+    enter("How many neurons do the prompts reach?")
+    setup, store = open_chosen_store()
+    with st.container(horizontal=True, vertical_alignment="center"):
+        part = st.segmented_control(
+            "Part",
+            PARTS,
+            default=PARTS[0],
+            required=True,
+            label_visibility="collapsed",
+            width="stretch",
+            help=plain("Coverage of the neurons, or the choice of the reference prompts"),
+            **_bound("part"),
+        )
+        link_button()
+    if part == PARTS[0]:
+        _show_coverage(setup, store)
+    else:
+        _show_reference(setup, store)
+
+
+main()
