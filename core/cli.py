@@ -13,6 +13,8 @@ from core.commands import steering, stores, sweep, training  # noqa: F401 - they
 from core.commands.options import app
 from core.errors import SteerscopeError
 
+_INTERRUPTED = 130  # what typer makes of Ctrl-C
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; returns its exit code."""
@@ -20,6 +22,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
         code = app(args=arguments, standalone_mode=False)
+        if code == _INTERRUPTED:
+            raise KeyboardInterrupt
     except SteerscopeError as exc:
         problem = " ".join(str(exc).split())
     except typer.TyperException as exc:

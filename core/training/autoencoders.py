@@ -271,9 +271,9 @@ def train_autoencoder(
     config = replace(config, device=str(model.device))
     texts = work_folder / "texts"
     batches = token_batches(config, model, text_folder, texts)
+    judged_on = evaluation_config(config)
+    held_out = token_batches(judged_on, model, text_folder, texts, held_out=True)  # a want of it shows before training
     run = AutoencoderRun(config, model, batches, folder)
     run.train(progress)
     progress(f"{config.name}: evaluating on held-out text", 1.0)
-    judged_on = evaluation_config(config)
-    held_out = token_batches(judged_on, model, text_folder, texts, held_out=True)
     return run.finish(model, held_out, keep_special=judged_on.keep_special, data=batches.describe())

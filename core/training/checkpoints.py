@@ -65,11 +65,17 @@ def load_checkpoint(
     """Puts trainer, SAE, buffer and source where they were.
 
     Raises:
-        TrainingConfigError: the checkpoint belongs to a run with other settings.
+        TrainingConfigError: the checkpoint belongs to a run with other settings, or on a model of another width.
     """
     position = json.loads((checkpoint / "position.json").read_text(encoding="utf-8"))
     check_same_settings(position["config"], config, checkpoint.parent.parent)
-    trainer.sae.load_state_dict(load_file(checkpoint / "sae.safetensors"))
+    state = load_file(checkpoint / "sae.safetensors")
+    if (trained_on := state["W_dec"].shape[1]) != trainer.sae.cfg.d_in:
+        raise TrainingConfigError(
+            f"'{checkpoint}' was trained on {trained_on} dimensions at {config.hook_name}, where '{config.model}' now "
+            f"has {trainer.sae.cfg.d_in}; restore the model, or delete '{checkpoint.parent.parent}' to start anew"
+        )
+    trainer.sae.load_state_dict(state)
     trainer.load_trainer_state(checkpoint)
     buffer.load_state_dict(load_file(checkpoint / "buffer.safetensors"))
     source.position = position["batch"]

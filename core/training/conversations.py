@@ -4,7 +4,7 @@ Several conversations share a forward pass, one a row and padded behind; attenti
 but itself (FAST paper, section 3.1).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -13,23 +13,11 @@ from jinja2 import TemplateError
 
 from core.errors import ConversationError, TrainingConfigError
 from core.language_model import LanguageModel
-from core.training.corpus import Document
+from core.training.corpus import Document, check_messages
 from core.training.encoded_texts import CONTENT, ROLE, TEMPLATE, EncodedTexts, TrainingTokens
 
 _WINDOW = 1_024  # conversations among which those of similar length are brought together
 _LONGEST_ROLE_TOKENS = 4
-
-
-def check_messages(messages: Sequence[Mapping[str, str]], number: int) -> None:
-    """Raises ConversationError where a message lacks its role or its content; `number` counts conversations from 1."""
-    if not messages:
-        raise ConversationError(f"conversation {number} has no messages; plain text trains with method 'btp'")
-    for place, message in enumerate(messages, start=1):
-        for key in ("role", "content"):
-            if not isinstance(message.get(key), str) or (key == "role" and not message[key].strip()):
-                raise ConversationError(
-                    f"message {place} of conversation {number} has no {key!r}; each needs 'role' and 'content'"
-                )
 
 
 def token_kinds(
@@ -68,7 +56,9 @@ def encode_conversations(
             f"model, or by method btp"
         )
     for number, document in enumerate(documents, start=1):
-        check_messages(document.messages, number)
+        if not document.messages:
+            raise ConversationError(f"conversation {number} has no messages; plain text trains with method 'btp'")
+        check_messages(document.messages, f"conversation {number}")
         try:
             prompt = model.tokenise_chat(document.messages)
         except TemplateError as exc:

@@ -8,7 +8,8 @@ import gzip
 import hashlib
 import io
 import json
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import numpy as np
 import zstandard
 from tokenizers import Tokenizer
 
-from core.errors import MissingFileError, PromptFileError
+from core.errors import ConversationError, MissingFileError, PromptFileError, in_one_line
 
 HELD_OUT_SHARE = 0.01
 _ENCODE_BATCH = 2_000  # documents handed to the tokenizer at once
@@ -53,23 +54,41 @@ def _open_text(path: Path) -> io.TextIOBase:
 
 def _parse(line: str, path: Path, number: int) -> Document:
     try:
-        row: dict[str, Any] = json.loads(line)
+        row: Any = json.loads(line)
     except json.JSONDecodeError as exc:
         raise PromptFileError(path, f"line {number} is not JSON: {exc}") from exc
-    if "messages" in row:
-        return Document("\n".join(m["content"] for m in row["messages"]), tuple(row["messages"]))
-    if "text" not in row:
+    messages, text = (row.get("messages"), row.get("text")) if isinstance(row, dict) else (None, None)
+    if isinstance(messages, list):
+        check_messages(messages, f"line {number} of '{path}'")
+        return Document("\n".join(m["content"] for m in messages), tuple(messages))
+    if not isinstance(text, str):
         raise PromptFileError(path, f"line {number} has neither 'text' nor 'messages'")
-    return Document(row["text"])
+    return Document(text)
+
+
+def check_messages(messages: Sequence[Any], where: str) -> None:
+    """Raises ConversationError where a message lacks its role or its content; `where` names the conversation."""
+    for place, message in enumerate(messages, start=1):
+        for key in ("role", "content"):
+            value = message.get(key) if isinstance(message, dict) else None
+            if not isinstance(value, str) or (key == "role" and not value.strip()):
+                raise ConversationError(f"message {place} of {where} has no {key!r}; each needs 'role' and 'content'")
 
 
 def read_documents(path: Path) -> Iterator[Document]:
-    """Documents of one source, in file order, empty lines left out."""
+    """Documents of one source, in file order, empty lines left out.
+
+    Raises:
+        MissingFileError, PromptFileError, ConversationError: no such file, or one that cannot be read to its end.
+    """
     json_lines = ".jsonl" in path.suffixes
     with _open_text(path) as lines:
-        for number, line in enumerate(lines, start=1):
-            if line.strip():
-                yield _parse(line, path, number) if json_lines else Document(line.strip())
+        try:
+            for number, line in enumerate(lines, start=1):
+                if line.strip():
+                    yield _parse(line, path, number) if json_lines else Document(line.strip())
+        except (OSError, EOFError, UnicodeDecodeError, zlib.error, zstandard.ZstdError) as exc:
+            raise PromptFileError(path, f"cannot be read ({in_one_line(exc)}); save it as UTF-8 text, whole") from exc
 
 
 def is_held_out(document: Document) -> bool:

@@ -70,22 +70,27 @@ class EncodedTexts:
         """From (ids, kinds) of each text.
 
         Raises:
-            EmptyDatasetError: no texts; `what` names where they were to come from.
+            EmptyDatasetError: no texts, or none with a word; `what` names where they were to come from.
         """
         pairs = [(ids, kinds) for ids, kinds in texts if len(ids)]
-        if not pairs:
+        if not any((kinds == CONTENT).any() for _, kinds in pairs):
             raise EmptyDatasetError(what)
         starts = np.cumsum([0] + [len(ids) for ids, _ in pairs], dtype=np.int64)
         return cls(np.concatenate([i for i, _ in pairs]), np.concatenate([k for _, k in pairs]), starts)
 
     def save(self, folder: Path) -> None:
-        """Writes the folder whole or not at all."""
+        """Writes the folder whole or not at all; one that is there already is left: its name tells what is in it."""
         partial = folder.with_name(folder.name + ".partial")
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         for part in _PARTS:
             np.save(partial / f"{part}.npy", getattr(self, part))
-        os.replace(partial, folder)
+        try:
+            os.replace(partial, folder)
+        except OSError:
+            if not folder.exists():
+                raise
+            shutil.rmtree(partial)
 
     @classmethod
     def load(cls, folder: Path) -> "EncodedTexts":

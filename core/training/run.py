@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from core.app_store import AppStore
 from core.catalog import DATA
-from core.errors import GridError, TrainingConfigError
+from core.errors import CheckpointError, GridError, TrainingConfigError
+from core.files import written_whole
 from core.training.autoencoder_config import read_table
 from core.training.language_model_run import Progress
 
@@ -46,6 +47,7 @@ def run_training(
         MissingFileError, PromptFileError: the config or a text of it.
         TrainingConfigError: a wrong table or value.
         GridError: jobs of a grid failed; the others are done.
+        CheckpointError: the disk is full or cannot be written; what was saved before is intact.
         EngineError: Ray is not installed, or its cluster cannot be used.
     """
     table = read_table(config_path)
@@ -68,7 +70,7 @@ def run_training(
         sae = config_from_table(table["autoencoder"], f"[autoencoder] of '{config_path}'")
         trained = train_autoencoder(sae, text_folder, work / "saes", progress)
         _save_results(sae.name, [JobResult(sae, trained, None)], store)
-        return Path(shutil.copytree(trained, out or DATA / "saes" / sae.name, dirs_exist_ok=True))
+        return _copied(trained, out or DATA / "saes" / sae.name)
     if "acceptability" in table:
         from core.training import acceptability
 
@@ -110,7 +112,7 @@ def _finish_grid(grid: Grid, results: list[JobResult], out: Path | None, work: P
     if out is not None:
         for result in results:
             if result.folder is not None:
-                shutil.copytree(result.folder, out / result.config.name, dirs_exist_ok=True)
+                _copied(result.folder, out / result.config.name)
     if failed := [result for result in results if result.error is not None]:
         first = failed[0]
         raise GridError(
@@ -118,6 +120,23 @@ def _finish_grid(grid: Grid, results: list[JobResult], out: Path | None, work: P
             f"{first.error}; run the same command again to retry them"
         )
     return out or work
+
+
+def _copied(sae: Path, target: Path) -> Path:
+    """Copies a finished SAE, every file whole or not at all.
+
+    Raises:
+        CheckpointError: the disk is full or cannot be written.
+    """
+
+    def copy(source: str, destination: str) -> None:
+        with written_whole(Path(destination)) as partial:
+            shutil.copyfile(source, partial)
+
+    try:
+        return Path(shutil.copytree(sae, target, dirs_exist_ok=True, copy_function=copy))
+    except OSError as exc:
+        raise CheckpointError(target, sae, exc) from exc
 
 
 def _save_results(name: str, results: list[JobResult], store: Path | None) -> None:

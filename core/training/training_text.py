@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from itertools import islice
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from core.errors import CheckpointError, TrainingConfigError
+from core.files import exclusive_lock
 from core.language_model import LanguageModel
 from core.training.activation_source import TokenBatches
 from core.training.autoencoder_config import AutoencoderConfig
@@ -74,16 +76,23 @@ def encoded_texts(
     """
     folder = cache_folder / _cache_name(config, model.tokenizer, text_folder, held_out)
     if not folder.exists():
-        documents = chosen_documents(config, text_folder, held_out=held_out)
-        chat = config.method != "btp"
-        texts = encode_conversations(documents, model) if chat else _plain_texts(documents, model.tokenizer)
-        names = ", ".join(source.path for source in config.sources)
-        joined = EncodedTexts.join(texts, f"no {'held-out' if held_out else 'training'} text in {names}")
         try:
-            joined.save(folder)
+            cache_folder.mkdir(parents=True, exist_ok=True)
+            # jobs of a grid that run side by side want the same texts: one encodes them, the others wait
+            with exclusive_lock(folder.with_suffix(".lock"), busy="", timeout_s=math.inf):
+                if not folder.exists():
+                    _encode(config, model, text_folder, held_out=held_out).save(folder)
         except OSError as exc:
             raise CheckpointError(folder, None, exc) from exc
     return EncodedTexts.load(folder)
+
+
+def _encode(config: AutoencoderConfig, model: LanguageModel, text_folder: Path, *, held_out: bool) -> EncodedTexts:
+    documents = chosen_documents(config, text_folder, held_out=held_out)
+    chat = config.method != "btp"
+    texts = encode_conversations(documents, model) if chat else _plain_texts(documents, model.tokenizer)
+    names = ", ".join(source.path for source in config.sources)
+    return EncodedTexts.join(texts, f"no {'held-out' if held_out else 'training'} text in {names}")
 
 
 def _cache_name(config: AutoencoderConfig, tokenizer: Any, text_folder: Path, held_out: bool) -> str:

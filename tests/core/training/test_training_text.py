@@ -83,25 +83,29 @@ def test_documents_end_with_a_special_token(
     assert (np.delete(texts.kinds, ends) == CONTENT).all()
 
 
+def folders_in(cache: Path) -> list[Path]:
+    return [path for path in cache.iterdir() if path.is_dir()]
+
+
 def test_encoded_texts_are_read_from_the_cache(configure: Configure, chat_model: LanguageModel, tmp_path: Path) -> None:
     write_chats(tmp_path / "c.jsonl", [f"number {i}" for i in range(50)])
     config = configure(method="btf", sources=(source("c.jsonl"),))
     cache = tmp_path / "cache"
     first = encoded_texts(config, chat_model, tmp_path, cache, held_out=False)
-    (folder,) = cache.iterdir()
+    (folder,) = folders_in(cache)
     written = (folder / "ids.npy").stat().st_mtime_ns
     again = encoded_texts(config, chat_model, tmp_path, cache, held_out=False)
     assert np.array_equal(first.ids, again.ids)
     assert (folder / "ids.npy").stat().st_mtime_ns == written
     # BT(F) and FAST share them; another file, side or n-gram length does not
     encoded_texts(configure(method="fast", sources=config.sources), chat_model, tmp_path, cache, held_out=False)
-    assert len(list(cache.iterdir())) == 1
+    assert len(folders_in(cache)) == 1
     write_chats(tmp_path / "c.jsonl", [f"number {i}" for i in range(60)])
     assert len(encoded_texts(config, chat_model, tmp_path, cache, held_out=False)) > len(first)
     encoded_texts(
         configure(method="btf", sources=config.sources, n_gram=5), chat_model, tmp_path, cache, held_out=False
     )
-    assert len(list(cache.iterdir())) == 3
+    assert len(folders_in(cache)) == 3
 
 
 def test_evaluation_is_on_conversations_where_they_are_named(configure: Configure) -> None:
