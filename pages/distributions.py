@@ -17,6 +17,7 @@ from pages.shared.links import link_button
 from pages.shared.messages import show_error
 from pages.shared.resources import app_store
 from pages.shared.setups import open_chosen_store
+from pages.shared.tokens import legend
 from pages.shared.topics import topic_title
 
 FIGURES, QUANTILES = "distributions", "distributions-quantiles"
@@ -211,6 +212,7 @@ def _show_tau(setup: Setup, tables: dict[str, pd.DataFrame]) -> None:
         matrix = tau_matrix(tau[tau["topic"] == topic], rankings)
         figure = tau_heat_map(matrix, st.context.theme.type or "light")
         st.plotly_chart(figure, config=charts.CONFIG, key="distributions_tau")
+        st.html(legend("0 and below", "1", "tau"))
     with right:
         _show_agreement(setup, tables[AGREEMENT])
 

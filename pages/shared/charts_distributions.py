@@ -83,31 +83,31 @@ def tau_matrix(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
 
 
 def tau_heat_map(matrix: pd.DataFrame, theme: Theme) -> go.Figure:
-    """Kendall's tau between rankings; 0 and below have the page's background."""
+    """Kendall's tau between rankings, shaded by the ramp from 0 (and below) to 1."""
     steps = ramp(theme)
+    crowded = len(matrix) > _FEW_RANKINGS
+    names = [name.replace(", ", ",<br>") for name in matrix.index]
     figure = go.Figure(
         go.Heatmap(
             z=matrix.to_numpy(),
-            x=list(matrix.columns),
-            y=list(matrix.index),
+            x=names,
+            y=names,
             zmin=0,
             zmax=1,
             colorscale=[(i / (RAMP_STEPS - 1), colour) for i, (colour, _) in enumerate(steps)],
-            colorbar={"thickness": 10, "outlinewidth": 0, "tickvals": [0, 0.5, 1]},
+            showscale=False,
             xgap=1,
             ygap=1,
             hovertemplate="%{y} and %{x}: tau %{z:.3f}<extra></extra>",
         )
     )
-    crowded = len(matrix) > _FEW_RANKINGS
-    for i, first in enumerate(matrix.index):
-        for j, second in enumerate(matrix.columns):
-            tau = matrix.iat[i, j]
-            if np.isfinite(tau):
-                text = f"{tau:.2f}".replace("0.", ".") if crowded else f"{tau:.2f}"
-                colour = steps[round(min(1.0, max(0.0, tau)) * (RAMP_STEPS - 1))][1]
-                font = {"color": colour, "size": 10 if crowded else 12}
-                figure.add_annotation(x=second, y=first, text=text, showarrow=False, font=font)
-    figure.update_yaxes(autorange="reversed", showgrid=False)
-    figure.update_xaxes(side="top", showgrid=False)
+    for (i, j), tau in np.ndenumerate(matrix.to_numpy()):
+        if np.isfinite(tau):
+            text = f"{tau:.2f}".replace("0.", ".") if crowded else f"{tau:.2f}"
+            colour = steps[round(min(1.0, max(0.0, tau)) * (RAMP_STEPS - 1))][1]
+            font = {"color": colour, "size": 10 if crowded else 12}
+            figure.add_annotation(x=names[j], y=names[i], text=text, showarrow=False, font=font)
+    axis = {"tickmode": "linear", "dtick": 1, "showgrid": False, "tickfont": {"size": 10 if crowded else 12}}
+    figure.update_yaxes(autorange="reversed", **axis)
+    figure.update_xaxes(side="top", **axis)
     return layout(figure, 90 + _CELL * len(matrix))

@@ -148,7 +148,7 @@ def test_heat_map_is_the_mean_or_a_topic(open_page: OpenPage, saved: AppStore) -
 
 def test_every_ranking_can_be_compared(open_page: OpenPage, saved: AppStore) -> None:
     shown = figure(open_page("distributions", distributions_rankings="all"), 1)
-    assert shown["data"][0]["x"] == [*RANKINGS, STRAWMAN]
+    assert shown["data"][0]["x"] == [name.replace(", ", ",<br>") for name in [*RANKINGS, STRAWMAN]]
     assert len([label for label in shown["layout"]["annotations"] if label["text"] == "1.00"]) == 13
 
 
