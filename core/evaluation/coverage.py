@@ -63,7 +63,7 @@ def coverage(
         for sample in range(1, N_SAMPLES + 1):
             drawn = np.unique(rng.integers(n_prompts, size=size))
             rows.append({"size": size, "sample": sample, **_shares(active, drawn)})
-        progress(f"{size:,} prompts", (number + 1) / len(sizes))
+        progress("samples", (number + 1) / len(sizes))
     rows.append({"size": n_prompts, "sample": WHOLE, **_shares(active, np.arange(n_prompts))})
     return pd.DataFrame(rows)
 
