@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 from jaxtyping import Float32
@@ -41,6 +41,7 @@ _WEIGHT_FILES = ("*.safetensors", "cfg.json", "*config.json", "*token*", "vocab.
 _NOT_IN_FINGERPRINT = ("name", "title", "origin", "device", "n_parameters")  # none of them changes a number
 _VERSIONS = ("torch", "transformers", "sae-lens", "sentence-transformers", "duckdb")
 
+Stage = Literal["activations", "embeddings"]
 Progress = Callable[[str, float], None]  # stage (load, activations, embeddings, assemble) and its share, 0 to 1
 
 
@@ -61,6 +62,13 @@ class Pipeline(Protocol):
 
     def embed(self, texts: Sequence[str]) -> Float32[np.ndarray, "prompt d_embedding"]:
         """Unit-normalised sentence embeddings."""
+
+
+class Spread(Protocol):
+    """Has other processes write shards that are missing; see `core.ray_build`."""
+
+    def __call__(self, work: "Build", stage: "Stage", missing: Sequence[int]) -> dict[str, str]:
+        """Returns when the chunks `missing` have their shards of that stage; what the pipeline says of itself."""
 
 
 class ModelPipeline:
@@ -172,7 +180,7 @@ def _is_current(root: Path, setup: Setup, due: str) -> bool:
 # ---- the build ----
 
 
-class _Build:
+class Build:
     """One run: its chunks of prompts, what is still missing, and how long each stage took."""
 
     def __init__(self, setup: Setup, root: Path, prompts: Sequence[Prompt], chunk_prompts: int, progress: Progress):
@@ -186,16 +194,16 @@ class _Build:
         self.seconds: dict[str, float] = {}
         self._characters_done = 0
 
-    def run(self, pipeline: Pipeline) -> None:
+    def run(self, pipeline: Pipeline, spread: Spread | None) -> None:
         resumed = self._kept()
-        self._run_activations(pipeline)
-        self._run_embeddings(pipeline)
+        description = self._run_activations(pipeline, spread)
+        self._run_embeddings(pipeline, spread)
         with self._stage("assemble"):
             assemble(
                 self.root,
                 self.setup.name,
                 self.parts,
-                {**self._meta(), **pipeline.describe(), "chunks_resumed": str(resumed)},
+                {**self._meta(), **description, "chunks_resumed": str(resumed)},
                 n_prompts=len(self.prompts),
                 progress=lambda share: self.progress("assemble", share),
             )
@@ -210,41 +218,67 @@ class _Build:
             intact = f"{self._kept()} of {len(self.chunks)} chunks are kept; make room and go on: {mend}"
             raise StoreWriteError(self.folder, one_line(exc), intact) from exc
 
-    def _run_activations(self, pipeline: Pipeline) -> None:
-        missing = self._missing(self.parts.has_activations)
+    def _run_activations(self, pipeline: Pipeline, spread: Spread | None) -> dict[str, str]:
+        missing = self.missing("activations")
+        if missing and spread is not None:
+            with self._stage("activations", missing):
+                return spread(self, "activations", missing)
         if missing or not self.parts.lens.exists():
             with self._stage("load"):
                 pipeline.load()
         with self._stage("activations", missing):
-            if not self.parts.lens.exists():
-                promoted, suppressed = pipeline.lens()
-                with self.writing():
-                    self.parts.write_lens(promoted, suppressed)
+            self.write_lens(pipeline)
             for chunk in missing:
-                ids, batches = self.chunks[chunk], []
-                for batch in pipeline.activations([self.prompts[i].text for i in ids], ids):
-                    self._check_finite(batch)
-                    batches.append(batch)
-                    self._advance("activations", batch.prompts.tolist())
-                with self.writing():
-                    self.parts.write_activations(chunk, ids, self.prompts, batches)
+                self.write_activations(pipeline, chunk)
+        return pipeline.describe()
 
-    def _run_embeddings(self, pipeline: Pipeline) -> None:
-        missing = self._missing(self.parts.has_embeddings)
+    def _run_embeddings(self, pipeline: Pipeline, spread: Spread | None) -> None:
+        missing = self.missing("embeddings")
         with self._stage("embeddings", missing):
+            if missing and spread is not None:
+                spread(self, "embeddings", missing)
+                return
             for chunk in missing:
-                ids = self.chunks[chunk]
-                embeddings = pipeline.embed([self.prompts[i].text for i in ids])
-                self._advance("embeddings", ids)
-                with self.writing():
-                    self.parts.write_embeddings(chunk, ids, embeddings)
+                self.write_embeddings(pipeline, chunk)
 
-    def _missing(self, has: Callable[[int], bool]) -> list[int]:
+    def write_lens(self, pipeline: Pipeline) -> None:
+        """The logit lens of every neuron, unless it is there."""
+        if not self.parts.lens.exists():
+            promoted, suppressed = pipeline.lens()
+            with self.writing():
+                self.parts.write_lens(promoted, suppressed)
+
+    def write_activations(self, pipeline: Pipeline, chunk: int) -> None:
+        """One chunk of prompts through model and SAE."""
+        ids, batches = self.chunks[chunk], []
+        for batch in pipeline.activations([self.prompts[i].text for i in ids], ids):
+            self._check_finite(batch)
+            batches.append(batch)
+            self._advance("activations", batch.prompts.tolist())
+        with self.writing():
+            self.parts.write_activations(chunk, ids, self.prompts, batches)
+
+    def write_embeddings(self, pipeline: Pipeline, chunk: int) -> None:
+        """One chunk of prompts through the embedding model."""
+        ids = self.chunks[chunk]
+        embeddings = pipeline.embed([self.prompts[i].text for i in ids])
+        self._advance("embeddings", ids)
+        with self.writing():
+            self.parts.write_embeddings(chunk, ids, embeddings)
+
+    def missing(self, stage: Stage) -> list[int]:
+        """Chunks that have no shard of that stage yet."""
+        has = self.parts.has_activations if stage == "activations" else self.parts.has_embeddings
         return [chunk for chunk in range(len(self.chunks)) if not has(chunk)]
+
+    def advance_to(self, stage: Stage, missing: Sequence[int]) -> None:
+        """Tells the progress of a stage of which only the chunks `missing` are to be done."""
+        left = sum(self._characters(self.chunks[chunk]) for chunk in missing)
+        self.progress(stage, 1 - left / self._characters(range(len(self.prompts))))
 
     def _kept(self) -> int:
         """Chunks whose activations are on disk."""
-        return len(self.chunks) - len(self._missing(self.parts.has_activations))
+        return len(self.chunks) - len(self.missing("activations"))
 
     def _check_finite(self, batch: "ActivationBatch") -> None:
         if not np.isfinite(batch.activation).all():
@@ -293,6 +327,7 @@ def build(
     progress: Progress = lambda stage, share: None,
     pipeline: Callable[[Setup], Pipeline] = ModelPipeline,
     chunk_prompts: int = CHUNK_PROMPTS,
+    spread: Spread | None = None,
 ) -> Path:
     """Builds the store of a setup, or goes on with a build that was killed; returns its path.
 
@@ -306,6 +341,7 @@ def build(
         progress: told the stage and the share of it that is done, what an earlier build finished included.
         pipeline: what the prompts run through.
         chunk_prompts: prompts kept at once; what a kill can lose.
+        spread: has other processes do the chunks; without it this one does.
 
     Raises:
         MissingFileError, PromptFileError: the reference prompts cannot be read.
@@ -315,7 +351,7 @@ def build(
         StoreWriteError: the disk is full or not writable; finished chunks and an older store are intact.
         StoreDamagedError: a shard of an earlier build cannot be read.
     """
-    work = _Build(setup, root, reference_prompts(setup.reference, prompts), chunk_prompts, progress)
+    work = Build(setup, root, reference_prompts(setup.reference, prompts), chunk_prompts, progress)
     busy = f"'{setup.name}' is being built by process {{process}}; wait until it ends, or stop it"
     with ExitStack() as stack:
         with work.writing():
@@ -324,6 +360,6 @@ def build(
         if force or not _is_current(root, setup, work.fingerprint):
             with work.writing():
                 work.parts.prepare(resume=resume)
-            work.run(pipeline(setup))
+            work.run(pipeline(setup), spread)
         work.parts.discard()
     return store_path(root, setup.name)

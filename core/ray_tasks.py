@@ -10,6 +10,7 @@ import math
 import os
 import re
 import socket
+import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -32,6 +33,7 @@ T = TypeVar("T")
 _ROOT = Path(__file__).resolve().parent.parent
 _CONNECT_TIMEOUT_S = 5.0
 _POLL_S = 0.5
+_SEEN_WITHIN_S = 90.0  # a network disk may show one machine's new file to another a minute late
 _HOST_AND_PORT = re.compile(r"(?:ray://)?\[?(?P<host>[^\[\]/]+)\]?:(?P<port>\d+)")
 
 
@@ -130,6 +132,16 @@ def slots(resources: Resources) -> int:
         for machine in _machines()
     )
     return max(1, int(sum(by_machine)))
+
+
+def seen_here(what: Callable[[], bool]) -> bool:
+    """Waits for what a worker wrote to be seen on this machine; False where the machines share no folder."""
+    deadline = time.monotonic() + _SEEN_WITHIN_S
+    while not what():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(_POLL_S)
+    return True
 
 
 def _in_folder(folder: Path, function: Callable[..., T], arguments: tuple[Any, ...]) -> Outcome[T]:

@@ -47,6 +47,7 @@ ORDER = (
     "sweep_windows",
     "sweep",
     "build",
+    "ray_build",
     "doctor",
     "export",
     "console",

@@ -1,5 +1,7 @@
 """Setups and their stores: list, build, score, export, examine."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -7,13 +9,16 @@ import pandas as pd
 import typer
 
 from core.commands.options import (
+    Address,
     AsJson,
+    EngineName,
     Out,
     SetupName,
     StoreDir,
     TopicFile,
     TopicText,
     app,
+    check_address,
     one_topic,
     open_store,
     score_in,
@@ -48,21 +53,34 @@ def build(
     prompts: Annotated[int | None, typer.Option("--prompts", min=1, help="Use an even spread of this many.")] = None,
     resume: Annotated[bool, typer.Option("--resume/--no-resume", help="Go on with a build that was killed.")] = True,
     force: Annotated[bool, typer.Option("--force", help="Build anew although the store is up to date.")] = False,
+    engine: EngineName = "local",
+    address: Address = None,
     store: StoreDir = None,
 ) -> None:
     """Run the reference prompts through model and SAE into the store."""
     from dataclasses import replace
 
-    from core.build import build as build_store
-
+    check_address(engine, address)
     chosen = setup_named(setup)
     if reference is not None:
         if not reference.is_file():
             raise MissingFileError(reference, "name a file of prompts (.txt, .csv, .jsonl, .parquet)")
         chosen = replace(chosen, reference=str(reference.resolve()))
+    build_store = _builder(engine, address)
     with stage_progress(f"Building the store of {setup}") as progress:
         path = build_store(chosen, store_root(store), prompts=prompts, resume=resume, force=force, progress=progress)
     typer.echo(f"store: {path}", err=True)
+
+
+def _builder(engine: str, address: str | None) -> Callable[..., Path]:
+    """What builds a store with that engine."""
+    if engine == "local":
+        from core.build import build as build_here
+
+        return build_here
+    from core.ray_build import build_on_ray
+
+    return partial(build_on_ray, address=address)
 
 
 @app.command()

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from core.errors import TrainingConfigError
-from core.ray_tasks import Outcome, Resources, cluster, run_tasks
+from core.ray_tasks import Outcome, Resources, cluster, run_tasks, seen_here
 from core.training.autoencoder_config import AutoencoderConfig
 from core.training.autoencoders import Progress
 from core.training.grid import Grid
@@ -32,7 +31,6 @@ from core.training.grid_run import (
 from core.training.sae_evaluation import EVALUATION_FILE
 
 _LAST_BYTES = 4_096  # of a log: more than its last row
-_SEEN_WITHIN_S = 90.0  # a network disk may show a new folder to another machine a minute late
 
 
 def resources_from_table(table: Mapping[str, Any], where: str) -> Resources:
@@ -126,10 +124,8 @@ def _collected(job: AutoencoderConfig, work_folder: Path, outcome: Outcome[JobRe
     result = outcome.value
     if result is None:
         return failed(job, work_folder, outcome.error or "", outcome.details)
-    deadline = time.monotonic() + _SEEN_WITHIN_S
-    while result.folder is not None and not (result.folder / EVALUATION_FILE).is_file():
-        if time.monotonic() > deadline:
-            error = f"it was trained, but '{result.folder}' is not on this machine: the machines share no work folder"
-            return failed(job, work_folder, error, error)
-        time.sleep(1.0)
+    folder = result.folder
+    if folder is not None and not seen_here((folder / EVALUATION_FILE).is_file):
+        error = f"it was trained, but '{folder}' is not on this machine: share the work folder"
+        return failed(job, work_folder, error, error)
     return result

@@ -5,9 +5,11 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import ray
 import torch
@@ -16,12 +18,16 @@ from safetensors.torch import load_file
 from core.app_store import AppStore
 from core.cli import main
 from core.errors import EngineError, TrainingConfigError
+from core.language_model import LanguageModel
 from core.ray_tasks import PIN, Resources, run_tasks, slots
+from core.training import training_text
 from core.training.autoencoder_config import AutoencoderConfig
 from core.training.autoencoders import Progress, train_autoencoder
+from core.training.encoded_texts import EncodedTexts
 from core.training.grid import Grid
 from core.training.grid_run import JobResult, results_table, run_grid
 from core.training.ray_engine import resources_from_table, run_grid_on_ray
+from core.training.training_text import encoded_texts
 from tests.core.training.conftest import Configure
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -130,6 +136,26 @@ def test_ray_table_is_read() -> None:
     assert resources_from_table({"cpus": 4, "gpus": 0.5}, "[ray]") == Resources(cpus=4, gpus=0.5)
 
 
+def test_texts_that_two_jobs_want_at_once_are_encoded_once(
+    configure: Configure, chat_model: LanguageModel, small_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoded = EncodedTexts.join(iter([(np.ones(5), np.zeros(5))]), "test")
+    calls = []
+
+    def encode(*_: object, **__: object) -> EncodedTexts:
+        calls.append(time.sleep(0.3))
+        return encoded
+
+    monkeypatch.setattr(training_text, "_encode", encode)
+    with ThreadPoolExecutor() as pool:
+        jobs = [
+            pool.submit(encoded_texts, configure(), chat_model, small_corpus, tmp_path, held_out=False)
+            for _ in range(2)
+        ]
+    assert [len(job.result()) for job in jobs] == [1, 1]
+    assert len(calls) == 1
+
+
 # ---- on two workers ----
 
 
@@ -138,6 +164,7 @@ def two_workers() -> Iterator[None]:
     """A cluster of this machine with room for two jobs."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_worker_niceness", "0")  # Ray itself gives way to whatever else runs here
         ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
         yield
         ray.shutdown()
