@@ -95,7 +95,7 @@ EXPERIMENTS: dict[str, Experiment] = {
             Printed(
                 "text",
                 "Means over continuations",
-                ("topic", "prompts", "edit", "n", "distance", "topic_percentile", "perplexity", "acceptability"),
+                ("topic", "prompts", "edit", "n", "distance", "topic_percentile", "perplexity", "accepted"),
                 overview=True,
             ),
             Printed("text-pairs", "Differences paired by prompt, 95% bootstrap interval", overview=True),

@@ -39,11 +39,11 @@ from core.workbench import FIGURE_NAMES, ScoredTopic, SteeringSettings, Workbenc
 
 FIGURES = (
     *FIGURE_NAMES,
-    *("acceptability", "acceptable_probability", "distinct_3", "language_switch", "confidence", "n_tokens"),
+    *("accepted", "acceptability", "distinct_3", "language_switch", "confidence", "n_tokens"),
     *("concept", "fluency", "concept_fluency"),
 )
 PAIRS = (("swap", "sae"), ("swap", NONE), ("swap", SHUFFLED), ("clamp", "sae"))
-PAIRED_FIGURES = ("distance", "perplexity", "acceptability")
+PAIRED_FIGURES = ("distance", "perplexity", "accepted", "acceptability")
 _KEYS = ["topic", "prompts", "edit"]
 
 
@@ -97,8 +97,8 @@ class _Texts:
         else:
             probability = self.acceptability.probabilities(texts)
         return pd.DataFrame(self.bench.figures(made, columns.scored)).assign(
-            acceptability=np.where(np.isnan(probability), np.nan, probability >= ACCEPTED),
-            acceptable_probability=probability,
+            accepted=np.where(np.isnan(probability), np.nan, probability >= ACCEPTED),
+            acceptability=probability,
             distinct_3=[distinct_n(i, 3) for i in ids],
             language_switch=[language_switch(g.text, g.prompt) for g in made],
             confidence=next_token_confidence(self._model(columns, way), reads, ids, way.placed),

@@ -194,10 +194,10 @@ def test_acceptability_is_a_share_or_not_available(
 
     monkeypatch.setattr("core.evaluation.text.load_acceptability", Judge)
     tables = run(bench, few)
-    assert tables["text-rows"]["acceptability"].tolist() == [1.0, 0.0]
-    assert tables["text"]["acceptability"].tolist() == [0.5]
+    assert tables["text-rows"]["accepted"].tolist() == [1.0, 0.0]
+    assert tables["text"].loc[0, ["accepted", "acceptability"]].tolist() == pytest.approx([0.5, 0.495])
     monkeypatch.setattr("core.evaluation.text.load_acceptability", lambda: None)
-    assert run(bench, few)["text"]["acceptability"].isna().all()
+    assert run(bench, few)["text"][["accepted", "acceptability"]].isna().all(axis=None)
 
 
 def test_output_needs_output_scores(bench: Workbench, options: ExperimentOptions) -> None:
