@@ -8,6 +8,7 @@ import streamlit as st
 
 from core.catalog import Setup
 from core.errors import SteerscopeError
+from core.evaluation.experiments import ALL_TOPICS
 from pages.shared import charts
 from pages.shared.charts_distributions import Spread, tau_heat_map, tau_matrix, violins
 from pages.shared.entry import enter
@@ -24,7 +25,6 @@ FIGURES, QUANTILES = "distributions", "distributions-quantiles"
 TAU, AGREEMENT = "distributions-tau", "distributions-agreement"
 VARIES = ("topic", "setup", "summary", "prompts")
 VALUES = ("score", "g")
-MEAN = "all"  # in place of a topic: the mean over all
 STRAWMAN = "strawman"
 RANKINGS: dict[str, tuple[str, ...] | None] = {  # None: every one
     "summaries": ("sum", "max", "mean", "count", STRAWMAN),
@@ -177,11 +177,11 @@ def _show_figures(setup: Setup, figures: pd.DataFrame) -> None:
 def _choose_tau(tau: pd.DataFrame) -> tuple[str, list[str]]:
     """The topic (or the mean), and the rankings compared."""
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
-        topics = [MEAN, *(name for name in dict.fromkeys(tau["topic"]) if name != MEAN)]
+        topics = [ALL_TOPICS, *(name for name in dict.fromkeys(tau["topic"]) if name != ALL_TOPICS)]
         topic = st.selectbox(
             "Topic",
             topics,
-            format_func=lambda name: f"mean of {len(topics) - 1}" if name == MEAN else topic_title(name),
+            format_func=lambda name: f"mean of {len(topics) - 1}" if name == ALL_TOPICS else topic_title(name),
             width=220,
             **_bound("tau_topic"),
         )

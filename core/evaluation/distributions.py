@@ -16,7 +16,7 @@ from scipy.stats import kendalltau
 
 from core.activations import token_activations
 from core.embeddings import EmbeddingModel
-from core.evaluation.experiments import ExperimentOptions, Progress
+from core.evaluation.experiments import ALL_TOPICS, ExperimentOptions, Progress
 from core.prompts import Topic
 from core.scores import TopicScores, score_topic, strawman
 from core.settings import ScoreSettings, Summary
@@ -26,7 +26,6 @@ from core.workbench import Workbench
 FEW_PROMPTS = 6  # of a topic, its first: the paper's other format beside all (20)
 N_QUANTILES = 200  # of each distribution
 STRAWMAN = "strawman"
-ALL_TOPICS = "all"  # the mean over topics
 
 # Squared distance is also what cosine distance and the 'weighted variance' give; as a variance of squared distances it
 # is squared twice. So these three powers, 1, 2 and 4, are all that the settings can ask for.

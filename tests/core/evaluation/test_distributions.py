@@ -15,7 +15,6 @@ from core.app_store import AppStore
 from core.build import build
 from core.catalog import find_setup
 from core.evaluation.distributions import (
-    ALL_TOPICS,
     FEW_PROMPTS,
     GROUPS,
     N_QUANTILES,
@@ -28,7 +27,7 @@ from core.evaluation.distributions import (
     tau_table,
     with_mean,
 )
-from core.evaluation.experiments import ExperimentOptions, run_and_save
+from core.evaluation.experiments import ALL_TOPICS, ExperimentOptions, run_and_save
 from core.prompts import Topic, bundled_topics
 from core.scores import TopicScores
 from core.settings import ScoreSettings
