@@ -214,12 +214,15 @@ def test_published_table_follows_its_controls(open_page: OpenPage) -> None:
 # ---- sweeps ----
 
 
-def test_sweep_is_run_saved_and_shown(open_page: OpenPage, stores: Path, chat_store: Store) -> None:
+def test_sweep_is_run_saved_and_shown(
+    open_page: OpenPage, stores: Path, chat_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("core.sweep_request.bundled_questions", lambda: questions()[:2])
     app = press(loaded(open_page, alphas="0:8:4", others="9", alpha="7"), "Sweep")
     control = random_neuron(chat_store, exclude=[NEURON, 9])
     results = AppStore(stores)
     rows = {n: results.result(OTHER_SETUP, rows_table(n)) for n in (NEURON, 9, control)}
-    assert all(len(table) == 3 * 10 for table in rows.values())
+    assert all(len(table) == 3 * 2 for table in rows.values())
     windows = find_windows(rows[NEURON])
     words = "\n".join(markdown.value for markdown in app.markdown)
     assert ("**collapse** at" in words) == bool(windows.collapse)
