@@ -11,6 +11,7 @@ PAGES = (
     st.Page("pages/top_k.py", title="Top-k tokens"),
     st.Page("pages/distributions.py", title="Distributions"),
     st.Page("pages/coverage.py", title="Coverage"),
+    st.Page("pages/layer_output.py", title="Layer output"),
     st.Page("pages/generate.py", title="Generate"),
     st.Page("pages/special_tokens.py", title="Special tokens"),
     st.Page("pages/sae_training.py", title="SAE training"),

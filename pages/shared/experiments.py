@@ -13,7 +13,7 @@ from core.store import Store
 from pages.shared.glossary import help_text
 from pages.shared.links import file_name
 from pages.shared.messages import show_error
-from pages.shared.resources import app_store, workbench
+from pages.shared.resources import app_store, saved_result, workbench
 
 
 def experiment_command(setup: Setup, name: str) -> str:
@@ -31,7 +31,7 @@ def experiment_tables(
         about: what it costs, in a sentence.
     """
     try:
-        found = {table: app_store().result(setup.name, table) for table in tables}
+        found = {table: saved_result(setup.name, table) for table in tables}
     except SteerscopeError as exc:
         show_error(exc)
         st.stop()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 import streamlit as st
 from jaxtyping import Float32
 
@@ -69,6 +70,26 @@ def _close_stores() -> None:
 def app_store() -> AppStore:
     """Where collected rows are kept."""
     return AppStore(store_root())
+
+
+def saved_result(setup_name: str, what: str) -> pd.DataFrame | None:
+    """A saved table, read once for all sessions as long as the app's file stays as it is; None where there is none.
+
+    Raises:
+        StoreBusyError, StoreDamagedError: see `AppStore`.
+    """
+    path = app_store().path
+    try:
+        stat = path.stat()
+    except FileNotFoundError:
+        return None
+    table = _saved_result(path.parent, (stat.st_mtime_ns, stat.st_size), setup_name, what)
+    return None if table is None else table.copy()
+
+
+@st.cache_resource(max_entries=64, show_spinner=False)
+def _saved_result(root: Path, identity: tuple[int, int], setup_name: str, what: str) -> pd.DataFrame | None:
+    return AppStore(root).result(setup_name, what)
 
 
 @st.cache_resource(max_entries=2, show_spinner="Loading the sentence-embedding model: some seconds, once ...")
