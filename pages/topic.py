@@ -1,8 +1,10 @@
 """What carries this topic? Ranked neurons, and one of them in detail."""
 
+from dataclasses import dataclass
 from html import escape
 
 import numpy as np
+import pandas as pd
 import streamlit as st
 
 from core.catalog import Setup
@@ -21,8 +23,20 @@ from pages.shared.neuron import (
     show_contexts,
     show_figures,
     show_groups,
+    show_histogram,
+    show_ranks,
     show_summaries,
     show_tokens,
+)
+from pages.shared.output import (
+    measured,
+    offer_measuring,
+    offer_output,
+    output_facts,
+    output_of,
+    saved_output,
+    show_measured,
+    show_similar,
 )
 from pages.shared.ranking import ranking, ranking_csv
 from pages.shared.resources import ScoredIn, score
@@ -34,7 +48,24 @@ SHOWN_PROMPTS = 5  # at either end
 _CASES = ("aligned", "polysemantic", "unaligned", "too rare")
 
 
-def _show_line(setup: Setup, store: Store, topic: Topic, scored: ScoredIn) -> None:
+@dataclass(frozen=True)
+class Shown:
+    """What the page is about."""
+
+    setup: Setup
+    store: Store
+    topic: Topic
+    scored: ScoredIn
+    output: pd.DataFrame | None  # output scores, where they were computed
+
+    @property
+    def more(self) -> list[pd.DataFrame]:
+        """Columns of the ranking beside the scores."""
+        return [] if self.output is None else [self.output[["neuron", "output_score", "output_rank"]]]
+
+
+def _show_line(shown: Shown) -> None:
+    setup, store, topic, scored = shown.setup, shown.store, shown.topic, shown.scored
     cases = scored.scores.table["case"].value_counts()
     n_scored = int(scored.scores.table["score"].notna().sum())
     parts = [f"{count(n_scored, 'neuron')} scored in {1_000 * scored.seconds:,.0f} ms"]
@@ -43,7 +74,7 @@ def _show_line(setup: Setup, store: Store, topic: Topic, scored: ScoredIn) -> No
         st.markdown(" · ".join(parts), width="stretch", help=help_text("case"))
         st.download_button(
             "CSV",
-            lambda: ranking_csv(store, scored.scores),
+            lambda: ranking_csv(store, scored.scores, *shown.more),
             file_name(setup.name, topic.title, "ranking", suffix="csv"),
             "text/csv",
             on_click="ignore",
@@ -59,8 +90,8 @@ def _on_select() -> None:
         state["neuron"] = state["ranked"][rows[0]] if rows else None
 
 
-def _show_ranking(store: Store, scored: ScoredIn, neuron: int) -> None:
-    table = ranking(store, scored.scores, SHOWN_NEURONS)
+def _show_ranking(shown: Shown, neuron: int) -> None:
+    table = ranking(shown.store, shown.scored.scores, SHOWN_NEURONS, *shown.more)
     table["top_tokens"] = table["top_tokens"].map(lambda tokens: " ".join(token.strip() for token in tokens))
     neurons = table["neuron"].tolist()
     rows = [neurons.index(neuron)] if neuron in neurons else []
@@ -73,21 +104,24 @@ def _show_ranking(store: Store, scored: ScoredIn, neuron: int) -> None:
         key="ranking",
         on_select=_on_select,
         selection_mode="single-row",
-        column_order=("rank", "neuron", "score", "top_tokens", "prompts", "case", "histogram", "g"),
+        column_order=("rank", "neuron", "score", "output_score", "top_tokens", "prompts", "case", "histogram", "g"),
         column_config={
             "rank": st.column_config.NumberColumn("#", width=30),
-            "neuron": st.column_config.NumberColumn("neuron", format="%d", width=56, help=help_text("neuron")),
-            "score": st.column_config.NumberColumn("score", format="%.3f", width=52, help=help_text("score")),
-            "top_tokens": st.column_config.TextColumn("top tokens", width=116, help=help_text("top tokens")),
-            "prompts": st.column_config.NumberColumn(
-                "prompts", format="localized", width=60, help=help_text("prompts")
+            "neuron": st.column_config.NumberColumn("neuron", format="%d", width=52, help=help_text("neuron")),
+            "score": st.column_config.NumberColumn("score", format="%.3f", width=48, help=help_text("score")),
+            "output_score": st.column_config.NumberColumn(
+                "output", format="%.1e", width=56, help=help_text("output score")
             ),
-            "case": st.column_config.TextColumn("case", width=94, help=help_text("case")),
-            "histogram": st.column_config.BarChartColumn("activations", width=72, help=help_text("histogram")),
+            "top_tokens": st.column_config.TextColumn("top tokens", width=92, help=help_text("top tokens")),
+            "prompts": st.column_config.NumberColumn(
+                "prompts", format="localized", width=54, help=help_text("prompts")
+            ),
+            "case": st.column_config.TextColumn("case", width=90, help=help_text("case")),
+            "histogram": st.column_config.BarChartColumn("activations", width=64, help=help_text("histogram")),
             "g": st.column_config.NumberColumn("g", format="%.3f", width=50, help=help_text("g")),
         },
     )
-    n_scored = int(scored.scores.table["score"].notna().sum())
+    n_scored = int(shown.scored.scores.table["score"].notna().sum())
     if n_scored > len(table):
         st.caption(f"The best {len(table):,} of {n_scored:,}. Any other neuron can be typed; the CSV has all.")
 
@@ -107,35 +141,57 @@ def _show_ends(store: Store, scored: ScoredIn) -> None:
         st.html("".join(f'<p class="ss-prompt"><b>{distances[i]:.2f}</b>{escape(texts[i])}</p>' for i in ids))
 
 
-def _show_neuron(setup: Setup, store: Store, topic: Topic, scored: ScoredIn) -> None:
+def _show_output(shown: Shown, number: int) -> None:
+    """What the open neuron writes, as far as it is known, and how to know more."""
+    if shown.output is None:
+        offer_output(shown.setup, shown.store)
+    show_similar(shown.output, number)
+    listed = shown.scored.scores.ranked(SHOWN_NEURONS)["neuron"].tolist()
+    try:
+        found = measured(shown.setup, shown.store, shown.topic, tuple(dict.fromkeys([*listed, number])))
+    except SteerscopeError as exc:
+        show_error(exc)
+        return
+    if found is None:
+        offer_measuring(shown.setup)
+    else:
+        show_measured(found, number)
+
+
+def _show_neuron(shown: Shown) -> None:
     """The ranking and the open neuron, side by side; below, what to read of it."""
-    scores = scored.scores
+    store, scores = shown.store, shown.scored.scores
     left, right = st.columns([5, 4], gap="medium")
     with right:
         header = st.container(horizontal=True, vertical_alignment="bottom")
     with header:
         number = choose_neuron(store, int(scores.ranked(1)["neuron"][0]))
     with left:
-        _show_ranking(store, scored, number)
-        _show_distribution(store, scored, number)
+        _show_ranking(shown, number)
+        _show_distribution(store, shown.scored, number)
     try:
         neuron = open_neuron(store, scores, number)
     except NeuronRangeError as exc:
         with right:
             show_error(exc)
         return
+    writes = output_of(shown.output, number)
     with header:
-        collect_button(setup, topic, neuron)
+        collect_button(shown.setup, shown.topic, neuron, None if writes is None else float(writes["output_score"]))
+    with left:
+        show_histogram(neuron)
+        show_ranks(shown.setup, store, shown.topic, scores.settings, neuron)
     with right:
-        show_figures(neuron, scores.settings.min_prompts)
+        show_figures(neuron, scores.settings.min_prompts, output_facts(shown.output, number))
         show_summaries(store, scores, neuron)
         show_tokens(neuron)
+        _show_output(shown, number)
     left, right = st.columns([5, 4], gap="medium")
     with left:
         show_contexts(store, neuron)
     with right:
         show_groups(store, neuron)
-        _show_ends(store, scored)
+        _show_ends(store, shown.scored)
 
 
 def main() -> None:
@@ -145,11 +201,12 @@ def main() -> None:
     try:
         topic = chosen_topic()
         scored = score(setup, store, topic, score_settings())
+        shown = Shown(setup, store, topic, scored, saved_output(setup, store))
     except SteerscopeError as exc:
         show_error(exc)
         return
-    _show_line(setup, store, topic, scored)
-    _show_neuron(setup, store, topic, scored)
+    _show_line(shown)
+    _show_neuron(shown)
 
 
 main()

@@ -1,7 +1,7 @@
 """Plotly figures. Fonts, grid and background come from Streamlit's theme; colours from `colours`."""
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 
 import numpy as np
@@ -104,6 +104,24 @@ def summary_against_distance(
     figure.update_yaxes(title=f"summary ({settings.summary})", rangemode="tozero")
     figure = layout(figure, 280)
     return figure.update_layout(margin_t=22)
+
+
+def activation_histogram(histogram: Sequence[int], largest: float) -> go.Figure:
+    """Tokens by a neuron's activation on them; the histogram of `Store.neurons`, equal bins from 0 to its largest."""
+    edges = np.linspace(0, largest, len(histogram) + 1)
+    figure = go.Figure(
+        go.Bar(
+            x=(edges[:-1] + edges[1:]) / 2,
+            y=list(histogram),
+            width=np.diff(edges),
+            marker={"color": ALIGNED, "line": {"width": 0}},
+            customdata=np.column_stack([edges[:-1], edges[1:]]),
+            hovertemplate="%{y:,} tokens between %{customdata[0]:.3g} and %{customdata[1]:.3g}<extra></extra>",
+        )
+    )
+    figure.update_xaxes(title="activation", rangemode="tozero")
+    figure.update_yaxes(title="tokens")
+    return layout(figure, 170, bargap=0.08)
 
 
 def group_bars(shares: pd.DataFrame) -> go.Figure:

@@ -1,7 +1,9 @@
 """One neuron in detail: its figures for the topic, its prompts, its tokens."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from html import escape
+from typing import get_args
 
 import pandas as pd
 import streamlit as st
@@ -10,11 +12,12 @@ from core.catalog import Setup
 from core.errors import SteerscopeError
 from core.prompts import Topic
 from core.scores import TopicScores
+from core.settings import Distance, ScoreSettings, Summary
 from core.store import Store
 from pages.shared import charts
 from pages.shared.glossary import help_text, term_link
 from pages.shared.messages import count, show_error
-from pages.shared.resources import app_store
+from pages.shared.resources import app_store, score
 from pages.shared.tokens import Shaded, case_mark, legend, token_list, token_spans
 
 _GROUPS = 6  # shown, largest first
@@ -58,8 +61,12 @@ def choose_neuron(store: Store, best: int) -> int:
     return best if typed is None else typed
 
 
-def show_figures(neuron: OpenNeuron, min_prompts: int) -> None:
-    """Score, rank, case and what they rest on."""
+def show_figures(neuron: OpenNeuron, min_prompts: int, more: Mapping[str, str]) -> None:
+    """Score, rank, case and what they rest on.
+
+    Args:
+        more: other figures, as HTML by term.
+    """
     figures = neuron.figures
     facts = {"g": f"{figures['g']:.3f}", "prompts": f"{figures['prompts']:,}", "case": case_mark(figures["case"])}
     if pd.notna(figures["score"]):
@@ -67,6 +74,7 @@ def show_figures(neuron: OpenNeuron, min_prompts: int) -> None:
         facts = {"score": f"{figures['score']:.3f} {rank}", **facts}
     if not figures["prompts"]:
         del facts["g"]
+    facts |= more
     cells = "".join(f"<div><dt>{term_link(name, name)}</dt><dd>{shown}</dd></div>" for name, shown in facts.items())
     st.html(f'<dl class="ss-facts">{cells}</dl>')
     if figures["case"] == "too rare":
@@ -91,6 +99,34 @@ def show_summaries(store: Store, scores: TopicScores, neuron: OpenNeuron) -> Non
     rows = store.neuron_rows(neuron.number)
     figure = charts.summary_against_distance(rows, scores.distances, scores.settings)
     st.plotly_chart(figure, config=charts.CONFIG, key="summaries")
+
+
+def show_histogram(neuron: OpenNeuron) -> None:
+    """How often it fires how strongly."""
+    if not neuron.known["tokens"]:
+        return
+    st.markdown(f"**Activations of neuron {neuron.number:,}**", help=help_text("histogram"))
+    figure = charts.activation_histogram(neuron.known["histogram"], float(neuron.known["max"]))
+    st.plotly_chart(figure, config=charts.CONFIG, key="histogram")
+
+
+def show_ranks(setup: Setup, store: Store, topic: Topic, chosen: ScoreSettings, neuron: OpenNeuron) -> None:
+    """Its rank under every summary and distance, the page's own in bold."""
+    if pd.isna(neuron.figures["score"]):
+        return  # too few prompts, whatever the setting
+    rows = []
+    for summary in get_args(Summary):
+        cells = []
+        for distance in get_args(Distance):
+            settings = replace(chosen, summary=summary, distance=distance)
+            ranked = score(setup, store, topic, settings).scores.ranked()
+            rank = int(ranked.loc[ranked["neuron"] == neuron.number, "rank"].iloc[0])
+            mark = ' class="ss-best"' if settings == chosen else ""
+            cells.append(f"<td{mark}>{rank:,}</td>")
+        rows.append(f"<tr><th>{summary}</th>{''.join(cells)}</tr>")
+    heads = "".join(f"<td>{distance}</td>" for distance in get_args(Distance))
+    st.markdown(f"**Rank of {neuron.n_scored:,} under each summary and distance**", help=help_text("rankings"))
+    st.html(f'<table class="ss-figures">{"".join([f"<tr><th></th>{heads}</tr>", *rows])}</table>')
 
 
 def show_tokens(neuron: OpenNeuron) -> None:
@@ -131,7 +167,7 @@ def show_groups(store: Store, neuron: OpenNeuron) -> None:
     st.plotly_chart(charts.group_bars(shares), config=charts.CONFIG, key="groups")
 
 
-def collect_button(setup: Setup, topic: Topic, neuron: OpenNeuron) -> None:
+def collect_button(setup: Setup, topic: Topic, neuron: OpenNeuron, output_score: float | None) -> None:
     """Adds the neuron, with its figures for the topic, to the collected rows."""
     if not st.button("Collect", help="Adds this neuron, with its figures for the topic, to Compare and export"):
         return
@@ -142,6 +178,7 @@ def collect_button(setup: Setup, topic: Topic, neuron: OpenNeuron) -> None:
         "topic": topic.title,
         "neuron": neuron.number,
         **{name: int(value) if name == "rank" else float(value) for name, value in figures.items()},
+        **({} if output_score is None else {"output_score": output_score}),
         "prompts": int(neuron.figures["prompts"]),
         "case": neuron.figures["case"],
         "top_tokens": " ".join(neuron.known["top_tokens"]),

@@ -1,4 +1,4 @@
-"""The ranking of the Topic page: scores, and what the store knows of each neuron."""
+"""The ranking of the Topic page: scores, and what the store and other measurements know of each neuron."""
 
 import pandas as pd
 
@@ -7,14 +7,20 @@ from core.scores import TopicScores
 from core.store import Store
 
 
-def ranking(store: Store, scores: TopicScores, n: int | None = None) -> pd.DataFrame:
-    """The scored neurons, best first, at most `n`: the columns of `TopicScores.ranked` and of `Store.neurons`."""
+def ranking(store: Store, scores: TopicScores, n: int | None = None, *more: pd.DataFrame) -> pd.DataFrame:
+    """The scored neurons, best first, at most `n`: the columns of `TopicScores.ranked` and of `Store.neurons`.
+
+    Args:
+        more: tables with a column `neuron` whose other columns are added.
+    """
     ranked = scores.ranked(n)
     known = store.neurons(None if n is None else ranked["neuron"].tolist())
-    return ranked.merge(known[["neuron", "tokens", "mean", "max", "top_tokens", "histogram"]], on="neuron", how="left")
+    for table in (known[["neuron", "tokens", "mean", "max", "top_tokens", "histogram"]], *more):
+        ranked = ranked.merge(table, on="neuron", how="left")
+    return ranked
 
 
-def ranking_csv(store: Store, scores: TopicScores) -> bytes:
+def ranking_csv(store: Store, scores: TopicScores, *more: pd.DataFrame) -> bytes:
     """All scored neurons as a CSV file; tokens are joined by spaces, the histogram is left out."""
-    table = ranking(store, scores).drop(columns="histogram")
+    table = ranking(store, scores, None, *more).drop(columns="histogram")
     return export_bytes(table.assign(top_tokens=table["top_tokens"].map(" ".join)), "csv")
