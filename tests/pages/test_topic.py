@@ -2,19 +2,24 @@
 
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from core.activations import token_activations
 from core.app_store import AppStore
 from core.catalog import find_setup
 from core.embeddings import load_embedding_model
+from core.evaluation.output_score import topic_gains
 from core.prompts import Topic, bundled_topics, parse_topic
-from core.scores import TopicScores, score_topic
+from core.scores import TopicScores, score_topic, strawman
 from core.settings import ScoreSettings
 from core.store import Store
+from core.workbench import open_workbench
+from pages.shared import charts
 from pages.shared.ranking import ranking, ranking_csv
 from tests.fixtures.autoencoders import D_SAE
 from tests.pages.conftest import MIN_PROMPTS, OTHER_SETUP, SETUP, OpenPage, checked, html_of
@@ -188,3 +193,116 @@ def test_change_of_setup_keeps_the_topic(open_page: OpenPage) -> None:
     assert checked(app).text_area(key="topic").value == "gardening"
     assert app.number_input(key="neuron").value is None
     assert len(shown_ranking(app))
+
+
+# ---- what a neuron writes ----
+
+
+def saved_output(stores: Path, store: Store) -> pd.DataFrame:
+    """Output scores of all neurons but the last ten, the higher the number the lower."""
+    neurons = np.arange(D_SAE - 10)
+    table = pd.DataFrame({"neuron": neurons, "output_score": 0.1 / (neurons + 1), "rank": neurons + 1})
+    nearest = [[int(n + 1) % D_SAE, int(n + 2) % D_SAE] for n in neurons]
+    table = table.assign(nearest=nearest, cosine=[[0.75, 0.5]] * len(table))
+    AppStore(stores).save_result(SETUP, "output", table)
+    return table
+
+
+def button(app: AppTest, label: str) -> Any:
+    return next(found for found in app.button if found.label == label)
+
+
+def test_without_output_scores_they_are_offered_and_computed(open_page: OpenPage, stores: Path) -> None:
+    app = open_page()
+    assert "output_score" not in shown_ranking(app)
+    button(app, "Compute output scores").click().run()
+    kept = AppStore(stores).result(SETUP, "output")
+    assert kept is not None
+    shown = shown_ranking(checked(app))
+    expected = kept.set_index("neuron")["output_score"].reindex(shown["neuron"])
+    np.testing.assert_allclose(shown["output_score"], expected)
+    best = kept.set_index("neuron").loc[shown["neuron"][0]]
+    assert f"{best['output_score']:.2g} <small>rank {best['rank']:,.0f} of {len(kept):,}</small>" in html_of(app)
+    assert [found.label for found in app.button if found.label == "Compute output scores"] == []
+
+
+def test_output_score_and_rank_stand_beside_the_topics(open_page: OpenPage, store: Store, stores: Path) -> None:
+    saved_output(stores, store)
+    html = html_of(open_page(neuron="3"))
+    assert f"<dd>0.025 <small>rank 4 of {D_SAE - 10}</small></dd>" in html
+    scores = scores_of(store, parse_topic("heart surgery"))
+    rows = pd.read_csv(BytesIO(ranking_csv(store, scores, saved_output(stores, store))), keep_default_na=False)
+    scored = rows[rows["neuron"] < D_SAE - 10]
+    np.testing.assert_allclose(pd.to_numeric(scored["output_score"]), 0.1 / (scored["neuron"] + 1))
+    assert (rows.loc[rows["neuron"] >= D_SAE - 10, "output_score"] == "").all()
+
+
+def test_similar_neuron_opens_on_a_click(open_page: OpenPage, store: Store, stores: Path) -> None:
+    saved_output(stores, store)
+    app = open_page(neuron="3")
+    button(app, "5 (0.50)").click().run()
+    assert checked(app).number_input(key="neuron").value == 5
+    assert "0.017 <small>rank 6 of" in html_of(app)
+
+
+def test_output_scores_of_a_wider_sae_are_not_shown(open_page: OpenPage, store: Store, stores: Path) -> None:
+    table = saved_output(stores, store)
+    table.loc[0, "neuron"] = D_SAE
+    AppStore(stores).save_result(SETUP, "output", table)
+    app = open_page(neuron="3")
+    assert "output_score" not in shown_ranking(app)
+    assert button(app, "Compute output scores")
+
+
+def test_collected_neuron_has_its_output_score(open_page: OpenPage, store: Store, stores: Path) -> None:
+    saved_output(stores, store)
+    button(open_page(neuron="3"), "Collect").click().run()
+    assert AppStore(stores).collected().iloc[-1]["output_score"] == 0.025
+
+
+def test_ranks_under_every_setting(open_page: OpenPage, store: Store) -> None:
+    best = int(scores_of(store, parse_topic("heart surgery")).ranked(1)["neuron"][0])
+    html = html_of(open_page())
+    for summary in ("sum", "max", "mean", "count"):
+        cells = []
+        for distance in ("euclidean", "squared"):
+            settings = ScoreSettings(summary=summary, distance=distance, min_prompts=MIN_PROMPTS)
+            ranked = scores_of(store, parse_topic("heart surgery"), settings).ranked()
+            rank = int(ranked[ranked["neuron"] == best]["rank"].iloc[0])
+            mark = ' class="ss-best"' if (summary, distance) == ("sum", "euclidean") else ""
+            cells.append(f"<td{mark}>{rank:,}</td>")
+        assert f"<tr><th>{summary}</th>{''.join(cells)}</tr>" in html
+
+
+def test_model_tells_the_gain_of_the_topics_words_and_the_strawman(
+    open_page: OpenPage, store: Store, stores: Path, user_setups: Path
+) -> None:
+    topic = "people who work at a school"
+    app = open_page(topic=topic)
+    button(app, "Measure with the model").click().run()
+    scores = scores_of(store, parse_topic(topic))
+    best = int(scores.ranked(1)["neuron"][0])
+    bench = open_workbench(find_setup(SETUP, user_setups), store)
+    listed = scores.ranked(200)["neuron"].tolist()
+    gain = topic_gains(bench, parse_topic(topic), listed)
+    mine = gain.table.set_index("neuron").loc[best]
+    assert f"{100 * mine['topic_gain']:+.2g} <small>% points, rank {mine['topic_rank']:,.0f} of" in html_of(
+        checked(app)
+    )
+    share = strawman(token_activations(bench.model, bench.sae, [topic]), D_SAE)[best]
+    assert f"{share:.1%} <small>of the topic's own tokens" in html_of(app)
+    assert any(
+        caption.value.replace("\\", "").startswith(f"The topic's words: {gain.words[0]}") for caption in app.caption
+    )
+
+
+def test_topic_without_words_has_no_gain_and_says_so(open_page: OpenPage) -> None:
+    app = open_page(topic="12 + 7")
+    button(app, "Measure with the model").click().run()
+    assert "no token of this model spells a word of the topic" in checked(app).error[0].value.replace("\\", "")
+
+
+def test_histogram_of_the_open_neuron_by_hand() -> None:
+    (bars,) = charts.activation_histogram([3, 0, 1], 6.0).data
+    assert (list(bars.x), list(bars.y)) == ([1.0, 3.0, 5.0], [3, 0, 1])
+    assert list(bars.width) == [2.0, 2.0, 2.0]
