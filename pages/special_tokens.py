@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import pandas as pd
 import streamlit as st
 
 from core.catalog import Setup
@@ -11,34 +10,22 @@ from core.prompts import questions
 from core.published import published
 from core.store import Store
 from core.sweep_request import AUTO, SweepSettings, check_neuron, parse_alphas, random_neuron
-from core.sweep_windows import RULES, Windows, compare_neurons, find_windows, measured_figures
-from pages.shared import charts, charts_sweep
 from pages.shared.amplified import Amplified, Asked, amplified_html
 from pages.shared.entry import enter
 from pages.shared.experiments import download_table, experiment_tables, run_again
-from pages.shared.glossary import TERMS, help_text
+from pages.shared.glossary import help_text
 from pages.shared.links import link_button
 from pages.shared.messages import count, plain, show_error
 from pages.shared.resources import app_store, setups
 from pages.shared.setups import chosen_setup, open_chosen_store
-from pages.shared.sweeps import (
-    SavedSweep,
-    largest_alpha,
-    neurons_with_sweep,
-    parse_neurons,
-    run_sweeps,
-    saved_sweeps,
-    sweep_command,
-)
+from pages.shared.sweep_results import show_sweeps
+from pages.shared.sweeps import largest_alpha, parse_neurons, run_sweeps, sweep_command
 from pages.shared.template_tokens import choose_neuron, published_tokens, token_table
-from pages.shared.training_charts import swatches
 
 STRONGEST = "Strongest neurons of the template's tokens"
 NEW_TOKENS = 64
 AUTO_S = 3.0  # an answer that takes longer waits for a button
 _START = 1 / 8  # of the slider: a quarter of the residual stream's mean norm
-_CURVES = ("perplexity", "repetition", "distinct_2", "confidence")
-_CURVES_WHERE_MEASURED = ("acceptability", "judge", "language_switch")
 _KEPT_ANSWERS = 64
 
 
@@ -179,112 +166,6 @@ def _sweep_cost(n_neurons: int, settings: SweepSettings) -> None:
     st.caption(f"{' × '.join(parts)}{about}. What is done already is kept.")
 
 
-def _show_sweeps(setup: Setup, neuron: int, others: list[int], drawn: int | None, alpha: float) -> None:
-    sweeps = saved_sweeps(setup, [neuron, *others, *([] if drawn is None else [drawn])])
-    if neuron not in sweeps:
-        swept = [number for number in neurons_with_sweep(setup) if number != neuron]
-        known = f" Swept so far: {', '.join(f'{number:,}' for number in swept)}." if swept else ""
-        st.markdown(f"Neuron {neuron:,} has not been swept yet: **Sweep** shows how far it can be amplified.{known}")
-        return
-    sweep = sweeps[neuron]
-    n_questions = sweep.rows["question"].nunique()
-    if n_questions < len(questions()):
-        st.caption(f"So far {n_questions} of {len(questions())} questions; **Sweep** goes on.")
-    figures = measured_figures(sweep.rows)
-    improved_by = st.selectbox(
-        "Improvement is measured by",
-        figures,
-        format_func=lambda name: TERMS[name].title,
-        width=240,
-        help=help_text("improved"),
-        **_bound("improved_by"),
-    )
-    windows = find_windows(sweep.rows, improved_by)
-    st.markdown(_in_words(windows, improved_by))
-    _show_curves(sweeps, neuron, others, drawn, windows)
-    with st.expander("Rules of the windows"):
-        for rule in RULES.values():
-            st.markdown(rule)
-    _show_comparison(sweeps, drawn, improved_by, setup)
-    _show_all_answers(sweep, neuron, alpha, setup)
-
-
-def _in_words(windows: Windows, figure: str) -> str:
-    low, high = windows.harmless
-    harmless = f"**Harmless** from {low:g} to {high:g}" if low < high else "**Harmless** at no alpha of this grid but 0"
-    title = TERMS[figure].title.lower()
-    improved = f"**{title} improved** nowhere within it"
-    if windows.improved:
-        start, end = windows.improved
-        improved = f"**{title} improved** " + (f"at {start:g}" if start == end else f"from {start:g} to {end:g}")
-    places = " and ".join(f"{alpha:g}" for alpha in windows.collapse)
-    collapse = f"**collapse** at {places}" if places else "no **collapse** on this grid"
-    return f"{harmless} · {improved} · {collapse}"
-
-
-def _show_curves(
-    sweeps: dict[int, SavedSweep], neuron: int, others: list[int], drawn: int | None, windows: Windows
-) -> None:
-    lines = {n: line for n, line in charts_sweep.neuron_lines(neuron, others, drawn).items() if n in sweeps}
-    st.html(swatches(charts_sweep.legend_colours(lines), "band: 95% interval over the questions"))
-    means = {n: sweep.means for n, sweep in sweeps.items()}
-    measured = [name for name in _CURVES_WHERE_MEASURED if (means[neuron][name] > 0).any()]
-    columns = st.columns(2, gap="medium")
-    for place, name in enumerate([*_CURVES, *measured]):
-        title = TERMS[name].title.lower()
-        figure = charts_sweep.figure_over_alpha(means, lines, name, title, windows, log=name == "perplexity")
-        columns[place % 2].plotly_chart(figure, config=charts.CONFIG, key=f"curve {name}")
-
-
-def _show_comparison(sweeps: dict[int, SavedSweep], drawn: int | None, improved_by: str, setup: Setup) -> None:
-    if len(sweeps) < 2:
-        return
-    table = compare_neurons({number: sweep.rows for number, sweep in sweeps.items()}, improved_by)
-    table.insert(1, "control", table["neuron"] == drawn)
-    st.subheader("Neurons compared", anchor=False)
-    st.dataframe(
-        table,
-        hide_index=True,
-        column_config={
-            name: st.column_config.NumberColumn(name.replace("_", " "), format="%.4g")
-            for name in ("harmless_from", "harmless_to", "improved_from", "improved_to", "collapse", "largest_alpha")
-        },
-        column_order=[
-            *("neuron", "control", "harmless_to", "improved_from", "improved_to", "collapse", "largest_alpha"),
-            "questions",
-        ],
-    )
-    download_table(table, setup.name, "sweeps compared")
-
-
-def _show_all_answers(sweep: SavedSweep, neuron: int, alpha: float, setup: Setup) -> None:
-    """Every question's answer at the swept alpha nearest to the slider's, beside the unsteered one."""
-    swept = sweep.means["alpha"].to_numpy()
-    nearest = swept[abs(swept - alpha).argmin()]
-    st.subheader(f"All answers at alpha {nearest:g}", anchor=False, help="The swept alpha nearest to the slider's")
-    by_question = sweep.rows.set_index("question").sort_index()
-    amplified, unsteered = by_question[by_question["alpha"] == nearest], by_question[by_question["alpha"] == 0]
-    names = ("perplexity", "distinct_2", "repetition", "confidence", "collapsed")
-    table = pd.DataFrame(
-        {"question": amplified["question_text"], "unsteered": unsteered["text"], "amplified": amplified["text"]}
-    ).join(amplified[list(names)])
-    st.dataframe(
-        table,
-        column_config={
-            "_index": st.column_config.NumberColumn("#", width=30),
-            **{name: st.column_config.TextColumn(name, width=170) for name in table.columns[:3]},
-            **{
-                name: st.column_config.NumberColumn(
-                    TERMS[name].title.lower(), format="%.3g", width=76, help=help_text(name)
-                )
-                for name in names[:-1]
-            },
-            "collapsed": st.column_config.CheckboxColumn("collapsed", width=70, help=RULES["collapsed"]),
-        },
-    )
-    download_table(sweep.rows.drop(columns="run"), setup.name, f"sweep {neuron}")
-
-
 # ---- the page ----
 
 
@@ -331,7 +212,7 @@ def _amplify(setup: Setup, store: Store) -> None:
     _show_answer(asked, store)
     st.header("Over a range of alphas", anchor=False)
     others, drawn = _sweep_controls(setup, store, neuron)
-    _show_sweeps(setup, neuron, others, drawn, asked.alpha)
+    show_sweeps(setup, neuron, others, drawn, asked.alpha)
 
 
 def main() -> None:

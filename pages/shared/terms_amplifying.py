@@ -45,7 +45,7 @@ AMPLIFYING = {
     "n_tokens": Term("Length", "Number of tokens of the answer; it ends at the end-of-turn token or at the limit."),
     "acceptability": Term(
         "Acceptability",
-        "Probability that a classifier of well-formed English (CoLA) gives the text; not available without one.",
+        "Whether a classifier of well-formed English (CoLA) accepts the answer, 1 or 0; not available without one.",
     ),
     "judge": Term("Judge's score", "Score of a language model that judges the answers; not available without one."),
     "improved": Term(
