@@ -7,7 +7,8 @@ import torch
 
 from benchmarks.models import PROMPT, K, as_language_model, gpt2_small, topk_sae
 from benchmarks.timing import Figure, speed_ratio, take_turns
-from core.edits import Edit, add_neurons, make_edit
+from core.code_edits import Edit
+from core.edits import add_neurons, make_edit
 from core.generation import Generator
 from core.language_model import LanguageModel
 from core.settings import GenerationSettings

@@ -11,10 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from core.code_edits import CodeEdit as CodeEdit
-from core.code_edits import CodeOutcome as CodeOutcome
 from core.code_edits import Edit, Reconstruct, Swap, Weight, clamp_best
-from core.code_edits import Outcome as Outcome
 from core.errors import EditError, NeuronRangeError
 from core.selection import Reach
 from core.sparse_autoencoder import SparseAutoencoder

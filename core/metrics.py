@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from core.edits import CodeOutcome
+from core.code_edits import CodeOutcome
 from core.embeddings import EmbeddingModel, distances_to_topic
 from core.language_model import LanguageModel, TokenisedPrompt
 from core.sparse_autoencoder import SparseCode

@@ -69,20 +69,23 @@ class Reach:
         return (near & (self.score > self.least)).any(-1)
 
 
+_NAMES = {"standard": "Standard (ReLU)", "topk": "TopK", "abstopk": "AbsTopK", "jumprelu": "JumpReLU", "gated": "Gated"}
+
+
 def describe_swap(sae: SparseAutoencoder, n_unscored: int | None = None, *, matched_count: bool = False) -> str:
     """What swap can and cannot change on this architecture, in a sentence or two for people (method: Edits).
 
     Args:
         n_unscored: how many neurons have score 0.
     """
+    name = _NAMES[sae.architecture]
     if sae.architecture in ("topk", "abstopk"):
         already = " It keeps as many already: matched count changes nothing." if matched_count else ""
-        return f"{sae.architecture} SAE: swap chooses all {sae.k} active neurons of a token anew by score.{already}"
+        return f"{name} SAE: swap chooses all {sae.k} active neurons of a token anew by score.{already}"
     unscored = "" if n_unscored is None else f" ({n_unscored:,} of {sae.d_sae:,} have)"
     if sae.architecture == "standard":
         already = " Matched count changes nothing: every neuron above 0 is active already." if matched_count else ""
-        return f"Standard (ReLU) SAE: swap admits no neuron and drops only those of score 0{unscored}.{already}"
-    name = "JumpReLU" if sae.architecture == "jumprelu" else "Gated"
+        return f"{name} SAE: swap admits no neuron and drops only those of score 0{unscored}.{already}"
     if matched_count:
         return (
             f"{name} SAE, matched count: swap keeps as many neurons a token as the SAE did, those for which "

@@ -27,7 +27,8 @@ _LINE = 100  # characters of an encoded direction in a line
 
 _IMPORTS = """\
 # {name}, with transformers and sae_lens alone.
-# In float32 on a CPU it writes the text that Steerscope shows; elsewhere rounding and random draws differ.
+# In float32 on a CPU it writes the text that Steerscope shows;
+# elsewhere rounding and random draws differ.
 {plain}import torch
 {sae_lens}from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
@@ -82,7 +83,9 @@ module = model.get_submodule("{module}")  # {hook_name}
 
 _DECODING = """\
 end = {end}
-model.generation_config = GenerationConfig(max_new_tokens={n}, {sampling}, eos_token_id=end or None, pad_token_id=0)
+model.generation_config = GenerationConfig(
+    max_new_tokens={n}, {sampling}, eos_token_id=end or None, pad_token_id=0
+)
 torch.manual_seed({seed})
 ids = torch.tensor([ids])
 made = model.generate(ids, attention_mask=torch.ones_like(ids))[0, n_prompt:].tolist()

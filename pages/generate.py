@@ -74,6 +74,7 @@ def _controls() -> None:
             selection_mode="multi",
             default=DEFAULT_COLUMNS,
             format_func=COLUMNS.get,
+            wrap=True,
             help=" ".join(f"**{title}**: {help_text(name).split(' [')[0]}" for name, title in COLUMNS.items()),
             **_bound("columns"),
         )
@@ -157,8 +158,8 @@ def _show(comparison: Comparison, asked: Request, store: Store) -> None:
         )
     elif request != asked:
         st.caption("The controls have changed since; Generate brings the columns up to date.")
-    for note in comparison.notes:
-        st.caption(plain(note))
+    if comparison.notes:
+        st.caption("  \n".join(map(plain, comparison.notes)))
     with st.container(horizontal=True):
         if st.button("Collect", help="Adds every complete column, with its figures, to Compare and export"):
             _collect(comparison)

@@ -21,7 +21,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from core.activations import BATCH_TOKENS, length_sorted_batches
-from core.edits import CodeOutcome, Edit, EditName
+from core.code_edits import CodeOutcome, Edit
+from core.edits import EditName
 from core.evaluation.experiments import ExperimentOptions, Progress
 from core.evaluation.statistics import bootstrap_mean, paired_difference
 from core.language_model import LanguageModel

@@ -13,9 +13,9 @@ EDITS = {
     "swap": "#009E73",
     "weight": "#CC79A7",
     "vector": "#E69F00",
-    "add": "#AA4499",  # Tol's muted purple: Okabe and Ito's eight are taken
     "prompt": "#B8860B",
     "ft": "#0072B2",
+    "add": "#AA4499",  # Tol's muted purple: Okabe and Ito's eight are taken
 }
 ALIGNED, UNALIGNED = EDITS["swap"], EDITS["none"]
 CASES = {

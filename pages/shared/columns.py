@@ -97,23 +97,26 @@ def _proof(column: Column, generation: "Generation", seed: int) -> str:
         f"{len(generation.tokens)} new tokens",
     ]
     if column.proof is not None:
-        unsteered = COLUMNS[column.proof.unsteered] + (" there" if column.proof.unsteered == "sae" else "")
-        parts.append(f"at zero strength {'identical to' if column.proof.identical else 'DIFFERS from'} {unsteered}")
+        unsteered = COLUMNS[column.proof.unsteered]
+        where = " at the same positions" if column.proof.unsteered == "sae" else ""
+        parts.append(
+            f"at zero strength {'identical to' if column.proof.identical else 'DIFFERS from'} {unsteered}{where}"
+        )
     return " · ".join(parts)
 
 
 def _column(column: Column, comparison: Comparison, shading: Shading, largest: float) -> str:
-    """Name, text, figures: three cells, so that those of all columns stand side by side."""
+    """Name, text, proof, figures: four cells, so that those of all columns stand side by side."""
     text = f'<p class="ss-problem">{escape(column.problem)}</p>' if column.problem else ""
     if column.generation is not None:
         text += _text(column.generation, shading, largest)
-    figures = ""
+    proof = figures = ""
     if column.figures and column.generation is not None:
-        proof = _proof(column, column.generation, comparison.request.generation.seed)
-        figures = f'<p class="ss-proof">{proof}</p>{_table(column, comparison.columns)}'
+        proof = f'<p class="ss-proof">{_proof(column, column.generation, comparison.request.generation.seed)}</p>'
+        figures = _table(column, comparison.columns)
     return (
         f'<section><h3 style="border-color:{EDITS[column.edit]}">{COLUMNS[column.edit]}</h3>'
-        f"<div>{text}</div><div>{figures}</div></section>"
+        f"<div>{text}</div><div>{proof}</div><div>{figures}</div></section>"
     )
 
 

@@ -8,7 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.edits import CodeOutcome, Vector
+from core.code_edits import CodeOutcome
+from core.edits import Vector
 from core.embeddings import EmbeddingModel, load_embedding_model
 from core.language_model import LanguageModel, TokenisedPrompt
 from core.metrics import (

@@ -107,7 +107,7 @@ def test_reach_is_the_best_score_among_the_2k_largest(architecture: str, seed: i
 @pytest.mark.parametrize(
     ("architecture", "matched_count", "words"),
     [
-        ("topk", False, "topk SAE: swap chooses all 4 active neurons of a token anew by score."),
+        ("topk", False, "TopK SAE: swap chooses all 4 active neurons of a token anew by score."),
         ("topk", True, "matched count changes nothing"),
         ("jumprelu", False, "swap can only drop neurons, never admit one; matched count chooses as many anew"),
         ("jumprelu", True, "JumpReLU SAE, matched count: swap keeps as many neurons a token as the SAE did"),

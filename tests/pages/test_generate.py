@@ -118,7 +118,7 @@ def test_zero_strength_is_checked_when_asked(open_page: OpenPage) -> None:
     next(button for button in app.button if button.label == "Check at zero strength").click().run()
     html = html_of(checked(app))
     assert html.count("at zero strength identical to Original") == 2
-    assert html.count("at zero strength identical to SAE there") == 1
+    assert html.count("at zero strength identical to SAE at the same positions") == 1
     assert "DIFFERS" not in html
 
 
