@@ -175,7 +175,8 @@ def run_sweep(
 ) -> pd.DataFrame:
     """Every question at every alpha; saves the rows and the means by alpha after each question, and returns the rows.
 
-    Continues where a stopped or killed run of the same sweep (setup, neuron, alphas, questions, tokens) left off.
+    Continues where a stopped or killed run of the same sweep (setup, neuron, alphas, questions, tokens) left off; one
+    with other alphas, questions or tokens is replaced.
 
     Args:
         resume: False begins anew.
@@ -201,7 +202,8 @@ def run_sweep(
         if number not in done:
             made = answers(workbench, neuron, question, alphas, settings.max_new_tokens).finish()
             table = answer_rows(workbench, neuron, question, alphas, made, measures)
-            table = table.assign(question=number, shift=table["alpha"] * row_norm / mean_norm, run=key)
+            table = table.assign(question=number, n_questions=len(settings.questions), run=key)
+            table["shift"] = table["alpha"] * row_norm / mean_norm  # of the residual stream, in its mean norms
             rows = table if rows is None else pd.concat([rows, table], ignore_index=True)
             results.save_result(setup, rows_table(neuron), rows)
             results.save_result(setup, means_table(neuron), means_by_alpha(rows).assign(run=key))

@@ -163,7 +163,7 @@ def _sweep_cost(n_neurons: int, settings: SweepSettings) -> None:
     parts = [count(len(settings.questions), "question"), f"{n_alphas} alphas", count(n_neurons, "neuron")]
     # one answer's two rows against a batch of nine: about half
     about = f": about {max(1, round(2 * seconds[-1] * len(settings.questions) * n_neurons))} s" if seconds else ""
-    st.caption(f"{' × '.join(parts)}{about}. What is done already is kept.")
+    st.caption(f"{' × '.join(parts)}{about}. Stopped, it goes on where it was; other alphas replace it.")
 
 
 # ---- the page ----

@@ -82,7 +82,7 @@ def sweep(
     opened, results = open_store(setup, store), AppStore(store_root(store))
     neurons = _neurons(setup, opened, results, neuron or [], strongest or [], random, seed)
 
-    from core.sweep import available_measures, run_sweep
+    from core.sweep import MEASURES, available_measures, run_sweep
     from core.sweep_windows import RULES, compare_neurons, means_by_alpha
     from core.workbench import open_workbench
 
@@ -110,5 +110,7 @@ def sweep(
         measured = table[list(_SHOWN)].dropna(axis="columns", how="all")
         print_table(measured, as_json=False, title=f"Neuron {number}: means over {len(settings.questions)} answers")
     print_table(windows, as_json=False, title="Windows of alpha")
+    if missing := [name for name in MEASURES if name not in measures]:
+        typer.echo(f"not available here: {', '.join(missing)}", err=True)
     for rule in RULES.values():
         typer.echo(rule, err=True)

@@ -4,7 +4,6 @@ import pandas as pd
 import streamlit as st
 
 from core.catalog import Setup
-from core.prompts import questions
 from core.sweep_windows import RULES, Windows, compare_neurons, find_windows, measured_figures
 from pages.shared import charts, charts_sweep
 from pages.shared.experiments import download_table
@@ -13,7 +12,8 @@ from pages.shared.sweeps import SavedSweep, neurons_with_sweep, saved_sweeps
 from pages.shared.training_charts import swatches
 
 _CURVES = ("perplexity", "repetition", "distinct_2", "confidence")
-_CURVES_WHERE_MEASURED = ("acceptability", "judge", "language_switch")
+_MAY_BE_MISSING = ("acceptability", "judge")
+_CURVES_WHERE_MEASURED = (*_MAY_BE_MISSING, "language_switch")
 
 
 def show_sweeps(setup: Setup, neuron: int, others: list[int], drawn: int | None, alpha: float) -> None:
@@ -30,9 +30,9 @@ def show_sweeps(setup: Setup, neuron: int, others: list[int], drawn: int | None,
         st.markdown(f"Neuron {neuron:,} has not been swept yet: **Sweep** shows how far it can be amplified.{known}")
         return
     sweep = sweeps[neuron]
-    n_questions = sweep.rows["question"].nunique()
-    if n_questions < len(questions()):
-        st.caption(f"So far {n_questions} of {len(questions())} questions; **Sweep** goes on.")
+    n_done, n_asked = sweep.rows["question"].nunique(), sweep.rows["n_questions"].iloc[0]
+    if n_done < n_asked:
+        st.caption(f"So far {n_done} of {n_asked} questions; **Sweep** goes on.")
     figures = measured_figures(sweep.rows)
     improved_by = st.selectbox(
         "Improvement is measured by",
@@ -46,6 +46,8 @@ def show_sweeps(setup: Setup, neuron: int, others: list[int], drawn: int | None,
     windows = find_windows(sweep.rows, improved_by)
     st.markdown(_in_words(windows, improved_by))
     _show_curves(sweeps, neuron, others, drawn, windows)
+    if missing := [TERMS[name].title for name in _MAY_BE_MISSING if sweep.rows[name].isna().all()]:
+        st.caption(f"Not available here: {' and '.join(missing)}.", help=help_text("judge"))
     with st.expander("Rules of the windows"):
         for rule in RULES.values():
             st.markdown(rule)

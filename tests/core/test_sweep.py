@@ -418,6 +418,7 @@ def test_rows_of_another_sweep_are_replaced(bench: Workbench, tmp_path: Path, ot
         run_sweep(bench, NEURON, SETTINGS, results, SETUP, progress=stop_after(1))  # type: ignore[arg-type]
     rows = run_sweep(bench, NEURON, other, results, SETUP)
     assert rows["run"].nunique() == 1
+    assert (rows["n_questions"] == len(other.questions)).all()
     assert len(rows) == len(other.questions) * len(other.alphas or ())
     assert swept_neurons(results.results()["what"]) == [NEURON]
 

@@ -240,13 +240,14 @@ def test_sweep_is_run_saved_and_shown(
     assert command == f"python -m core sweep {OTHER_SETUP} --neuron 5 --neuron 9 --neuron {control} --alphas 0:8:4"
 
 
-def saved_sweep(root: Path, neuron: int, n_questions: int) -> pd.DataFrame:
+def saved_sweep(root: Path, neuron: int, n_done: int) -> pd.DataFrame:
     """A sweep of made-up figures in the app's store; perplexity leaves its tolerance at 20, and collapses at 30."""
     from core.sweep_windows import means_by_alpha
 
     lines = [
         {
             "question": question,
+            "n_questions": 10,
             "question_text": questions()[question - 1],
             "neuron": neuron,
             "alpha": alpha,
@@ -262,7 +263,7 @@ def saved_sweep(root: Path, neuron: int, n_questions: int) -> pd.DataFrame:
             "judge": float("nan"),
             "run": "key",
         }
-        for question in range(1, n_questions + 1)
+        for question in range(1, n_done + 1)
         for alpha in (0.0, 10.0, 20.0, 30.0)
     ]
     rows = pd.DataFrame(lines)
@@ -277,6 +278,7 @@ def test_windows_are_in_words_with_their_rules(open_page: OpenPage, stores: Path
     words = "\n".join(markdown.value for markdown in app.markdown)
     assert "**Harmless** from 0 to 10 · **distinct-2 improved** at 10 · **collapse** at 30" in words
     assert "Harmless: from 0 as far as perplexity" in words
+    assert "Not available here: Acceptability and Judge's score." in captions(app)
     app.selectbox(key="improved_by").set_value("repetition").run()
     words = "\n".join(markdown.value for markdown in checked(app).markdown)
     assert "**repetition improved** nowhere within it" in words
