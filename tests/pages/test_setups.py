@@ -28,7 +28,13 @@ def test_page_opens_with_title_setup_and_navigation(page: str, open_page: OpenPa
     assert app.sidebar.selectbox(key="setup").value == SETUP
     assert [link.label for link in app.sidebar.get("page_link")] == [
         "Topic",
+        "Top-k tokens",
+        "Distributions",
+        "Coverage",
+        "Layer output",
         "Generate",
+        "Special tokens",
+        "SAE training",
         "Compare and export",
         "Glossary",
     ]
