@@ -125,7 +125,7 @@ def show_ranks(setup: Setup, store: Store, topic: Topic, chosen: ScoreSettings, 
             cells.append(f"<td{mark}>{rank:,}</td>")
         rows.append(f"<tr><th>{summary}</th>{''.join(cells)}</tr>")
     heads = "".join(f"<td>{distance}</td>" for distance in get_args(Distance))
-    st.markdown(f"**Rank of {neuron.n_scored:,} under each summary and distance**", help=help_text("rankings"))
+    st.markdown(f"**Ranks of neuron {neuron.number:,} among {neuron.n_scored:,}**", help=help_text("rankings"))
     st.html(f'<table class="ss-figures">{"".join([f"<tr><th></th>{heads}</tr>", *rows])}</table>')
 
 

@@ -56,8 +56,11 @@ def _show_table(table: pd.DataFrame) -> None:
     def number(label: str, term: str, format: str = "%.3f") -> Any:
         return st.column_config.NumberColumn(label, format=format, help=help_text(term))
 
+    shares = ["inter_closer", "nearest_own"]
+    shown = _with_published(table)
+    shown[shares] *= 100
     st.dataframe(
-        _with_published(table),
+        shown,
         hide_index=True,
         key="distances_table",
         height=38 + 35 * len(table),
@@ -67,8 +70,8 @@ def _show_table(table: pd.DataFrame) -> None:
             "topic": st.column_config.TextColumn("topic", help=help_text("topic")),
             "intra": number("within", "intra"),
             "inter": number("from others", "inter"),
-            "inter_closer": number("closer than farthest", "inter_closer", "percent"),
-            "nearest_own": number("nearest is own", "nearest_own", "percent"),
+            "inter_closer": number("closer than farthest", "inter_closer", "%.0f%%"),
+            "nearest_own": number("nearest is own", "nearest_own", "%.0f%%"),
             "published_intra": number("paper: within", "intra"),
             "published_inter": number("paper: from others", "inter"),
         },
@@ -108,6 +111,7 @@ def _show_examples(setup: Setup, examples: pd.DataFrame) -> None:
 
 def show_distances(setup: Setup, store: Store) -> None:
     """Tables 5 and 6 of the Topic Alignment paper for the bundled topics."""
+    st.header("Do distances between prompts tell topics apart?", anchor=False)
     about = "It embeds the bundled topics' prompts, in some seconds once the models are loaded."
     tables = experiment_tables(setup, store, "distances", TABLES, about)
     summary, pairs = tables["distances"], tables["distances-pairs"]
