@@ -1,17 +1,19 @@
-"""What has been collected? Texts and neurons side by side, and their tables to take away."""
+"""What has been collected and measured? Texts, neurons and results of experiments, and their tables to take away."""
 
 import pandas as pd
 import streamlit as st
 
 from core.errors import SteerscopeError
-from core.export import FORMATS, export_bytes
 from pages.shared import charts
 from pages.shared.columns import FIGURES
 from pages.shared.comparison import COLUMNS
+from pages.shared.downloads import download_buttons
 from pages.shared.entry import enter
 from pages.shared.glossary import TERMS, help_text
 from pages.shared.messages import count, show_error
 from pages.shared.resources import app_store
+from pages.shared.saved_tables import show_saved_tables
+from pages.shared.setups import chosen_setup
 
 KINDS = {"text": "Texts", "sweep": "Amplified answers", "neuron": "Neurons"}
 FILTERS = ("setup", "topic", "edit", "case")
@@ -21,7 +23,6 @@ _FIRST = {
     "neuron": ("neuron", "topic", "score", "rank", "g", "prompts", "case", "top_tokens", "setup"),
 }
 _WHOLE = ("id", "neuron", "rank", "prompts", "seed", "max_new_tokens", "top_k", "n", "n_tokens")
-_FORMAT_NAMES = {"csv": "CSV", "md": "Markdown", "latex": "LaTeX", "parquet": "Parquet", "xlsx": "Excel"}
 _FIGURE_TERMS = {
     **{figure: key for figure, key, _ in FIGURES},
     **{name: name for name in ("score", "g", "prompts", "case")},
@@ -86,15 +87,8 @@ def _actions(table: pd.DataFrame, selected: pd.DataFrame, kind: str) -> None:
     """Takes away the rows chosen (or all there are), or removes them."""
     chosen = selected if len(selected) else table
     with st.container(horizontal=True):
-        for format in FORMATS:
-            st.download_button(
-                _FORMAT_NAMES[format],
-                lambda format=format: export_bytes(chosen.drop(columns="id"), format),
-                f"steerscope-{KINDS[kind].lower()}.{format}",
-                key=f"{kind}_{format}",
-                on_click="ignore",
-                help=f"{count(len(chosen), 'row')}: those selected, otherwise all that are shown",
-            )
+        help = f"{count(len(chosen), 'row')}: those selected, otherwise all that are shown"
+        download_buttons(chosen.drop(columns="id"), "steerscope", KINDS[kind], key=kind, help=help)
         st.button(
             "Remove selected",
             key=f"{kind}_remove",
@@ -130,9 +124,9 @@ def _choose_figure(table: pd.DataFrame) -> str | None:
 
 
 def _show_kind(collected: pd.DataFrame, kind: str) -> None:
-    table = of_kind(collected, kind)
-    if table.empty:
+    if collected.empty or not (collected["kind"] == kind).any():
         return
+    table = of_kind(collected, kind)
     st.header(KINDS[kind], anchor=False)
     with st.container(horizontal=True):
         figure = _choose_figure(table) if kind == "text" else None
@@ -167,9 +161,9 @@ def main() -> None:
             "Nothing yet. **Collect** on the page Topic adds the open neuron; on the page Generate, every complete "
             "column. What you collect is kept until you remove it."
         )
-        return
     for kind in KINDS:
         _show_kind(collected, kind)
+    show_saved_tables(chosen_setup()[0])
 
 
 main()

@@ -7,6 +7,7 @@ from pages.shared.term import Term
 from pages.shared.terms_amplifying import AMPLIFYING
 from pages.shared.terms_layer import BETWEEN_TOPICS, LAYER, OUTPUT
 from pages.shared.terms_steering import STEERING
+from pages.shared.terms_text import TEXT
 
 SETTING_UP = {
     "setup": Term(
@@ -309,6 +310,7 @@ SECTIONS = {
     "Layer output": LAYER,
     "Amplifying a neuron": AMPLIFYING,
     "Figures of a text": FIGURES,
+    "Results and texts compared": TEXT,
     "Training of SAEs": TRAINING,
 }
 TERMS = {key: term for section in SECTIONS.values() for key, term in section.items()}

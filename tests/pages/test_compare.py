@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from streamlit.testing.v1 import AppTest
 
@@ -81,3 +82,76 @@ def test_file_of_collected_rows_that_is_damaged_says_so(open_page: OpenPage, sto
     (stores / "app.duckdb").write_bytes(b"this is no database" * 1_000)
     app = open_page("compare")
     assert "is damaged" in app.error[0].value.replace("\\", "")
+
+
+# ---- results of experiments ----
+
+MEANS = ("distance", "topic_percentile", "perplexity", "accepted", "contamination", "contamination_share")
+MORE_MEANS = ("distinct_2", "distinct_3", "repetition", "concept", "fluency", "concept_fluency")
+
+
+def text_row(topic: str, edit: str, distance: float) -> dict[str, object]:
+    row: dict[str, object] = {"topic": topic, "prompts": "continuations", "edit": edit, "n": 3, "seeds": 2}
+    for name in (*MEANS, *MORE_MEANS):
+        value = None if name == "accepted" else distance
+        row |= {name: value, f"{name}_low": value, f"{name}_high": value}
+    return row | {"distance_low": distance - 0.1, "distance_high": distance + 0.2}
+
+
+@pytest.fixture
+def saved(stores: Path) -> AppStore:
+    app_store = AppStore(stores)
+    rows = [
+        text_row(topic, edit, distance)
+        for topic, shift in (("law", 0.0), ("all", 0.5))
+        for edit, distance in (("none", 1.25 + shift), ("swap", 1.125 + shift), ("swap-shuffled", 1.5 + shift))
+    ]
+    pair = {"prompts": "continuations", "first": "swap", "second": "none", "figure": "distance", "n": 3}
+    pairs = [
+        {**pair, "topic": "law", "difference": -0.125, "low": -0.25, "high": -0.0625},
+        {**pair, "topic": "all", "difference": 0.5, "low": -0.25, "high": 1.0},
+    ]
+    app_store.save_result("gpt2-topk", "text", pd.DataFrame(rows))
+    app_store.save_result("gpt2-topk", "text-pairs", pd.DataFrame(pairs))
+    app_store.save_result("gpt2-topk", "cost", pd.DataFrame({"task": ["set-up"], "seconds": [2.5]}))
+    app_store.save_result("qwen2-jumprelu", "layer", pd.DataFrame({"topic": ["law"]}))
+    return app_store
+
+
+def test_results_of_none_say_what_to_run(open_page: OpenPage) -> None:
+    app = open_page("compare")
+    assert "No experiment has been run" in " ".join(text.value for text in app.markdown)
+    assert app.code[0].value == "python -m core evaluate gpt2-topk --what text"
+
+
+def test_results_list_the_tables_of_the_setup_alone(open_page: OpenPage, saved: AppStore) -> None:
+    app = open_page("compare")
+    assert app.selectbox(key="result").options == ["cost", "text", "text-pairs"]
+    assert app.dataframe[0].value.to_dict("records") == [{"task": "set-up", "seconds": 2.5}]
+    assert any(
+        "(Topic Alignment paper, Table 3). 1 row; saved 20" in caption.value.replace("\\", "")
+        for caption in app.caption
+    )
+
+
+def test_result_of_a_link_is_downloaded_in_every_format(open_page: OpenPage, saved: AppStore) -> None:
+    app = open_page("compare", result="text-pairs")
+    labels = [button.label for button in app.get("download_button")]
+    assert labels == ["CSV", "Markdown", "LaTeX", "Parquet", "Excel"]
+    assert app.dataframe[0].value["difference"].tolist() == [-0.125, 0.5]
+
+
+def test_texts_are_drawn_by_topic_and_figure(open_page: OpenPage, saved: AppStore) -> None:
+    app = open_page("compare", result="text")
+    assert app.selectbox(key="results_topic").options == ["Law", "All topics"]
+    assert "Accepted" not in app.selectbox(key="results_figure").options  # no classifier was there
+    (chart,) = app.get("plotly_chart")
+    assert '"Swap, shuffled"' in chart.proto.spec
+    assert any("Swap less Original: **-0.125 (-0.25 to -0.0625)**, beyond chance." in m.value for m in app.markdown)
+    app.selectbox(key="results_topic").set_value("all").run()
+    assert any("Swap less Original: **+0.5 (-0.25 to +1)**." in m.value for m in checked(app).markdown)
+
+
+def test_other_setup_has_its_own_results(open_page: OpenPage, saved: AppStore) -> None:
+    app = open_page("compare", setup="qwen2-jumprelu")
+    assert app.selectbox(key="result").options == ["layer"]

@@ -1,0 +1,28 @@
+"""A table in every format, to take away."""
+
+import pandas as pd
+import streamlit as st
+
+from core.export import FORMATS, export_bytes
+from pages.shared.links import file_name
+
+FORMAT_NAMES = {"csv": "CSV", "md": "Markdown", "latex": "LaTeX", "parquet": "Parquet", "xlsx": "Excel"}
+_SUFFIXES = {"latex": "tex"}
+
+
+def download_buttons(table: pd.DataFrame, *name: str, key: str, help: str) -> None:
+    """A button a format; a file is written when its button is pressed.
+
+    Args:
+        name: parts of the file's name.
+        key: what the buttons' keys begin with.
+    """
+    for format in FORMATS:
+        st.download_button(
+            FORMAT_NAMES[format],
+            lambda format=format: export_bytes(table, format),
+            file_name(*name, suffix=_SUFFIXES.get(format, format)),
+            key=f"{key}_{format}",
+            on_click="ignore",
+            help=help,
+        )
