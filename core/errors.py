@@ -7,7 +7,7 @@ SteerscopeError
 │       ConversationError, SettingsError, ExportError, ChatSetupError
 └── StateError        what is on disk does not fit, or is not there yet
     ├── ModelFolderError, UnsafeWeightsError, AutoencoderError, EmbeddingModelError, HubError, ScoringError,
-    │   CheckpointError, GridError, EngineError, AcceptabilityError
+    │   CheckpointError, GridError, EngineError, AcceptabilityError, JudgeError
     └── StoreError    the store of a setup
         └── StoreNotBuiltError, StoreSchemaError, StoreDamagedError, StoreBusyError, StoreWriteError
 
@@ -176,6 +176,13 @@ class EmbeddingModelError(StateError):
 
 class AcceptabilityError(StateError):
     """The classifier of acceptability cannot be loaded, or is none."""
+
+
+class JudgeError(StateError):
+    """The judge does not answer."""
+
+    def __init__(self, url: str, reason: str) -> None:
+        super().__init__(f"the judge at '{url}' gives no answer ({reason}); check STEERSCOPE_JUDGE_URL, _MODEL and _KEY")
 
 
 class HubError(StateError):

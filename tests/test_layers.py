@@ -16,6 +16,7 @@ ORDER = (
     "errors",
     "settings",
     "files",
+    "judge",
     "ray_tasks",
     "catalog",
     "published",

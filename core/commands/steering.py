@@ -165,6 +165,7 @@ def evaluate(
         str, typer.Option("--columns", help="text: ways of steering, of " + ", ".join(TEXT_COLUMNS) + ".")
     ] = ",".join(PAPER_COLUMNS),
     prompts: Annotated[str, typer.Option("--prompts", help="text: which prompts.")] = ",".join(PROMPT_SETS),
+    judge: Annotated[bool, typer.Option("--judge", help="text: ask $STEERSCOPE_JUDGE_URL about every text.")] = False,
     seed: Seed = 0,
     tokens: Tokens = 64,
     keep_error: KeepError = False,
@@ -192,6 +193,7 @@ def evaluate(
         seeds=seeds,
         columns=split_names(columns),
         prompts=split_names(prompts),
+        judge=judge,
     )
     bench = open_workbench(setup_named(setup), open_store(setup, store))
     tables: dict[str, pd.DataFrame] = {}

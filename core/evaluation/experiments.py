@@ -44,6 +44,7 @@ class ExperimentOptions:
     seeds: int = 1  # texts a prompt and column
     columns: tuple[str, ...] = PAPER_COLUMNS  # of the text experiment
     prompts: tuple[str, ...] = PROMPT_SETS
+    judge: bool = False  # have every text judged: see `core.judge`
     saved: Callable[[str], pd.DataFrame | None] = lambda table: None  # results that the setup has already
 
 

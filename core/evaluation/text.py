@@ -30,8 +30,9 @@ from core.evaluation.text_columns import (
     steering_scores,
 )
 from core.generation import Generation
+from core.judge import Rating, judge_from_environment
 from core.language_model import LanguageModel
-from core.metrics import distinct_n, language_switch, next_token_confidence
+from core.metrics import distinct_n, harmonic_mean, language_switch, next_token_confidence
 from core.prompts import continuations, unaligned_prompts
 from core.published import published
 from core.ways import Way
@@ -41,6 +42,7 @@ FIGURES = (
     *FIGURE_NAMES,
     *("accepted", "acceptability", "distinct_3", "language_switch", "confidence", "n_tokens"),
     *("concept", "fluency", "concept_fluency"),
+    *("judged_concept", "judged_instruction", "judged_fluency", "judged"),  # NaN unless a judge was asked for
 )
 PAIRS = (("swap", "sae"), ("swap", NONE), ("swap", SHUFFLED), ("clamp", "sae"))
 PAIRED_FIGURES = ("distance", "perplexity", "accepted", "acceptability")
@@ -137,6 +139,8 @@ def write_texts(
         PromptTooLongError: a prompt that leaves the model no room to go on.
     """
     names = check_columns(options.columns)
+    if options.judge:
+        judge_from_environment()  # not after an hour
     output = options.saved("output")
     if "output" in names and output is None:
         raise UsageError(
@@ -156,8 +160,20 @@ def write_texts(
             progress(topic.name, (number + done / (len(sets) * len(names))) / len(options.topics))
             parts.append(texts.column(columns, name, sets[prompts]).assign(prompts=prompts))
         trials += columns.trials
-    progress("figures", 1.0)
-    return _with_steering_scores(pd.concat(parts, ignore_index=True)), pd.DataFrame(trials, columns=[*TRIAL_COLUMNS])
+    rows = _judged(pd.concat(parts, ignore_index=True), options, progress)
+    return _with_steering_scores(rows), pd.DataFrame(trials, columns=[*TRIAL_COLUMNS])
+
+
+def _judged(rows: pd.DataFrame, options: ExperimentOptions, progress: Progress) -> pd.DataFrame:
+    """Adds the judge's three ratings of every text and their harmonic mean, as AxBench has them, where asked for."""
+    ratings = [Rating()] * len(rows)
+    if options.judge:
+        titles = {topic.name: topic.title for topic in options.topics}
+        texts = list(zip(rows["topic"].map(titles), rows["prompt"], rows["text"], strict=True))
+        ratings = judge_from_environment().rate_all(texts, lambda share: progress("judging", share))
+    concept, instruction, fluency = zip(*((r.concept, r.instruction, r.fluency) for r in ratings), strict=True)
+    judged = [harmonic_mean(r.concept, r.instruction, r.fluency) for r in ratings]
+    return rows.assign(judged_concept=concept, judged_instruction=instruction, judged_fluency=fluency, judged=judged)
 
 
 def _with_steering_scores(rows: pd.DataFrame) -> pd.DataFrame:

@@ -11,6 +11,7 @@ from core.errors import UsageError
 from core.evaluation.experiments import ExperimentOptions, find_experiments, split_names
 from core.evaluation.text import FIGURES, by_prompt, compare, prompt_sets, run, summarise
 from core.evaluation.text_columns import SHUFFLED, TUNED, check_columns, tuning_prompts
+from core.judge import Rating
 from core.prompts import Topic, bundled_topics, continuations, unaligned_prompts
 from core.settings import GenerationSettings
 from core.workbench import SteeringSettings, Workbench
@@ -198,6 +199,31 @@ def test_acceptability_is_a_share_or_not_available(
     assert tables["text"].loc[0, ["accepted", "acceptability"]].tolist() == pytest.approx([0.5, 0.495])
     monkeypatch.setattr("core.evaluation.text.load_acceptability", lambda: None)
     assert run(bench, few)["text"][["accepted", "acceptability"]].isna().all(axis=None)
+
+
+def test_judge_rates_every_text_where_asked(
+    bench: Workbench, options: ExperimentOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Fake:
+        def rate_all(self, texts: list[tuple[str, str, str]], progress: object) -> list[Rating]:
+            assert {topic for topic, _, _ in texts} == {"Law"}
+            return [Rating(2, 1, 1), Rating()]
+
+    monkeypatch.setattr("core.evaluation.text.judge_from_environment", Fake)
+    few = replace(options, columns=("none",), seeds=1)
+    rows = run(bench, replace(few, judge=True))["text-rows"]
+    assert rows["judged"].tolist()[0] == pytest.approx(1.2)
+    assert rows.loc[0, ["judged_concept", "judged_instruction", "judged_fluency"]].tolist() == [2, 1, 1]
+    assert np.isnan(rows["judged"][1])
+    assert run(bench, few)["text-rows"]["judged"].isna().all()
+
+
+def test_judge_that_is_not_configured_is_told_at_once(
+    bench: Workbench, options: ExperimentOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("STEERSCOPE_JUDGE_URL", raising=False)
+    with pytest.raises(UsageError, match="no judge is configured"):
+        run(bench, replace(options, judge=True))
 
 
 def test_output_needs_output_scores(bench: Workbench, options: ExperimentOptions) -> None:
