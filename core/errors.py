@@ -182,7 +182,7 @@ class JudgeError(StateError):
     """The judge does not answer."""
 
     def __init__(self, url: str, reason: str) -> None:
-        super().__init__(f"the judge at '{url}' gives no answer ({reason}); check STEERSCOPE_JUDGE_URL, _MODEL and _KEY")
+        super().__init__(f"the judge at '{url}' gives no answer ({reason}); check the variables STEERSCOPE_JUDGE_*")
 
 
 class HubError(StateError):

@@ -75,6 +75,7 @@ class Judge:
                     answer = json.load(response)["choices"][0]["message"]["content"]
                 return str(answer or "")
             except urllib.error.HTTPError as exc:
+                exc.close()
                 if exc.code not in _BUSY or attempt == _ATTEMPTS:
                     raise JudgeError(self.url, f"status {exc.code}") from exc
             except (OSError, ValueError, KeyError, IndexError, TypeError) as exc:
