@@ -59,8 +59,8 @@ def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoint]:
 @pytest.mark.parametrize(
     ("answer", "expected"),
     [
-        ("2 1 0", Rating(2, 1, 0)),
-        ("concept: 1\ninstruction: 2\nfluency: 2", Rating(1, 2, 2)),
+        ("2 1 0", Rating(2.0, 1.0, 0.0)),
+        ("concept: 1\ninstruction: 2\nfluency: 2", Rating(1.0, 2.0, 2.0)),
         ("1 2", Rating()),
         ("7 1 2", Rating()),
         ("I cannot say.", Rating()),
