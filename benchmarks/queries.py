@@ -9,6 +9,8 @@ import numpy as np
 
 from benchmarks.timing import Figure, median_ms
 from core.activations import ActivationBatch
+from core.evaluation.coverage import coverage, sample_sizes, summarise
+from core.evaluation.topk import Ranks, curves, firing
 from core.prompts import Prompt
 from core.scores import score_topic
 from core.store import Store
@@ -24,15 +26,16 @@ def _batch(ids: np.ndarray, neurons_a_prompt: int, d_sae: int, rng: np.random.Ge
     neuron = (d_sae * rng.random((n, 2 * neurons_a_prompt)) ** 2).astype(np.int32)
     rows = [np.unique(row)[:neurons_a_prompt] for row in neuron]
     sizes = [len(row) for row in rows]
-    total = sum(sizes)
+    prompt = np.repeat(ids, sizes)
+    position = rng.integers(0, TOKENS_A_PROMPT, len(prompt), dtype=np.int32)
     return ActivationBatch(
         prompts=ids,
         n_tokens=np.full(n, TOKENS_A_PROMPT, np.int32),
         tokens=[["word"] * TOKENS_A_PROMPT] * n,
-        prompt=np.repeat(ids, sizes),
-        position=rng.integers(0, TOKENS_A_PROMPT, total, dtype=np.int32),
+        prompt=prompt,
+        position=position[np.lexsort((position, prompt))],
         neuron=np.concatenate(rows),
-        activation=rng.gamma(2.0, 1.0, total).astype(np.float32),
+        activation=rng.gamma(2.0, 1.0, len(prompt)).astype(np.float32),
     )
 
 
@@ -75,13 +78,30 @@ def _timed(store: Store, repeats: int) -> tuple[float, float]:
     return median_ms(score, repeats), page
 
 
+def _coverage_ms(store: Store, repeats: int) -> float:
+    """Five samples of every size, from the store."""
+    sizes = sample_sizes(store.n_prompts)
+    return median_ms(lambda: summarise(coverage(store.summary_matrix("count"), sizes)), repeats)
+
+
+def _top_k_ms(store: Store, repeats: int) -> float:
+    """The curves of one topic: 20 prompts and 40 unaligned ones, 32 active neurons a token."""
+    rng = np.random.default_rng(2)
+    topic = rng.normal(size=(20, D_EMBEDDING)).astype(np.float32)
+    scores = score_topic(store, topic / np.linalg.norm(topic, axis=1, keepdims=True))
+    pairs = 32 * TOKENS_A_PROMPT
+    aligned, unaligned = (firing([_batch(np.arange(n, dtype=np.int32), pairs, store.d_sae, rng)]) for n in (20, 40))
+    return median_ms(lambda: curves(Ranks.of(scores), aligned, unaligned), repeats)
+
+
 def run(repeats: int, *, quick: bool) -> list[Figure]:
     """5M rows and 32,768 neurons, then ten times the rows."""
-    rows, n_prompts, d_sae = (20_000, 1_000, 512) if quick else (5_000_000, 8_000, 32_768)
+    rows, n_prompts, d_sae = (4_000, 200, 128) if quick else (5_000_000, 8_000, 32_768)
     with tempfile.TemporaryDirectory(prefix="steerscope-bench-") as folder:
         start = time.perf_counter()
         with synthetic_store(Path(folder), n_prompts=n_prompts, rows=rows, d_sae=d_sae) as store:
             score, page = _timed(store, repeats)
+            reached, curve = _coverage_ms(store, repeats), _top_k_ms(store, repeats)
         with synthetic_store(Path(folder), n_prompts=10 * n_prompts, rows=10 * rows, d_sae=d_sae) as store:
             large_score, large_page = _timed(store, repeats)
         made = f"stores made in {time.perf_counter() - start:.0f} s"
@@ -90,4 +110,6 @@ def run(repeats: int, *, quick: bool) -> list[Figure]:
         Figure(f"score all neurons, {10 * rows:,} rows", large_score / score, "x", 12, note=f"{large_score:.0f} ms"),
         Figure(f"one neuron's page, {rows:,} rows", page, "ms", note="the slower of the busiest and a median neuron"),
         Figure(f"one neuron's page, {10 * rows:,} rows", large_page, "ms", 50),
+        Figure(f"coverage, {rows:,} rows", reached, "ms"),
+        Figure(f"top-k curve of a topic, {d_sae:,} neurons", curve, "ms", note="forward passes left out"),
     ]

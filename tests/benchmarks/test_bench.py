@@ -32,7 +32,7 @@ def test_bench_command_times_queries_and_generation(capsys: pytest.CaptureFixtur
     assert main([*arguments, "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
     work = [row["work"] for row in rows]
-    assert len(work) == len(set(work)) == 13
+    assert len(work) == len(set(work)) == 15
     assert all(row["value"] > 0 and row["bar"] == "" for row in rows)
 
 
