@@ -136,9 +136,9 @@ def run(
         raise UsageError("distances compare topics: name two or more, each of at least two prompts")
     embeddings = []
     for number, topic in enumerate(options.topics):
-        progress(topic.title, number / len(options.topics))
+        progress(f"topics: {topic.title}", number / len(options.topics))
         embeddings.append(workbench.embedding_model.embed(topic.prompts))
-    progress("done", 1.0)
+    progress("topics", 1.0)
     distances = Distances(options.topics, embeddings)
     summaries = [summarise(distances, distances.names, ALL)]
     if set(PAPER_TOPICS) <= set(distances.names):

@@ -216,11 +216,11 @@ def run(
     steering = options.steering or SteeringSettings()
     rows: defaultdict[str, list[pd.DataFrame]] = defaultdict(list)
     for number, topic in enumerate(options.topics):
-        progress(topic.title, number / len(options.topics))
+        progress(f"topics: {topic.title}", number / len(options.topics))
         texts = {ALIGNED: read_text(model, hook_name, topic.prompts), UNALIGNED: unaligned}
         for name, part in _tables(workbench, workbench.score(topic), texts, steering, options.seed):
             rows[name].append(part)
-    progress("done", 1.0)
+    progress("topics", 1.0)
     tables = {name: pd.concat(parts, ignore_index=True) for name, parts in rows.items()}
     summary = tables["layer"]
     means = pd.concat([summary, over_topics(summary)], ignore_index=True)
