@@ -129,10 +129,27 @@ def test_link_to_a_page_opens_it_on_a_server_just_started(
         assert guest.problems == []
 
 
+@pytest.fixture
+def slow_visitor(
+    chromium: Browser, stores: Path, user_setups: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Visitor]:
+    """A visitor of a server that takes its time over every draw, as with a large model."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import time, torch\n"
+        "draw = torch.multinomial\n"
+        "torch.multinomial = lambda *args, **options: time.sleep(0.02) or draw(*args, **options)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with serving(stores, user_setups, tmp_path / "log.txt") as address, visiting(chromium, address) as guest:
+        yield guest
+        assert guest.problems == []
+
+
 def test_stop_keeps_the_text_and_leaves_nothing_steered(
-    visitor: Visitor, bench: Workbench, scored: ScoredTopic
+    slow_visitor: Visitor, bench: Workbench, scored: ScoredTopic
 ) -> None:
-    page = visitor.open("generate", topic=TOPIC, tokens="230")  # 920 tokens in all: there is time to stop
+    visitor = slow_visitor
+    page = visitor.open("generate", topic=TOPIC, tokens="230")  # 920 draws: there is time to stop
     press(page, "Generate")
     expect(page.locator(".ss").nth(3)).to_be_visible()
     press(page, "Stop")
