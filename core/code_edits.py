@@ -163,6 +163,8 @@ class Clamp(CodeEdit):
         return replace(self, neurons=self.neurons[:0], values=self.values[:0])
 
     def note(self) -> str:
+        if not len(self.neurons):
+            return "Clamp forces no neuron: it is the SAE's reconstruction alone."
         if self.current:
             named = ", ".join(f"{neuron:,}" for neuron in self.neurons.tolist())
             return f"Clamp forces neurons {named} to {float(self.values[0]):g} times their own activation on the token."

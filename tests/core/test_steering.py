@@ -251,6 +251,7 @@ def test_edits_say_what_they_do() -> None:
         make_edit("sae", sae),
         make_edit("clamp", sae, **clamp),
         make_edit("clamp", sae, **clamp, current=True, multiplier=3),
+        make_edit("clamp", sae, **{**clamp, "n": 0}, current=True),
         make_edit("add", sae, alphas={3: 40, 7: -0.5}),
         make_edit("vector", sae, direction=np.array([3, 4, 0, 0, 0, 0]), alpha=0.5),
     ]
@@ -258,6 +259,7 @@ def test_edits_say_what_they_do() -> None:
         "",
         "Clamp forces neurons 0 (to 20), 1 (to 20).",
         "Clamp forces neurons 0, 1 to 3 times their own activation on the token.",
+        "Clamp forces no neuron: it is the SAE's reconstruction alone.",
         "Add adds decoder rows: 40 times that of neuron 3, -0.5 times that of neuron 7.",
         "Vector adds 0.5 times the difference in means, which has length 5.",
     ]
