@@ -164,7 +164,7 @@ class Clamp(CodeEdit):
 
     def note(self) -> str:
         if not len(self.neurons):
-            return "Clamp forces no neuron: it is the SAE's reconstruction alone."
+            return "Clamp forces no neuron."
         if self.current:
             named = ", ".join(f"{neuron:,}" for neuron in self.neurons.tolist())
             return f"Clamp forces neurons {named} to {float(self.values[0]):g} times their own activation on the token."
