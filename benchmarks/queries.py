@@ -21,10 +21,10 @@ D_EMBEDDING, TOKENS_A_PROMPT, PROMPTS_A_CHUNK = 384, 64, 512
 
 
 def _batch(ids: np.ndarray, neurons_a_prompt: int, d_sae: int, rng: np.random.Generator) -> ActivationBatch:
-    """Each prompt fires `neurons_a_prompt` neurons once each; few neurons fire often, most seldom."""
+    """Each prompt fires about `neurons_a_prompt` neurons once each; few neurons fire often, most seldom."""
     n = len(ids)
-    neuron = (d_sae * rng.random((n, 2 * neurons_a_prompt)) ** 2).astype(np.int32)
-    rows = [np.unique(row)[:neurons_a_prompt] for row in neuron]
+    neuron = (d_sae * rng.random((n, neurons_a_prompt)) ** 2).astype(np.int32)
+    rows = [np.unique(row) for row in neuron]
     sizes = [len(row) for row in rows]
     prompt = np.repeat(ids, sizes)
     position = rng.integers(0, TOKENS_A_PROMPT, len(prompt), dtype=np.int32)
@@ -73,7 +73,8 @@ def _timed(store: Store, repeats: int) -> tuple[float, float]:
         score_topic(store, topic / np.linalg.norm(topic, axis=1, keepdims=True))
 
     busiest = int(store.neurons()["prompts"].idxmax())
-    median = int(store.neurons().query("prompts > 0")["prompts"].sort_values().index[-len(store.neurons()) // 2])
+    active = store.neurons().query("prompts > 0")["prompts"].sort_values()
+    median = int(active.index[len(active) // 2])
     page = max(median_ms(partial(_neuron_page, store, neuron), repeats) for neuron in (busiest, median))
     return median_ms(score, repeats), page
 
