@@ -9,7 +9,7 @@ import streamlit as st
 
 from core.errors import SteerscopeError
 from core.published import published, shipped_autoencoders, shipped_results
-from core.training.method_comparison import at_matched_l0, compared
+from core.training.method_comparison import at_matched_l0, compared, with_sparsity_in_force
 from pages.shared import charts
 from pages.shared import training_charts as training
 from pages.shared.entry import enter
@@ -25,7 +25,6 @@ PAPER = (
     "From *Training Superior Sparse Autoencoders for Instruct Models*, arXiv:2506.07691, tables D.2 to D.7: published "
     "figures, none measured here. How the MSE was transformed is lost in the text; log2 is our reading."
 )
-_FIXED_K = ("topk", "batchtopk")
 _METHOD_TEXTS = {
     "fast": "Each conversation is run **alone**, in the model's chat template: the model reads what it reads in use.",
     "btp": "**Plain text**, concatenated, cut into blocks of one length. A block may hold the end of one document and "
@@ -110,11 +109,6 @@ def _choose_run(saved: list[str]) -> _Run | None:
     return _Run(chosen, table, app_store().result(chosen, "losses"))
 
 
-def _with_sparsity_in_force(results: pd.DataFrame) -> pd.DataFrame:
-    """The results with k in place of lambda where the architecture has no lambda: what tells such SAEs apart."""
-    return results.assign(sparsity=results["k"].where(results["architecture"].isin(_FIXED_K), results["sparsity"]))
-
-
 def _show_results() -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         st.header("Trained with Steerscope", anchor=False)
@@ -141,7 +135,7 @@ def _show_run(run: _Run) -> None:
     if len(failed):
         first, of_all = failed.iloc[0], count(len(run.training), "job")
         st.warning(plain(f"{len(failed)} of {of_all} failed. {first['name']}: {first['error']}"))
-    results = _with_sparsity_in_force(run.training[run.training["folder"].notna()])
+    results = with_sparsity_in_force(run.training[run.training["folder"].notna()])
     if results.empty:
         return
     _show_as_trained(run, results)

@@ -151,6 +151,7 @@ def _row(result: JobResult) -> dict[str, Any]:
     row: dict[str, Any] = {key: getattr(result.config, key) for key in _SETTINGS}
     if result.folder is not None:
         figures = json.loads((result.folder / EVALUATION_FILE).read_text(encoding="utf-8"))
+        row["evaluated_tokens"] = figures.pop("tokens")  # `tokens` is what it was trained on
         for key, value in figures.items():
             row |= {f"{key}_{part}": v for part, v in value.items()} if isinstance(value, dict) else {key: value}
     return row | {"folder": result.folder and str(result.folder), "error": result.error}

@@ -14,6 +14,7 @@ FIGURES = (
 )
 _GROUP = ["model", "hook_name", "expansion", "architecture"]
 _ON_LOG_SCALE = "mse"  # figures that start so are averaged and interpolated as log2
+_FIXED_K = ("topk", "batchtopk")
 
 
 def compared(results: pd.DataFrame) -> pd.DataFrame:
@@ -24,7 +25,7 @@ def compared(results: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         model, hook_name, expansion, architecture, method, sparsity, seeds, and for each figure `<figure>` and
-        `<figure>_spread`; squared errors as log2.
+        `<figure>_spread`; squared errors as log2, `sparsity` see `with_sparsity_in_force`.
     """
     return _mean_and_spread(_figures(results), [*_GROUP, "method", "sparsity"])
 
@@ -45,8 +46,13 @@ def at_matched_l0(results: pd.DataFrame, l0: float) -> pd.DataFrame:
     return _mean_and_spread(pd.DataFrame(rows, columns=columns), [*_GROUP, "method"])
 
 
+def with_sparsity_in_force(results: pd.DataFrame) -> pd.DataFrame:
+    """The results with k in place of lambda where the architecture has no lambda: what tells such SAEs apart."""
+    return results.assign(sparsity=results["k"].where(results["architecture"].isin(_FIXED_K), results["sparsity"]))
+
+
 def _figures(results: pd.DataFrame) -> pd.DataFrame:
-    done = results[results["folder"].notna()].copy()
+    done = with_sparsity_in_force(results[results["folder"].notna()])
     for name in FIGURES:
         if name.startswith(_ON_LOG_SCALE):
             done[name] = np.log2(done[name].astype(float))

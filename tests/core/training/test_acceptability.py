@@ -2,6 +2,7 @@
 
 import json
 import math
+import random
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from core.training.acceptability import (
     best_threshold,
     config_from_table,
     fit,
+    made_up,
     matthews,
     matthews_interval,
     read_cola,
@@ -75,6 +77,15 @@ def test_split_holds_back_every_tenth_block() -> None:
     assert [s.text for s in dev] == [str(i) for i in (*range(450, 500), *range(950, 1_000))]
     assert len(train) + len(dev) == 1_020
     assert not {s.text for s in train} & {s.text for s in dev}
+
+
+def test_made_up_texts_are_half_paragraphs_of_acceptable_sentences_and_half_gibberish() -> None:
+    added = made_up(SENTENCES, 6, random.Random(0))
+    assert [s.acceptable for s in added] == [True] * 6 + [False] * 6
+    for text in (s.text for s in added[:6]):
+        parts = [sentence for sentence in GOOD if sentence in text]
+        assert len(parts) >= 2
+        assert len(text) == sum(map(len, parts)) + len(parts) - 1
 
 
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=2, max_size=30))
@@ -144,7 +155,9 @@ def test_a_config_trains_a_classifier_with_a_card(cola: Path, tmp_path: Path, mo
     )
     folder = run_training(config, cola, tmp_path / "work", tmp_path / "out", lambda stage, share: None)
     figures = json.loads((folder / "figures.json").read_text())
-    assert figures["trained_on"] == 450
+    assert figures["made_up"] == 2 * 90
+    assert figures["trained_on"] == 450 + 2 * 90
+    assert figures["accepted"].keys() == {"prompts", "shuffled", "pieces", "repetition", "words"}
     assert figures["test"]["n"] == 10
     assert f"**{figures['test']['matthews']:.3f}**" in (folder / "README.md").read_text()
     assert (folder / WEIGHTS).stat().st_size < 5_000_000  # a layer and a head, in 16 bits

@@ -154,7 +154,7 @@ def test_failing_job_does_not_stop_the_grid(configure: Configure, tmp_path: Path
             raise RuntimeError("CUDA out of memory\nand more")
         folder = tmp_path / config.name / "sae"
         folder.mkdir(parents=True)
-        (folder / "evaluation.json").write_text(json.dumps({"l0": 3.0, "mse_all": {"pooled": 0.5}}))
+        (folder / "evaluation.json").write_text(json.dumps({"tokens": 300, "l0": 3.0, "mse_all": {"pooled": 0.5}}))
         return folder
 
     results = run_grid(Grid(name="g", jobs=jobs), tmp_path, tmp_path, train_one=train_one)
@@ -162,6 +162,7 @@ def test_failing_job_does_not_stop_the_grid(configure: Configure, tmp_path: Path
     assert table["error"].fillna("").tolist() == ["", "RuntimeError: CUDA out of memory", ""]
     assert table["l0"].isna().tolist() == [False, True, False]
     assert table["mse_all_pooled"].tolist()[0] == 0.5
+    assert (table["tokens"].tolist()[0], table["evaluated_tokens"].tolist()[0]) == (jobs[0].tokens, 300)
     assert "train_one" in (tmp_path / "b" / "error.txt").read_text()
     assert [row["name"] for row in json.loads((tmp_path / "g.json").read_text())] == ["a", "b", "c"]
 
@@ -173,7 +174,7 @@ def test_grid_reports_progress_and_time_left(
     monkeypatch.setattr("core.training.grid_run.time.perf_counter", lambda: now[0])
     (tmp_path / "a" / "sae").mkdir(parents=True)
     (tmp_path / "a" / "sae" / "README.md").touch()  # done by an earlier run: says nothing about the time a job takes
-    (tmp_path / "a" / "sae" / "evaluation.json").write_text("{}")
+    (tmp_path / "a" / "sae" / "evaluation.json").write_text('{"tokens": 300}')
 
     def train_one(config: AutoencoderConfig, progress: Progress) -> Path:
         if config.name != "a":

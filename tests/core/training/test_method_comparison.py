@@ -9,7 +9,7 @@ from core.training.method_comparison import FIGURES, at_matched_l0, compared
 
 def table(rows: list[tuple[str, int, float, float, float]]) -> pd.DataFrame:
     """Results of (method, seed, sparsity, l0, squared error of every kind)."""
-    base = {"model": "m", "hook_name": "blocks.2.hook_resid_post", "expansion": 8, "architecture": "standard"}
+    base = {"model": "m", "hook_name": "blocks.2.hook_resid_post", "expansion": 8, "architecture": "standard", "k": 32}
     return pd.DataFrame(
         [
             base
@@ -46,3 +46,10 @@ def test_matched_l0_is_interpolated_and_never_extrapolated() -> None:
     assert got["l0"].tolist() == [30]
     assert sorted(at_matched_l0(results, 40)["method"]) == ["btp", "fast"]
     assert at_matched_l0(results, 90).empty
+
+
+def test_saes_of_several_k_are_told_apart() -> None:
+    results = table([("fast", 0, 1.0, 16, 4.0), ("fast", 0, 1.0, 32, 2.0)]).assign(architecture="topk", k=[16, 32])
+    got = compared(results)
+    assert got["sparsity"].tolist() == [16, 32]
+    assert got["mse_all_by_sequence"].tolist() == [2.0, 1.0]
