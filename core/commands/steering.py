@@ -165,6 +165,10 @@ def evaluate(
         str, typer.Option("--columns", help="text: ways of steering, of " + ", ".join(TEXT_COLUMNS) + ".")
     ] = ",".join(PAPER_COLUMNS),
     prompts: Annotated[str, typer.Option("--prompts", help="text: which prompts.")] = ",".join(PROMPT_SETS),
+    also: Annotated[
+        list[str] | None,
+        typer.Option("--also", help="text: steer at this setup's layer of the same model too (repeatable)."),
+    ] = None,
     judge: Annotated[bool, typer.Option("--judge", help="text: ask $STEERSCOPE_JUDGE_URL about every text.")] = False,
     seed: Seed = 0,
     tokens: Tokens = 64,
@@ -182,6 +186,7 @@ def evaluate(
     from core.workbench import SteeringSettings, open_workbench
 
     experiments = find_experiments(what)
+    bench = open_workbench(setup_named(setup), open_store(setup, store))
     options = ExperimentOptions(
         topics=tuple(find_topic(name) for name in topic) if topic else tuple(bundled_topics().values()),
         n=n,
@@ -193,9 +198,9 @@ def evaluate(
         seeds=seeds,
         columns=split_names(columns),
         prompts=split_names(prompts),
+        also=tuple(open_workbench(setup_named(name), open_store(name, store), beside=bench) for name in also or []),
         judge=judge,
     )
-    bench = open_workbench(setup_named(setup), open_store(setup, store))
     tables: dict[str, pd.DataFrame] = {}
     for name, experiment in experiments.items():
         with stage_progress(experiment.title) as progress:

@@ -25,6 +25,8 @@ PAPER_COLUMNS = ("ft", "none", "sae", "clamp", "swap", "swap-shuffled")  # the p
 TEXT_COLUMNS = (
     *PAPER_COLUMNS,
     *("weight", "prompt", "clamp-tuned", "random", "strawman", "output", "add", "vector"),
+    *("swap-keep-error", "swap-matched", "swap-in-reach", "swap-min-1", "swap-min-100", "clamp-keep-error"),
+    *("clamp-tuned-keep-error", "clamp-tuned-1", "clamp-tuned-20"),
 )
 
 
@@ -44,6 +46,7 @@ class ExperimentOptions:
     seeds: int = 1  # texts a prompt and column
     columns: tuple[str, ...] = PAPER_COLUMNS  # of the text experiment
     prompts: tuple[str, ...] = PROMPT_SETS
+    also: tuple[Workbench, ...] = ()  # setups at other layers, steered at the same time in the text experiment
     judge: bool = False  # have every text judged: see `core.judge`
     saved: Callable[[str], pd.DataFrame | None] = lambda table: None  # results that the setup has already
 

@@ -25,6 +25,7 @@ from core.evaluation.text_columns import (
     NONE,
     SHUFFLED,
     TRIAL_COLUMNS,
+    VARIANTS,
     TopicColumns,
     check_columns,
     steering_scores,
@@ -44,7 +45,11 @@ FIGURES = (
     *("concept", "fluency", "concept_fluency"),
     *("judged_concept", "judged_instruction", "judged_fluency", "judged"),  # NaN unless a judge was asked for
 )
-PAIRS = (("swap", "sae"), ("swap", NONE), ("swap", SHUFFLED), ("clamp", "sae"))
+PAIRS = (
+    *(("swap", "sae"), ("swap", NONE), ("swap", SHUFFLED), ("clamp", "sae")),
+    *((name, variant.of) for name, variant in VARIANTS.items()),
+    *((name, "random") for name in ("clamp-tuned", "strawman", "output")),
+)
 PAIRED_FIGURES = ("distance", "perplexity", "accepted", "acceptability")
 _KEYS = ["topic", "prompts", "edit"]
 
@@ -151,6 +156,7 @@ def write_texts(
         columns = TopicColumns(
             bench=bench,
             scored=bench.score(topic),
+            also=options.also,
             steering=options.steering or SteeringSettings(),
             generation=options.generation,
             output=output,

@@ -3,6 +3,8 @@
 A column whose strength the paper does not give (the alpha of a vector, the multiplier of a baseline's clamp) gets the
 one that does best on prompts of its own, `tuning_prompts`, which are never among those reported: as AxBench does it (Wu
 et al. 2025, arXiv:2501.17148).
+
+`VARIANTS` differ from another column in one choice that the paper leaves open, so that the two are compared in pairs.
 """
 
 from __future__ import annotations
@@ -23,16 +25,38 @@ from core.evaluation.experiments import TEXT_COLUMNS
 from core.metrics import concept_score, fluency_score, harmonic_mean
 from core.prompts import unaligned_prompts
 from core.scores import strawman
-from core.settings import GenerationSettings
+from core.settings import GenerationSettings, ScoreSettings
 from core.training.finetuning import Finetuned, finetune
 from core.ways import Way
-from core.workbench import ScoredTopic, SteeringSettings, Workbench
+from core.workbench import ScoredTopic, SteeringSettings, Workbench, across_layers
 
 FT, NONE, SHUFFLED = "ft", "none", "swap-shuffled"
 CLAMPED = ("clamp-tuned", "random", "strawman", "output")  # a clamp of n neurons each; they differ in which
 _MULTIPLIERS = (0.5, 1.0, 2.0, 5.0, 10.0)  # times the neuron's largest reference activation
 _ALPHAS = (0.5, 1.0, 2.0, 4.0, 8.0)  # times the difference in means
 TUNED: Mapping[str, tuple[float, ...]] = {**dict.fromkeys((*CLAMPED, "add"), _MULTIPLIERS), "vector": _ALPHAS}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A column that differs from another in one choice."""
+
+    of: str
+    steering: Mapping[str, object] = field(default_factory=dict)  # fields of `SteeringSettings`
+    min_prompts: int | None = None  # of `ScoreSettings`
+
+
+VARIANTS: Mapping[str, Variant] = {
+    "swap-keep-error": Variant("swap", {"keep_error": True}),
+    "swap-matched": Variant("swap", {"matched_count": True}),
+    "swap-in-reach": Variant("swap", {"reach": 0.6}),
+    "swap-min-1": Variant("swap", min_prompts=1),
+    "swap-min-100": Variant("swap", min_prompts=100),
+    "clamp-keep-error": Variant("clamp", {"keep_error": True}),
+    "clamp-tuned-keep-error": Variant("clamp-tuned", {"keep_error": True}),
+    "clamp-tuned-1": Variant("clamp-tuned", {"n": 1}),
+    "clamp-tuned-20": Variant("clamp-tuned", {"n": 20}),
+}
 TRIAL_COLUMNS = ("topic", "edit", "strength", "concept", "fluency", "concept_fluency", "chosen")
 N_REPORTED = 20  # unaligned prompts that may be reported; strengths are chosen on later ones
 N_TUNING = 8
@@ -64,6 +88,13 @@ def shuffled_scores(score: Float[np.ndarray, "d_sae"], seed: int) -> Float[np.nd
     return out
 
 
+def _shuffled(scored: ScoredTopic, seed: int) -> ScoredTopic:
+    """The topic with every score another neuron's."""
+    table = scored.scores.table
+    score = table["score"].mask(table["score"].notna(), shuffled_scores(scored.scores.steering_vector(), seed))
+    return replace(scored, scores=replace(scored.scores, table=table.assign(score=score)))
+
+
 def best_by_output(ranked: pd.DataFrame, output: pd.DataFrame, n: int) -> list[int]:
     """Of the best-scored neurons (`OUTPUT_POOL`, at least n) the n of largest output score; ties to the better score.
 
@@ -82,6 +113,7 @@ class TopicColumns:
 
     bench: Workbench
     scored: ScoredTopic
+    also: Sequence[Workbench] = ()  # setups at other layers of the model, steered at the same time
     steering: SteeringSettings
     generation: GenerationSettings
     output: pd.DataFrame | None = None  # columns neuron and output_score; needed by the column `output`
@@ -101,15 +133,39 @@ class TopicColumns:
         """The column's way of steering, at the strength chosen for it where it has one."""
         if name == FT:
             return Way(FT)  # nothing is edited: the model is another
+        if name in VARIANTS:
+            return replace(self._variant(name), name=name)
         if name == SHUFFLED:
-            score = shuffled_scores(self.scored.scores.steering_vector(), self.seed)
-            settings = {key: getattr(self.steering, key) for key in ("keep_error", "matched_count", "reach")}
-            return Way.of(make_edit("swap", self.bench.sae, score=score, **settings), self.steering.positions, SHUFFLED)
+            return replace(self._across("swap", [_shuffled(scored, self.seed) for scored in self._scored]), name=name)
         if name in TUNED:
             if name not in self.strengths:
                 self.strengths[name] = self._choose_strength(name)
             return self.at_strength(name, self.strengths[name])
-        return self.bench.way(name, self.scored, self.steering)
+        return self._across(name, self._scored)
+
+    def _across(self, name: str, scored: Sequence[ScoredTopic]) -> Way:
+        """An edit at every layer that is steered."""
+        return across_layers([self.bench, *self.also], name, scored, self.steering)
+
+    @cached_property
+    def _scored(self) -> list[ScoredTopic]:
+        """The topic as each layer's SAE scores it."""
+        return [self.scored, *(bench.score(self.scored.topic) for bench in self.also)]
+
+    def _variant(self, name: str) -> Way:
+        variant = VARIANTS[name]
+        scored = self.scored
+        if variant.min_prompts is not None:
+            scored = self.bench.score(scored.topic, ScoreSettings(min_prompts=variant.min_prompts))
+        steering = replace(self.steering, **variant.steering)  # type: ignore[arg-type]
+        columns = replace(self, scored=scored, steering=steering, strengths={}, trials=[])
+        if name in self.strengths:
+            columns.strengths[variant.of] = self.strengths[name]
+        way = columns.way(variant.of)
+        if variant.of in columns.strengths:
+            self.strengths[name] = columns.strengths[variant.of]
+        self.trials += [trial | {"edit": name} for trial in columns.trials]
+        return way
 
     def at_strength(self, name: str, strength: float) -> Way:
         """A column of `TUNED` at one strength."""

@@ -1,6 +1,7 @@
 """The text experiment: means and pairs worked by hand, and every column written by a tiny model."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,10 +11,10 @@ from core.acceptability import Acceptability
 from core.errors import UsageError
 from core.evaluation.experiments import ExperimentOptions, find_experiments, split_names
 from core.evaluation.text import FIGURES, by_prompt, compare, prompt_sets, run, summarise
-from core.evaluation.text_columns import SHUFFLED, TUNED, check_columns, tuning_prompts
+from core.evaluation.text_columns import SHUFFLED, TUNED, VARIANTS, TopicColumns, check_columns, tuning_prompts
 from core.judge import Rating
 from core.prompts import Topic, bundled_topics, continuations, unaligned_prompts
-from core.settings import GenerationSettings
+from core.settings import GenerationSettings, ScoreSettings
 from core.workbench import SteeringSettings, Workbench
 
 LAW = Topic("law", "Law", ("A contract is void.", "The court rules on the case."))
@@ -115,6 +116,11 @@ def test_unknown_prompts(bench: Workbench, names: tuple[str, ...]) -> None:
 # ---- the whole experiment ----
 
 
+def topic_columns(bench: Workbench, options: ExperimentOptions, **changes: Any) -> TopicColumns:
+    settings = {"steering": SteeringSettings(), "scored": bench.score(LAW), **changes}
+    return TopicColumns(bench=bench, generation=options.generation, **settings)
+
+
 @pytest.fixture(scope="module")
 def options() -> ExperimentOptions:
     return ExperimentOptions(
@@ -154,6 +160,47 @@ def test_columns_write_what_their_edits_do(
     assert rows["random"].tolist() != rows["strawman"].tolist()
 
 
+@pytest.mark.parametrize("name", [name for name in VARIANTS if name != "swap-min-100"])  # the bench has 96 prompts
+def test_variant_is_its_column_with_one_setting_changed(
+    bench: Workbench, options: ExperimentOptions, name: str
+) -> None:
+    variant = VARIANTS[name]
+    tuned = {name: 2.0} if variant.of in TUNED else {}
+    columns = topic_columns(bench, options, strengths=tuned)
+    settings = replace(SteeringSettings(), **variant.steering)
+    scored = bench.score(LAW, ScoreSettings(min_prompts=variant.min_prompts or ScoreSettings().min_prompts))
+    expected = topic_columns(bench, options, steering=settings, scored=scored, strengths={variant.of: 2.0})
+    prompts = continuations()[:2]
+    ways = [columns.way(name), expected.way(variant.of)]
+    own, other = np.split(
+        np.array([g.ids for g in bench.together(ways, prompts, None, options.generation).finish()]), 2
+    )
+    assert (own == other).all()
+    assert ways[0].name == name
+
+
+def test_variant_has_a_strength_of_its_own(bench: Workbench, options: ExperimentOptions) -> None:
+    columns = topic_columns(bench, options)
+    columns.way("clamp-tuned-1")
+    assert set(columns.strengths) == {"clamp-tuned-1"}
+    assert {trial["edit"] for trial in columns.trials} == {"clamp-tuned-1"}
+    assert sum(bool(trial["chosen"]) for trial in columns.trials) == 1
+
+
+def test_shuffled_swap_keeps_the_scores_but_not_whose_they_are(bench: Workbench, options: ExperimentOptions) -> None:
+    score = bench.score(LAW).scores.steering_vector()
+    (placed,) = topic_columns(bench, options).way(SHUFFLED).placed
+    shuffled = placed.edit.score.numpy()
+    assert (shuffled != score).any()
+    assert np.sort(shuffled).tolist() == pytest.approx(np.sort(score).tolist())
+    assert ((shuffled > 0) == (score > 0)).all()
+
+
+def test_every_layer_is_steered(bench: Workbench, options: ExperimentOptions) -> None:
+    columns = topic_columns(bench, options, also=(bench,))
+    assert [len(columns.way(name).placed) for name in ("none", "sae", "swap", SHUFFLED)] == [0, 2, 2, 2]
+
+
 def test_figures_are_within_their_ranges(tables: dict[str, pd.DataFrame]) -> None:
     rows = tables["text-rows"]
     assert (rows["perplexity"] > 1).all()
@@ -178,7 +225,7 @@ def test_each_tuned_column_has_the_strength_that_did_best(tables: dict[str, pd.D
 
 def test_pairs_are_those_whose_columns_were_written(tables: dict[str, pd.DataFrame]) -> None:
     pairs = tables["text-pairs"][["first", "second"]].drop_duplicates().to_numpy().tolist()
-    assert pairs == [["swap", "sae"], ["swap", "none"], ["swap", SHUFFLED]]
+    assert pairs == [["swap", "sae"], ["swap", "none"], ["swap", SHUFFLED], ["strawman", "random"]]
 
 
 def test_acceptability_is_a_share_or_not_available(
