@@ -15,7 +15,7 @@ from pages.shared import charts_coverage as figures
 from pages.shared.charts import CONFIG
 from pages.shared.colours import Theme
 from pages.shared.entry import enter
-from pages.shared.experiments import download_table, experiment_tables, run_again
+from pages.shared.experiments import experiment_tables, run_again, table_heading
 from pages.shared.glossary import help_text
 from pages.shared.links import link_button
 from pages.shared.messages import count, plain, show_error
@@ -33,13 +33,6 @@ _LISTED_PAIRS = 12
 def _bound(key: str) -> dict[str, Any]:
     """A widget's key, in the link too."""
     return {"key": f"coverage_{key}", "bind": "query-params"}
-
-
-def _titled(title: str, term: str, table: pd.DataFrame, *name: str) -> None:
-    """A heading that explains itself, with the button that downloads the table below it."""
-    with st.container(horizontal=True, vertical_alignment="center"):
-        st.subheader(title, anchor=False, help=help_text(term))
-        download_table(table, *name)
 
 
 # ---- coverage ----
@@ -85,7 +78,7 @@ def _show_curves(summaries: dict[str, pd.DataFrame]) -> None:
 
 def _show_histogram(setup: Setup, store: Store, bins: pd.DataFrame) -> None:
     counts = store.neurons()[["neuron", "prompts", "tokens"]]
-    _titled("How much of the text each neuron sees", "tokens per neuron", counts, setup.name, "tokens per neuron")
+    table_heading("How much of the text each neuron sees", "tokens per neuron", counts, setup.name, "tokens per neuron")
     measure = st.segmented_control(
         "Count",
         ["tokens", "prompts"],
@@ -100,7 +93,7 @@ def _show_histogram(setup: Setup, store: Store, bins: pd.DataFrame) -> None:
 
 def _show_dead(setup: Setup, dead: pd.DataFrame) -> None:
     listed = dead.assign(promoted=dead["promoted"].map(lambda tokens: " ".join(token.strip() for token in tokens)))
-    _titled("Dead neurons", "dead neurons", listed, setup.name, "dead neurons")
+    table_heading("Dead neurons", "dead neurons", listed, setup.name, "dead neurons")
     if dead.empty:
         st.markdown("None: every neuron fires on some reference prompt.")
         return
@@ -126,7 +119,7 @@ def _show_coverage(setup: Setup, store: Store) -> None:
         f"reference prompts, **{whole['share_20']:.1%}** on more than 20; {count(len(dead), 'neuron')} on none.",
         help=help_text("coverage"),
     )
-    _titled("Neurons reached", "coverage", tables["coverage"], setup.name, "coverage samples")
+    table_heading("Neurons reached", "coverage", tables["coverage"], setup.name, "coverage samples")
     try:
         others = _others(app_store(), setup)
     except SteerscopeError as exc:
@@ -169,7 +162,7 @@ def _show_designs(setup: Setup, tables: dict[str, pd.DataFrame], n_prompts: int)
     means = by_size(tau)
     for sentence in _suggestion(tables["reference-size"], means, n_prompts):
         st.markdown(sentence, help=help_text("suggested size"))
-    _titled("Rankings by smaller sets", "design", tau, setup.name, "reference sets")
+    table_heading("Rankings by smaller sets", "design", tau, setup.name, "reference sets")
     measure = st.segmented_control(
         "Show",
         list(figures.MEASURES),
@@ -190,7 +183,7 @@ def _show_designs(setup: Setup, tables: dict[str, pd.DataFrame], n_prompts: int)
 
 
 def _show_sizes(setup: Setup, sizes: pd.DataFrame) -> None:
-    _titled("Suggested sizes", "suggested size", sizes, setup.name, "suggested sizes")
+    table_heading("Suggested sizes", "suggested size", sizes, setup.name, "suggested sizes")
     st.dataframe(
         sizes.assign(rule=sizes["rule"].map(_RULES), top=100 * sizes["top"], share=100 * sizes["share"]),
         hide_index=True,
@@ -224,7 +217,7 @@ def _words(store: Store, neurons: list[int]) -> dict[int, str]:
 
 def _show_coactivation(setup: Setup, store: Store, table: pd.DataFrame) -> None:
     topics = bundled_topics()
-    _titled("Which of the best neurons fire together", "coactivation", table, setup.name, "coactivation")
+    table_heading("Which of the best neurons fire together", "coactivation", table, setup.name, "coactivation")
     names = table["topic"].unique().tolist()
     topic = st.selectbox(
         "Topic",

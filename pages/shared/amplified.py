@@ -119,5 +119,5 @@ def amplified_html(amplified: Amplified) -> str:
     left, right = marked_changes(texts[0], texts[-1]) if texts else ("", "")
     sections = _section("Unsteered", "none", left, rows.get(0.0))
     if asked.alpha:
-        sections += _section(f"Neuron {asked.neuron:,} × {asked.alpha:g}", "vector", right, rows.get(asked.alpha))
+        sections += _section(f"Neuron {asked.neuron:,} × {asked.alpha:g}", "add", right, rows.get(asked.alpha))
     return f'<div class="ss-columns" style="--columns:{len(asked.alphas)}">{sections}</div>'

@@ -30,7 +30,7 @@ class Line:
 
 def neuron_lines(neuron: int, others: list[int], control: int | None) -> dict[int, Line]:
     """How each neuron is drawn: the open one, those beside it, and the random one dotted."""
-    lines = {neuron: Line(f"neuron {neuron:,}", EDITS["vector"])}
+    lines = {neuron: Line(f"neuron {neuron:,}", EDITS["add"])}
     for i, other in enumerate(others):
         lines.setdefault(other, Line(f"neuron {other:,}", _OTHERS[i % len(_OTHERS)]))
     if control is not None:
