@@ -1,4 +1,4 @@
-"""Texts that CoLA lacks, made from its sentences: gibberish, which is not acceptable, and paragraphs, which are.
+"""Texts that CoLA lacks, made from its sentences: paragraphs, which are acceptable, and gibberish, which is not.
 
 A steered model may write neither English nor a list of wrong words, but pieces of words again and again. A classifier
 that has seen single sentences of grammar books alone has no notion of such text; nor has it of a text of 64 tokens.
@@ -7,44 +7,36 @@ that has seen single sentences of grammar books alone has no notion of such text
 import random
 from collections.abc import Sequence
 
-GIBBERISH = ("pieces", "repetition", "words")  # its kinds: see `gibberish`
-_LENGTHS = (4, 50)  # words, or pieces of words
-_PARAGRAPH = (2, 5)  # sentences
+GIBBERISH = ("shuffled", "pieces", "repetition")  # its kinds: see `gibberish`
+_SENTENCES = (2, 5)
+_LENGTHS = (4, 40)  # pieces, or repeated words
 
 
-def gibberish(kind: str, vocabulary: Sequence[str], rng: random.Random) -> str:
-    """A text of no sense.
+def paragraph(sentences: Sequence[str], rng: random.Random) -> str:
+    """Two to five of the sentences in a row, in random order."""
+    return " ".join(rng.sample(sentences, min(len(sentences), rng.randint(*_SENTENCES))))
+
+
+def gibberish(kind: str, sentences: Sequence[str], rng: random.Random) -> str:
+    """A text of no sense, made of a paragraph of the sentences.
 
     Args:
-        kind: `pieces` of words (2 to 5 letters of one to four words, in any order, with few spaces); `repetition` of
-            one to three words; or `words` drawn at random.
-        vocabulary: words to make it of.
+        kind: `shuffled`: its words in random order; `pieces`: 2 to 5 letters of one to four of its words, again and
+            again, with few spaces; `repetition`: one to three of its words in turn.
     """
-    n = rng.randint(*_LENGTHS)
+    words = paragraph(sentences, rng).split()
+    n, few = rng.randint(*_LENGTHS), rng.sample(words, min(len(words), rng.randint(1, 4)))
     match kind:
+        case "shuffled":
+            return " ".join(rng.sample(words, len(words)))
         case "pieces":
-            pieces = [_piece(rng.choice(vocabulary), rng) for _ in range(rng.randint(1, 4))]
-            space = rng.choice((0.0, 0.1, 0.5))
+            pieces, space = [_piece(word, rng) for word in few], rng.choice((0.0, 0.1, 0.5))
             return "".join(rng.choice(pieces) + " " * (rng.random() < space) for _ in range(n)).strip()
         case "repetition":
-            repeated = rng.sample(vocabulary, rng.randint(1, 3))
-            return " ".join(repeated[i % len(repeated)] for i in range(n))
-        case "words":
-            return " ".join(rng.choice(vocabulary) for _ in range(n))
+            return " ".join(few[i % len(few[:3])] for i in range(n))
     raise ValueError(f"no gibberish '{kind}'; there are {', '.join(GIBBERISH)}")
 
 
 def _piece(word: str, rng: random.Random) -> str:
     start = rng.randrange(max(1, len(word) - 2))
     return word[start : start + rng.randint(2, 5)]
-
-
-def paragraph(sentences: Sequence[str], rng: random.Random) -> str:
-    """Two to five of the sentences in a row, in random order."""
-    return " ".join(rng.sample(sentences, min(len(sentences), rng.randint(*_PARAGRAPH))))
-
-
-def vocabulary_of(sentences: Sequence[str]) -> list[str]:
-    """The different words of three letters and more, without marks, sorted."""
-    words = {word.strip(".,;:!?\"'()").lower() for sentence in sentences for word in sentence.split()}
-    return sorted(word for word in words if len(word) > 2 and word.isalpha())

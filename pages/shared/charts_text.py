@@ -7,17 +7,27 @@ from pages.shared.charts import layout
 from pages.shared.colours import EDITS, UNALIGNED
 from pages.shared.comparison import COLUMNS
 
-# the controls, each in the colour of what it controls for, drawn open
-CONTROLS = {"swap-shuffled": "swap", "clamp-tuned": "clamp", "random": "clamp", "strawman": "clamp", "output": "clamp"}
-TITLES = {
-    "ft": "Fine-tuned",
-    **COLUMNS,
+_SWAPS = {
     "swap-shuffled": "Swap, shuffled",
+    "swap-keep-error": "Swap, error kept",
+    "swap-matched": "Swap, matched count",
+    "swap-in-reach": "Swap, in reach",
+    "swap-min-1": "Swap, 1 prompt",
+    "swap-min-100": "Swap, 100 prompts",
+}
+_CLAMPS = {
     "clamp-tuned": "Clamp, tuned",
+    "clamp-keep-error": "Clamp, error kept",
+    "clamp-tuned-keep-error": "Tuned, error kept",
+    "clamp-tuned-1": "Clamp of 1, tuned",
+    "clamp-tuned-20": "Clamp of 20, tuned",
     "random": "Random neurons",
     "strawman": "Strawman",
     "output": "Output score",
 }
+# the controls and variants, each in the colour of what it is compared with, drawn open
+CONTROLS = dict.fromkeys(_SWAPS, "swap") | dict.fromkeys(_CLAMPS, "clamp")
+TITLES = {"ft": "Fine-tuned", **COLUMNS, **_SWAPS, **_CLAMPS}
 _ROW = 30  # pixels of a column
 
 

@@ -25,6 +25,12 @@ TEXT = {
         "Their multiplier, and the alpha of add and vector, is the one of five that did best on eight other prompts, "
         "by concept and fluency.",
     ),
+    "variants": Term(
+        "Variants",
+        "Swap or clamp with one choice changed: the SAE's error kept, as many neurons as the SAE has (matched count), "
+        "only tokens with a neuron of a score above 0.6 within reach, scores for neurons active in at least 1 or 100 "
+        "prompts, 1 or 20 clamped neurons.",
+    ),
     "accepted": Term(
         "Accepted",
         "Share of texts that a classifier of well-formed English accepts: the paper's COLA.",

@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from core.evaluation.experiments import TEXT_COLUMNS
 from core.settings import ScoreSettings
-from pages.shared import charts
+from pages.shared import charts, charts_text
 from pages.shared.colours import (
     ACCENT,
     BACKGROUND,
@@ -122,3 +123,9 @@ def test_violin_marks_the_open_neuron() -> None:
     assert figure.layout.annotations[0].text == "neuron 12"
     assert len(charts.score_violin(np.linspace(0, 1, 5), None, 12).layout.shapes) == 0
     assert len(charts.score_violin(np.linspace(0, 1, 5), float("nan"), 12).layout.shapes) == 0
+
+
+@pytest.mark.parametrize("name", TEXT_COLUMNS)
+def test_every_column_of_the_text_experiment_has_a_title_and_a_colour(name: str) -> None:
+    assert charts_text.TITLES[name]
+    assert charts_text.CONTROLS.get(name, name) in EDITS

@@ -155,9 +155,11 @@ def test_a_config_trains_a_classifier_with_a_card(cola: Path, tmp_path: Path, mo
     )
     folder = run_training(config, cola, tmp_path / "work", tmp_path / "out", lambda stage, share: None)
     figures = json.loads((folder / "figures.json").read_text())
-    assert figures["made_up"] == 2 * 90
-    assert figures["trained_on"] == 450 + 2 * 90
-    assert figures["accepted"].keys() == {"prompts", "shuffled", "pieces", "repetition", "words"}
+    assert figures["made_up"] == 2 * 68
+    assert figures["trained_on"] == 450 + 2 * 68
+    assert figures["accepted"].keys() == {
+        *("prompts", "shuffled prompts", "paragraphs", "shuffled", "pieces", "repetition")
+    }
     assert figures["test"]["n"] == 10
     assert f"**{figures['test']['matthews']:.3f}**" in (folder / "README.md").read_text()
     assert (folder / WEIGHTS).stat().st_size < 5_000_000  # a layer and a head, in 16 bits
