@@ -27,6 +27,7 @@ def build_on_ray(
     force: bool = False,
     progress: Progress = lambda stage, share: None,
     address: str | None = None,
+    resources: Resources | None = None,
     pipeline: Callable[[Setup], Pipeline] = ModelPipeline,
     chunk_prompts: int = CHUNK_PROMPTS,
 ) -> Path:
@@ -34,6 +35,7 @@ def build_on_ray(
 
     Args:
         address: see `core.ray_tasks.cluster`; a store that is up to date needs none.
+        resources: what each worker asks for.
 
     Raises:
         EngineError: no cluster answers, or a worker failed; finished chunks are kept.
@@ -48,7 +50,7 @@ def build_on_ray(
                 connection.enter_context(cluster(address))
                 connected = True
             arguments = (setup, root.resolve(), prompts, chunk_prompts, work.fingerprint, pipeline, stage)
-            return _spread(work, stage, missing, arguments)
+            return _spread(work, stage, missing, resources or Resources(), arguments)
 
         return build(
             setup,
@@ -63,9 +65,10 @@ def build_on_ray(
         )
 
 
-def _spread(work: Build, stage: Stage, missing: Sequence[int], arguments: tuple[object, ...]) -> dict[str, str]:
+def _spread(
+    work: Build, stage: Stage, missing: Sequence[int], resources: Resources, arguments: tuple[object, ...]
+) -> dict[str, str]:
     """One task for each place in the cluster; chunks are dealt out in turn, as they go from long prompts to short."""
-    resources = Resources()
     n_tasks = min(slots(resources), len(missing))
     rows = [(*arguments, list(missing[number::n_tasks]), number == 0) for number in range(n_tasks)]
     outcomes = run_tasks(_compute, rows, resources, lambda ended: work.advance_to(stage, work.missing(stage)))

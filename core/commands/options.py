@@ -47,10 +47,25 @@ Address = Annotated[
 ]
 
 
-def check_address(engine: str, address: str | None) -> None:
-    """Raises UsageError where a cluster is named that the engine has no use for."""
-    if address is not None and engine != "ray":
+Cpus = Annotated[
+    float, typer.Option("--cpus", min=0.1, help="With --engine ray: processors that each worker asks for.")
+]
+Gpus = Annotated[
+    float | None,
+    typer.Option(
+        "--gpus", min=0, help="With --engine ray: GPUs that each worker asks for; else 1 if any has one."
+    ),
+]
+
+
+def check_address(engine: str, address: str | None, *, asks: bool = False) -> None:
+    """Raises UsageError where a cluster is named, or `asks` something of it, that the engine has no use for."""
+    if engine == "ray":
+        return
+    if address is not None:
         raise UsageError("--address names a Ray cluster; add --engine ray")
+    if asks:
+        raise UsageError("--cpus and --gpus are what Ray's workers ask for; add --engine ray")
 
 
 def setup_named(name: str) -> "Setup":

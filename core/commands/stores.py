@@ -11,7 +11,9 @@ import typer
 from core.commands.options import (
     Address,
     AsJson,
+    Cpus,
     EngineName,
+    Gpus,
     Out,
     SetupName,
     StoreDir,
@@ -55,32 +57,35 @@ def build(
     force: Annotated[bool, typer.Option("--force", help="Build anew although the store is up to date.")] = False,
     engine: EngineName = "local",
     address: Address = None,
+    cpus: Cpus = 1.0,
+    gpus: Gpus = None,
     store: StoreDir = None,
 ) -> None:
     """Run the reference prompts through model and SAE into the store."""
     from dataclasses import replace
 
-    check_address(engine, address)
+    check_address(engine, address, asks=cpus != 1 or gpus is not None)
     chosen = setup_named(setup)
     if reference is not None:
         if not reference.is_file():
             raise MissingFileError(reference, "name a file of prompts (.txt, .csv, .jsonl, .parquet)")
         chosen = replace(chosen, reference=str(reference.resolve()))
-    build_store = _builder(engine, address)
+    build_store = _builder(engine, address, cpus, gpus)
     with stage_progress(f"Building the store of {setup}") as progress:
         path = build_store(chosen, store_root(store), prompts=prompts, resume=resume, force=force, progress=progress)
     typer.echo(f"store: {path}", err=True)
 
 
-def _builder(engine: str, address: str | None) -> Callable[..., Path]:
+def _builder(engine: str, address: str | None, cpus: float, gpus: float | None) -> Callable[..., Path]:
     """What builds a store with that engine."""
     if engine == "local":
         from core.build import build as build_here
 
         return build_here
     from core.ray_build import build_on_ray
+    from core.ray_tasks import Resources
 
-    return partial(build_on_ray, address=address)
+    return partial(build_on_ray, address=address, resources=Resources(cpus=cpus, gpus=gpus))
 
 
 @app.command()

@@ -10,8 +10,10 @@ import ray
 
 from core.build import build
 from core.catalog import Setup, find_setup
+from core.cli import main
 from core.errors import EngineError
 from core.ray_build import build_on_ray
+from core.ray_tasks import Resources
 from tests.fixtures.builds import CHUNK, N_CHUNKS, refuse, run_build, tables, tiny_setup
 from tests.fixtures.stores import Batch, FakePipeline
 
@@ -103,6 +105,13 @@ def test_failed_worker_is_named_and_its_chunks_are_done_later(setup: Setup, tmp_
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("asked", [Resources(cpus=3), Resources(gpus=1)])
+def test_more_than_a_machine_has_is_refused(setup: Setup, tmp_path: Path, asked: Resources) -> None:
+    with pytest.raises(EngineError, match="no machine of the cluster has them"):
+        build_on_ray(setup, tmp_path / "ray", pipeline=Telling(tmp_path), chunk_prompts=CHUNK, resources=asked)
+
+
+@pytest.mark.slow
 def test_workers_that_see_other_prompts_are_refused(
     setup: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -117,3 +126,9 @@ def test_models_and_embeddings_give_the_same_store(user_setups: Path, tmp_path: 
     build_on_ray(setup, tmp_path / "ray", chunk_prompts=32)
     build(setup, tmp_path / "local", chunk_prompts=32)
     assert tables(tmp_path / "ray") == tables(tmp_path / "local")
+
+
+@pytest.mark.parametrize("option", [("--cpus", "2"), ("--gpus", "1"), ("--address", "auto")])
+def test_what_only_ray_knows_wants_the_engine(option: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["build", "demo-base", *option]) == 2
+    assert "add --engine ray" in capsys.readouterr().err
