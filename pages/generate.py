@@ -7,12 +7,12 @@ from core.export import export_bytes
 from core.settings import GenerationSettings, ScoreSettings
 from core.store import Store
 from pages.shared.columns import comparison_html
-from pages.shared.comparison import COLUMNS, Comparison, Request, parse_alphas
+from pages.shared.comparison import COLUMNS, Comparison, Layer, Request, parse_alphas
 from pages.shared.entry import enter
 from pages.shared.glossary import help_text
 from pages.shared.links import file_name, link_button
 from pages.shared.messages import count, plain, show_error
-from pages.shared.resources import ScoredIn, app_store, score
+from pages.shared.resources import ScoredIn, app_store, layers_beside, open_store, score, setups
 from pages.shared.setups import chosen_setup, open_chosen_store
 from pages.shared.topics import chosen_topic, score_settings, topic_controls
 
@@ -29,7 +29,8 @@ def _bound(key: str) -> dict[str, str]:
     return {"key": key, "bind": "query-params"}
 
 
-def _edit_controls() -> None:
+def _edit_controls(others: list[str]) -> None:
+    """`others`: setups at other layers of the model."""
     st.number_input("Clamped neurons", 0, value=5, help=help_text("clamp neurons"), **_bound("clamp_n"))
     st.number_input("Multiplier", value=10.0, step=1.0, help=help_text("multiplier"), **_bound("multiplier"))
     st.segmented_control(
@@ -58,11 +59,18 @@ def _edit_controls() -> None:
         help=help_text("reach"),
         **_bound("reach"),
     )
+    st.multiselect(
+        "Also steer at",
+        others,
+        placeholder="this layer alone",
+        help=help_text("several layers"),
+        **_bound("also"),
+    )
     st.selectbox("Positions", POSITIONS, help=help_text("positions"), **_bound("positions"))
     st.toggle("Always the likeliest token", help=help_text("sampling"), **_bound("greedy"))
 
 
-def _controls() -> None:
+def _controls(others: list[str]) -> None:
     left, right = st.columns(2, gap="medium")
     with left:
         st.text_area(
@@ -85,7 +93,7 @@ def _controls() -> None:
         st.number_input("New tokens", 1, value=64, width=120, help=help_text("tokens"), **_bound("tokens"))
         st.toggle("Keep the SAE's error", help=help_text("keep error"), **_bound("keep_error"))
         with st.popover("Edits", help="How the columns edit, and where"):
-            _edit_controls()
+            _edit_controls(others)
         st.segmented_control(
             "Shade by",
             SHADINGS,
@@ -121,6 +129,7 @@ def _request() -> Request:
             "reach": state["reach"],
             "positions": None if state["positions"] == OWN_POSITIONS else state["positions"],
         },
+        also=tuple(state["also"]),
     )
 
 
@@ -133,12 +142,17 @@ def _cost(request: Request, last: Comparison | None) -> str:
     return f"{count(len(request.edits), 'column')}, about {max(1, round(due * last.seconds / made))} s."
 
 
+def _layer(name: str, request: Request) -> Layer:
+    (setup, _), store = setups()[name], open_store(name)
+    return Layer(setup, store, score(setup, store, request.topic, score_settings()))
+
+
 def _generate(request: Request, store: Store, scored: ScoredIn) -> None:
     """Streams the columns; Stop, or any other use of the page, ends it with what there is."""
     comparison = st.session_state["comparison"] = Comparison(request)
     place = st.empty()
     try:
-        for _ in comparison.run(store, scored):
+        for _ in comparison.run(store, scored, [_layer(name, request) for name in request.also]):
             place.html(comparison_html(comparison, st.session_state["shade"]))
     except SteerscopeError as exc:
         del st.session_state["comparison"]
@@ -192,7 +206,11 @@ def _script(comparison: Comparison, store: Store) -> None:
         return
     edit = st.selectbox("Column", list(titles), format_func=titles.get, key="script_column", width=220)
     column = next(column for column in comparison.measured if column.edit == edit)
-    snippet = comparison.script(column, store)
+    try:
+        snippet = comparison.script(column, store)
+    except SteerscopeError as exc:
+        show_error(exc)
+        return
     name = (comparison.request.setup.name, edit)
     with st.container(horizontal=True):
         st.download_button("Script", snippet.code, file_name(*name, suffix="py"), "text/x-python", on_click="ignore")
@@ -223,7 +241,7 @@ def main() -> None:
     enter("What does each way of steering do to the text?")
     state = st.session_state
     setup, store = open_chosen_store()
-    _controls()
+    _controls(layers_beside(setup, store))
     comparison: Comparison | None = state.get("comparison")
     try:
         request = _request()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shlex
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from core.errors import SteerscopeError, UsageError
 from core.prompts import Topic, bundled_topics
 from core.settings import GenerationSettings
 from core.store import Store
-from pages.shared.resources import ScoredIn, scored_topic, workbench
+from pages.shared.resources import ScoredIn, scored_topic, workbench, workbench_beside
 
 if TYPE_CHECKING:  # imports torch, which waits until something is generated
     from core.catalog import Setup
@@ -65,6 +65,7 @@ class Request:
     edits: tuple[str, ...]
     generation: GenerationSettings
     steering: dict[str, Any]  # every field of `core.workbench.SteeringSettings`, which is loaded with torch
+    also: tuple[str, ...] = ()  # setups at other layers of the model, steered at the same time
 
     def command(self) -> str:
         """The command that generates the same texts."""
@@ -85,7 +86,17 @@ class Request:
         ]
         words += ["--reach", f"{steering['reach']:g}"] if steering["reach"] is not None else []
         words += ["--positions", steering["positions"]] if steering["positions"] else []
+        words += [word for name in self.also for word in ("--also", name)]
         return shlex.join(words)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Another layer of the model that is steered, with the topic as its SAE scores it."""
+
+    setup: Setup
+    store: Store
+    scored: ScoredIn
 
 
 @dataclass
@@ -111,7 +122,7 @@ class Comparison:
     complete: bool = False
     topic: ScoredTopic | None = None  # as the edits use it
 
-    def run(self, store: Store, scored: ScoredIn) -> Iterator[None]:
+    def run(self, store: Store, scored: ScoredIn, also: Sequence[Layer] = ()) -> Iterator[None]:
         """Generates all columns at once; yields after every token, and when their figures are known.
 
         Whoever stops asking leaves the columns as they are; no edit stays in place between two tokens.
@@ -119,15 +130,17 @@ class Comparison:
         Raises:
             SteerscopeError: what concerns all columns. What concerns one alone becomes its `problem`.
         """
-        from core.workbench import SteeringSettings
+        from core.workbench import SteeringSettings, across_layers
 
         request = self.request
         bench, self.topic = workbench(request.setup, store), scored_topic(request.topic, scored)
+        benches = [bench, *(workbench_beside(layer.setup, layer.store, request.setup, store) for layer in also)]
+        topics = [self.topic, *(scored_topic(request.topic, layer.scored) for layer in also)]
         steering = SteeringSettings(**request.steering)
         self.columns = [Column(name) for name in request.edits]
         for column in self.columns:
             try:
-                column.way = bench.way(column.edit, self.topic, steering)
+                column.way = across_layers(benches, column.edit, topics, steering)
             except SteerscopeError as exc:
                 column.problem = str(exc)
         possible = {column.edit: column.way for column in self.columns if column.way is not None}
@@ -174,7 +187,11 @@ class Comparison:
             column.proof = proof
 
     def script(self, column: Column, store: Store) -> Snippet:
-        """The Python script of a column that has figures."""
+        """The Python script of a column that has figures.
+
+        Raises:
+            EditError: it steers at several layers.
+        """
         from core.snippet import python_snippet
 
         assert column.way is not None
@@ -196,6 +213,7 @@ class Comparison:
                 **{name: value for name, value in column.figures.items() if math.isfinite(value)},
                 **asdict(request.generation),
                 **steering,
+                "also": " ".join(request.also),
             }
             for column in (self.measured if self.complete else [])
             if column.generation is not None

@@ -3,6 +3,7 @@
 import atexit
 import gc
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from jaxtyping import Float32
 
 from core.app_store import AppStore
 from core.catalog import Setup, all_setups, missing_parts
+from core.errors import StoreError
 from core.prompts import Topic
 from core.scores import TopicScores, score_topic
 from core.settings import ScoreSettings, store_root
@@ -142,6 +144,30 @@ def workbench(setup: Setup, store: Store) -> "Workbench":
     from core.workbench import Workbench
 
     return Workbench(store, embedding_model(setup.embedding_model), *_models(setup))
+
+
+def layers_beside(setup: Setup, store: Store) -> list[str]:
+    """Setups at other layers of the same model that have a store."""
+    found = []
+    for name, (other, lacking) in setups().items():
+        if name == setup.name or other.model != setup.model or lacking:
+            continue
+        with suppress(StoreError):  # not built, or not to be read: what is wrong with it is said where it is chosen
+            if open_store(name).meta["hook_name"] != store.meta["hook_name"]:
+                found.append(name)
+    return found
+
+
+@st.cache_resource(max_entries=8, show_spinner="Loading the other layer's SAE ...", hash_funcs={Store: _identity})
+def workbench_beside(setup: Setup, store: Store, main: Setup, main_store: Store) -> "Workbench":
+    """A setup of the same model as `main`, which runs both.
+
+    Raises:
+        AutoencoderError, UsageError: see `core.workbench.open_workbench`.
+    """
+    from core.workbench import open_workbench
+
+    return open_workbench(setup, store, beside=workbench(main, main_store))
 
 
 def scored_topic(topic: Topic, scored: ScoredIn) -> "ScoredTopic":

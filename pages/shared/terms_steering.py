@@ -65,6 +65,11 @@ STEERING = {
         "Clamp, swap and weight act only on tokens where a neuron of more than this score is within reach; empty: all.",
         "Within reach: among the 2k largest positive pre-activations, where k neurons are active on the token.",
     ),
+    "several layers": Term(
+        "Several layers",
+        "Every column acts at these setups' layers of the same model too, by the scores of their own SAEs.",
+        "Contamination and neurons changed are those of the chosen setup's layer.",
+    ),
     "positions": Term(
         "Positions",
         "Which tokens are edited; by default all for SAE, Add and Vector, and all but special ones for the others.",

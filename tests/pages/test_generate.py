@@ -14,13 +14,22 @@ import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from core.app_store import AppStore
-from core.catalog import find_setup
+from core.build import build
+from core.catalog import Setup, find_setup
 from core.cli import main as run_command
 from core.prompts import parse_topic
 from core.settings import GenerationSettings, ScoreSettings
 from core.snippet import SCORES_FILE, python_snippet
 from core.store import Store
-from core.workbench import FIGURE_NAMES, WAY_NAMES, Column, SteeringSettings, Workbench, open_workbench
+from core.workbench import (
+    FIGURE_NAMES,
+    WAY_NAMES,
+    Column,
+    SteeringSettings,
+    Workbench,
+    across_layers,
+    open_workbench,
+)
 from pages.shared.columns import FIGURES, best_columns, number
 from pages.shared.comparison import COLUMNS, Comparison, Request, format_alphas, parse_alphas
 from pages.shared.comparison import Column as ShownColumn
@@ -133,6 +142,41 @@ def test_script_of_a_column_is_offered_with_its_scores(open_page: OpenPage, benc
         assert [code.value for code in checked(app).code if code.language == "python"] == [expected.code.strip()]
         offered = [button.label for button in app.get("download_button")]
         assert ("Script" in offered, SCORES_FILE in offered) == (True, name == "swap")
+
+
+@pytest.fixture
+def earlier(stores: Path, user_setups: Path, monkeypatch: pytest.MonkeyPatch) -> Setup:
+    """A built setup of the same model at the layer before."""
+    (table,) = re.findall(r"\[setups\.gpt2-jumprelu\]\n(?:.+\n)*", user_setups.read_text())
+    added = table.replace("gpt2-jumprelu]", "earlier]").replace("blocks.1.", "blocks.0.")
+    both = user_setups.with_name("layers.toml")
+    both.write_text(f"{user_setups.read_text()}\n{added}")
+    monkeypatch.setenv("STEERSCOPE_SETUPS", str(both))
+    setup = find_setup("earlier", both)
+    build(setup, stores)
+    return setup
+
+
+def test_another_layer_is_steered_too(open_page: OpenPage, stores: Path, earlier: Setup, bench: Workbench) -> None:
+    app = open_page("generate", **SHORT, columns="SAE", also="earlier")
+    app.button_group(key="columns").set_value(["none", "swap"]).run()
+    assert app.multiselect(key="also").options == ["earlier"]
+    with Store.open(stores, "earlier") as store:
+        other = open_workbench(earlier, store, beside=bench)
+        scored = [each.score(TOPIC, SCORING) for each in (bench, other)]
+        ways = [across_layers([bench, other], name, scored, SteeringSettings()) for name in ("none", "swap")]
+        columns = bench.columns(ways, [PROMPT], scored[0], GENERATION)
+    assert shown_texts(generate(app)) == [plain_text(column) for column in columns]
+    assert shown_texts(app)[1] != plain_text(expected_columns(bench, "swap")[0])
+    assert any(code.value.endswith("--also earlier") for code in app.code)
+    app.selectbox(key="script_column").set_value("swap").run()
+    assert [error.value.replace("\\", "") for error in checked(app).error] == [
+        "a script shows edits at one layer; leave the other layers out"
+    ]
+
+
+def test_layers_of_other_models_and_stores_not_built_are_not_offered(open_page: OpenPage) -> None:
+    assert open_page("generate", **SHORT, columns="Original").multiselect(key="also").options == []
 
 
 @pytest.mark.parametrize(
