@@ -321,6 +321,15 @@ def _token_means(generation: Generation) -> dict[str, float]:
     }
 
 
+def open_scorer(setup: Setup, store: Store) -> Scorer:
+    """Loads the setup's embedding model alone.
+
+    Raises:
+        EmbeddingModelError: it cannot be loaded.
+    """
+    return Scorer(store, load_embedding_model(setup.embedding_model))
+
+
 def open_workbench(setup: Setup, store: Store, *, beside: Workbench | None = None) -> Workbench:
     """Loads the setup's model, SAE and embedding model.
 

@@ -52,9 +52,7 @@ Cpus = Annotated[
 ]
 Gpus = Annotated[
     float | None,
-    typer.Option(
-        "--gpus", min=0, help="With --engine ray: GPUs that each worker asks for; else 1 if any has one."
-    ),
+    typer.Option("--gpus", min=0, help="With --engine ray: GPUs that each worker asks for; else 1 if any has one."),
 ]
 
 

@@ -1,6 +1,7 @@
 """Steering and what it does: generate, evaluate."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
 import pandas as pd
@@ -40,7 +41,7 @@ from core.settings import GenerationSettings, store_root
 
 if TYPE_CHECKING:
     from core.steering import Positions
-    from core.workbench import Column
+    from core.workbench import Column, Workbench
 
 DEFAULT_COLUMNS = ("none", "sae", "clamp", "swap")
 
@@ -92,7 +93,7 @@ def generate(
     as_json: AsJson = False,
 ) -> None:
     """Continue a prompt under each edit, with the figures of the text."""
-    from core.workbench import SteeringSettings, across_layers, open_workbench
+    from core.workbench import SteeringSettings, across_layers
 
     alphas, vector_alpha = _strengths(neuron or [], alpha or [])
     steering = SteeringSettings(
@@ -108,14 +109,21 @@ def generate(
     )
     generation = GenerationSettings(max_new_tokens=tokens, seed=seed, greedy=greedy)
     chosen = None if topic is None and topic_file is None else one_topic(topic, topic_file)
-    bench = open_workbench(setup_named(setup), open_store(setup, store))
-    others = [open_workbench(setup_named(name), open_store(name, store), beside=bench) for name in also or []]
+    bench, others = _open_workbenches(setup, also or [], store)
     scored = [None if chosen is None else each.score(chosen) for each in (bench, *others)]
     ways = [across_layers([bench, *others], name, scored, steering) for name in edit or DEFAULT_COLUMNS]
     columns = bench.columns(ways, [prompt], scored[0], generation)
     for note in dict.fromkeys(note for way in ways for note in way.notes):
         typer.echo(note, err=True)
     _print_columns(columns, seed=seed, per_token=per_token, as_json=as_json)
+
+
+def _open_workbenches(setup: str, also: list[str], store: Path | None) -> tuple["Workbench", tuple["Workbench", ...]]:
+    """A setup, and those at other layers of its model."""
+    from core.workbench import open_workbench
+
+    bench = open_workbench(setup_named(setup), open_store(setup, store))
+    return bench, tuple(open_workbench(setup_named(name), open_store(name, store), beside=bench) for name in also)
 
 
 def _strengths(neurons: list[int], alphas: list[float]) -> tuple[tuple[tuple[int, float], ...], float]:
@@ -183,10 +191,15 @@ def evaluate(
     """Run experiments on a setup; results go into the store and are printed."""
     from core.app_store import AppStore
     from core.prompts import bundled_topics, find_topic
-    from core.workbench import SteeringSettings, open_workbench
+    from core.workbench import Scorer, SteeringSettings, open_scorer
 
     experiments = find_experiments(what)
-    bench = open_workbench(setup_named(setup), open_store(setup, store))
+    bench: Scorer
+    others: tuple[Workbench, ...] = ()
+    if any(experiment.needs_model for experiment in experiments.values()):
+        bench, others = _open_workbenches(setup, also or [], store)
+    else:
+        bench = open_scorer(setup_named(setup), open_store(setup, store))
     options = ExperimentOptions(
         topics=tuple(find_topic(name) for name in topic) if topic else tuple(bundled_topics().values()),
         n=n,
@@ -198,7 +211,7 @@ def evaluate(
         seeds=seeds,
         columns=split_names(columns),
         prompts=split_names(prompts),
-        also=tuple(open_workbench(setup_named(name), open_store(name, store), beside=bench) for name in also or []),
+        also=others,
         judge=judge,
     )
     tables: dict[str, pd.DataFrame] = {}

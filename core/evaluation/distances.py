@@ -17,7 +17,7 @@ from core.errors import UsageError
 from core.evaluation.experiments import ExperimentOptions, Progress
 from core.evaluation.statistics import bootstrap_mean
 from core.prompts import Topic
-from core.workbench import Workbench
+from core.workbench import Scorer
 
 PAPER_TOPICS = ("amazon", "yelp", "imdb", "wikipedia")
 ALL, PAPER = "all topics", "the paper's four"
@@ -125,7 +125,7 @@ def _first_pairs(
 
 
 def run(
-    workbench: Workbench, options: ExperimentOptions, progress: Progress = lambda stage, share: None
+    workbench: Scorer, options: ExperimentOptions, progress: Progress = lambda stage, share: None
 ) -> dict[str, pd.DataFrame]:
     """Tables `distances`, `distances-pairs` (topic by topic) and `distances-examples`.
 

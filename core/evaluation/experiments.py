@@ -16,7 +16,7 @@ from core.prompts import Topic, bundled_topics
 from core.settings import GenerationSettings
 
 if TYPE_CHECKING:  # imports torch
-    from core.workbench import SteeringSettings, Workbench
+    from core.workbench import Scorer, SteeringSettings, Workbench
 
 Progress = Callable[[str, float], None]  # what is being done, and the share of it that is done
 ALL_TOPICS = "all"  # instead of a topic's name: the mean over topics
@@ -53,7 +53,7 @@ class ExperimentOptions:
 
 class _Runs(Protocol):
     def run(
-        self, workbench: Workbench, options: ExperimentOptions, progress: Progress = ...
+        self, workbench: Scorer, options: ExperimentOptions, progress: Progress = ...
     ) -> dict[str, pd.DataFrame]: ...
 
 
@@ -81,9 +81,10 @@ class Experiment:
     module: str
     title: str
     printed: tuple[Printed, ...]
+    needs_model: bool = True  # a `Workbench`; else a `Scorer` suffices
 
     def run(
-        self, workbench: Workbench, options: ExperimentOptions, progress: Progress = lambda stage, share: None
+        self, workbench: Scorer, options: ExperimentOptions, progress: Progress = lambda stage, share: None
     ) -> dict[str, pd.DataFrame]:
         """Runs it: tables by the name that they are saved under."""
         return cast(_Runs, import_module(self.module)).run(workbench, options, progress)
@@ -134,11 +135,13 @@ EXPERIMENTS: dict[str, Experiment] = {
         "core.evaluation.coverage",
         "Coverage of the neurons",
         (Printed("coverage-summary", "Share of neurons active in at least 1, and in more than 20, reference prompts"),),
+        needs_model=False,
     ),
     "reference": Experiment(
         "core.evaluation.reference",
         "Smaller reference sets",
         (Printed("reference-size", "Smallest sets that rank the neurons like the whole set, by two rules"),),
+        needs_model=False,
     ),
     "output": Experiment(
         "core.evaluation.output_score",
@@ -161,6 +164,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         "core.evaluation.distances",
         "Distances within and between topics",
         (Printed("distances", "Mean distance of a topic's prompts from each other (intra) and from others' (inter)"),),
+        needs_model=False,
     ),
     "special": Experiment(
         "core.evaluation.special",
@@ -189,7 +193,7 @@ def find_experiments(names: str) -> dict[str, Experiment]:
 
 def run_and_save(
     name: str,
-    workbench: Workbench,
+    workbench: Scorer,
     options: ExperimentOptions,
     results: AppStore,
     setup: str,

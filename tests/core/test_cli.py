@@ -132,6 +132,17 @@ def test_evaluate_text_stores_what_it_prints(run: Run, stores: Path) -> None:
     assert exported["distance"].tolist() == pytest.approx([row["distance"] for row in tables["text"]])
 
 
+def test_evaluate_loads_no_model_where_none_is_needed(run: Run, stores: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object) -> None:
+        raise AssertionError("a model is loaded")
+
+    monkeypatch.setattr("core.workbench.load_setup", refuse)
+    tables = _json(run, "evaluate", "gpt2-topk", "--what", "coverage,distances", "--store", stores)
+    assert {"coverage-summary", "distances"} <= tables.keys()
+    with pytest.raises(AssertionError, match="a model is loaded"):
+        run("evaluate", "gpt2-topk", "--what", "coverage,topk", "--store", stores)
+
+
 def test_export_scores_equal_the_ranking(run: Run, stores: Path) -> None:
     out = stores / "scores.parquet"
     command = ("export", "gpt2-topk", "--what", "scores", "--topic", "law", "--out", out, "--store", stores)
