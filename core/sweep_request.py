@@ -74,7 +74,7 @@ def _number(text: str) -> Decimal:
         number = Decimal(text.strip())
     except InvalidOperation:
         raise SettingsError(
-            f"alphas are start:end:step as in 0:150:25, a list as in 25,50,75, or {AUTO}; '{text.strip()}' is no number"
+            f"alphas are a range as in 0:150:25, a list as in 25,50,75, or {AUTO}; '{text.strip()}' is no number"
         ) from None
     if not number.is_finite():
         raise SettingsError(f"alpha is a finite number, not {text.strip()}")
@@ -84,7 +84,7 @@ def _number(text: str) -> Decimal:
 def _range(text: str) -> list[Decimal]:
     parts = [_number(part) for part in text.split(":")]
     if len(parts) != 3:
-        raise SettingsError(f"a range of alphas is start:end:step as in 0:150:25, not '{text}'")
+        raise SettingsError(f"a range of alphas is a start, an end and a step as in 0:150:25, not '{text}'")
     start, end, step = parts
     if step <= 0 or end < start:
         raise SettingsError(f"a range of alphas ends above its start and has a step above 0, not '{text}'")

@@ -11,6 +11,7 @@ import pytest
 import typer.main
 
 from core.cli import app
+from pages.shared.glossary import TERMS
 from tests.test_layers import imports_of, modules
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -159,6 +160,13 @@ def test_command_and_its_options_are_documented(name: str) -> None:
     command = COMMANDS[name]
     assert command.help
     assert [parameter.name for parameter in command.params if not getattr(parameter, "help", None)] == []
+
+
+def test_no_help_text_has_a_word_between_colons() -> None:
+    """Rich and Streamlit show an emoji for some of them."""
+    texts = {f"{name} --{p.name}": getattr(p, "help", "") for name, command in COMMANDS.items() for p in command.params}
+    texts |= {name: f"{term.short} {term.more}" for name, term in TERMS.items()}
+    assert [name for name, text in texts.items() if re.search(r":[a-z_+-]+:", text or "")] == []
 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS.keys() - {"setups", "doctor"}))

@@ -64,7 +64,7 @@ def sweep(
         str,
         typer.Option(
             "--alphas",
-            help="start:end:step as in 0:150:25, a list as in 25,50, or auto: up to twice the mean residual norm.",
+            help="Start, end and step as in 0:150:25, a list as in 25,50, or auto: up to twice the mean residual norm.",
         ),
     ] = "auto",
     questions: Annotated[

@@ -11,7 +11,7 @@ AMPLIFYING = {
     ),
     "alphas": Term(
         "Grid of alphas",
-        "start:end:step as in 0:150:25 (both ends included), a list as in 25,50,75, or auto.",
+        "Start, end and step as in 0:150:25 (both ends included), a list as in 25,50,75, or auto.",
         "auto: nine values from 0 to twice the mean norm of the residual stream. 0, the unsteered answer, is always "
         "among them. All alphas of a question are answered in one batch.",
     ),

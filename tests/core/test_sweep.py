@@ -101,7 +101,7 @@ def test_range_of_alphas_reaches_its_end(start: int, step: int, n: int, unit: in
         (",".join(map(str, range(1, 34))), "at most 33 alphas"),
         ("5:1:1", "ends above its start"),
         ("0:10:0", "a step above 0"),
-        ("0:10", "start:end:step"),
+        ("0:10", "a start, an end and a step"),
         ("a lot", "'a lot' is no number"),
         ("", "'' is no number"),
     ],
