@@ -18,7 +18,7 @@ import pandas as pd
 from core.acceptability import ACCEPTED, load_acceptability
 from core.errors import UsageError
 from core.evaluation.experiments import ALL_TOPICS, PROMPT_SETS, ExperimentOptions, Progress
-from core.evaluation.statistics import bootstrap_mean, paired_difference
+from core.evaluation.statistics import bootstrap_mean
 from core.evaluation.text_columns import (
     FT,
     N_REPORTED,
@@ -199,7 +199,7 @@ def summarise(rows: pd.DataFrame) -> pd.DataFrame:
     """Mean over prompts of each figure with its 95% interval, one row a (topic, prompts, edit); of several topics, also
     over all of them (`ALL_TOPICS`).
 
-    `n` is the number of prompts, `seeds` of texts a prompt.
+    `n` is the number of prompts, `seeds` of texts a prompt (and topic).
     """
     means = by_prompt(rows)
     strengths = rows.groupby(_KEYS)["strength"].first()
@@ -215,10 +215,15 @@ def summarise(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _with_all_topics(table: pd.DataFrame, keys: Sequence[str]) -> Iterator[tuple[tuple[str, ...], pd.DataFrame]]:
-    """The groups by `keys`, of which the first is the topic; of several topics, then those over all of them."""
+    """The groups by `keys`, of which the first is the topic; of several topics, then those over all of them.
+
+    Over all topics a prompt is one row, the mean over the topics it was continued for: what was written for it in two
+    topics (unsteered, the very same text) is not independent.
+    """
     yield from table.groupby(list(keys), sort=False)
     if table["topic"].nunique() > 1:
-        for key, part in table.groupby(list(keys[1:]), sort=False):
+        pooled = table.groupby([*keys[1:], "prompt"], sort=False).mean(numeric_only=True).reset_index()
+        for key, part in pooled.groupby(list(keys[1:]), sort=False):
             yield (ALL_TOPICS, *key), part
 
 
@@ -229,20 +234,23 @@ def compare(
 
     Pairs of which a column was not written are left out.
     """
-    table = []
     written = set(rows["edit"])
+    wanted = [(*pair, figure) for pair in pairs if written.issuperset(pair) for figure in figures]
     by_edit = by_prompt(rows).pivot(index=["topic", "prompts", "prompt"], columns="edit", values=list(figures))
-    by_edit = by_edit.reset_index(level=["topic", "prompts"])
-    for (topic, prompts), part in _with_all_topics(by_edit, ["topic", "prompts"]):
-        for first, second in (pair for pair in pairs if written.issuperset(pair)):
-            for figure in figures:
-                interval = paired_difference(part[figure, first], part[figure, second])
-                table.append(
-                    {
-                        **{"topic": topic, "prompts": prompts, "first": first, "second": second, "figure": figure},
-                        **{"difference": interval.mean, "low": interval.low, "high": interval.high, "n": interval.n},
-                    }
-                )
+    differences = pd.DataFrame(
+        {number: by_edit[figure, a] - by_edit[figure, b] for number, (a, b, figure) in enumerate(wanted)},
+        index=by_edit.index,
+    ).reset_index()
+    table = []
+    for (topic, prompts), part in _with_all_topics(differences, ["topic", "prompts"]):
+        for number, (first, second, figure) in enumerate(wanted):
+            interval = bootstrap_mean(part[number].to_numpy())
+            table.append(
+                {
+                    **{"topic": topic, "prompts": prompts, "first": first, "second": second, "figure": figure},
+                    **{"difference": interval.mean, "low": interval.low, "high": interval.high, "n": interval.n},
+                }
+            )
     return pd.DataFrame(table)
 
 

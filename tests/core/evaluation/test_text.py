@@ -58,7 +58,8 @@ def test_summarise_gives_means_over_prompts_with_intervals() -> None:
 def test_summarise_adds_all_topics() -> None:
     table = summarise(rows_by_hand()).set_index(["topic", "edit"])
     assert table.loc[("all", SHUFFLED), "distance"] == pytest.approx((2.0 + 1.6) / 2)
-    assert table.loc[("all", SHUFFLED), ["n", "seeds"]].tolist() == [4, 2]
+    assert table.loc[("all", SHUFFLED), ["n", "seeds"]].tolist() == [2, 2]  # the prompts are the same in both topics
+    assert table.loc[("all", SHUFFLED), ["distance_low", "distance_high"]].tolist() == pytest.approx([1.3, 2.3])
     one = summarise(rows_by_hand().query("topic == 'law'"))
     assert set(one["topic"]) == {"law"}
 
@@ -69,7 +70,10 @@ def test_compare_pairs_prompts_within_topics() -> None:
     assert table.loc["cooking", "difference"] == pytest.approx(-0.1)
     assert table.loc["all", "difference"] == pytest.approx(-0.3)
     assert table.loc["law", ["low", "high"]].tolist() == pytest.approx([-0.5, -0.5])
-    assert table.loc["all", "n"] == 4
+    assert table.loc["all", "n"] == 2
+    assert table.loc["all", ["low", "high"]].tolist() == pytest.approx(
+        [-0.3, -0.3]
+    )  # the topics' mean, for each prompt
     assert set(table["second"]) == {SHUFFLED}  # the other pairs' columns are not there
 
 
