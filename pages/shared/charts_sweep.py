@@ -14,7 +14,7 @@ HEIGHT = 230  # pixels
 _OTHERS = (EDITS["ft"], EDITS["weight"], EDITS["sae"], EDITS["prompt"])
 _HARMLESS = "rgba(0, 158, 115, 0.13)"  # ALIGNED, faint on both themes' backgrounds
 _IMPROVED = "rgba(0, 158, 115, 0.22)"  # on top of it
-_BAND = "rgba(230, 159, 0, 0.18)"  # of the open neuron's colour
+_BAND = "rgba(170, 68, 153, 0.18)"  # of the open neuron's colour
 _COLLAPSE = EDITS["clamp"]
 _HOVER = "<b>%{fullData.name}</b> alpha %{x:.4~g}: %{y:.3~g}<extra></extra>"
 
