@@ -17,8 +17,8 @@ from pages.shared.colours import Theme
 from pages.shared.entry import enter
 from pages.shared.experiments import experiment_tables, run_again, table_heading
 from pages.shared.glossary import help_text
-from pages.shared.links import link_button
-from pages.shared.messages import count, plain, show_error
+from pages.shared.links import choose_part
+from pages.shared.messages import count, show_error
 from pages.shared.resources import app_store
 from pages.shared.setups import open_chosen_store
 from pages.shared.training_charts import swatches
@@ -266,18 +266,7 @@ def _show_reference(setup: Setup, store: Store) -> None:
 def main() -> None:
     enter("How many neurons do the prompts reach?")
     setup, store = open_chosen_store()
-    with st.container(horizontal=True, vertical_alignment="center"):
-        part = st.segmented_control(
-            "Part",
-            PARTS,
-            default=PARTS[0],
-            required=True,
-            label_visibility="collapsed",
-            width="stretch",
-            help=plain("Coverage of the neurons, or the choice of the reference prompts"),
-            **_bound("part"),
-        )
-        link_button()
+    part = choose_part(PARTS, "Coverage of the neurons, or the choice of the reference prompts", **_bound("part"))
     if part == PARTS[0]:
         _show_coverage(setup, store)
     else:

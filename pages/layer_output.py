@@ -16,7 +16,7 @@ from pages.shared.comparison import COLUMNS
 from pages.shared.entry import enter
 from pages.shared.experiments import download_table, experiment_tables, run_again, table_heading
 from pages.shared.glossary import help_text
-from pages.shared.links import link_button
+from pages.shared.links import choose_part
 from pages.shared.messages import count
 from pages.shared.setups import open_chosen_store
 from pages.shared.tokens import Shaded, token_spans
@@ -251,18 +251,7 @@ def _show_layer(setup: Setup, store: Store) -> None:
 def main() -> None:
     enter("What does an edit do to the layer's output?")
     setup, store = open_chosen_store()
-    with st.container(horizontal=True, vertical_alignment="center"):
-        part = st.segmented_control(
-            "Part",
-            PARTS,
-            default=PARTS[0],
-            required=True,
-            label_visibility="collapsed",
-            width="stretch",
-            help="What each edit does to activations, or how far apart topics are",
-            **_bound("part"),
-        )
-        link_button()
+    part = choose_part(PARTS, "What each edit does to activations, or how far apart topics are", **_bound("part"))
     if part == PARTS[0]:
         _show_layer(setup, store)
     else:

@@ -1,5 +1,7 @@
 """Links that reproduce a page: its bound controls are in the address."""
 
+from collections.abc import Sequence
+from typing import Any
 from urllib.parse import urlencode, urlsplit, urlunsplit
 
 import streamlit as st
@@ -23,3 +25,20 @@ def file_name(*parts: str, suffix: str) -> str:
     """A file name of these parts: letters, digits and hyphens."""
     words = "-".join("".join(c if c.isalnum() else " " for c in part).strip().replace(" ", "-") for part in parts)
     return f"{words[:80].strip('-').lower()}.{suffix}"
+
+
+def choose_part(parts: Sequence[str], about: str, **binding: Any) -> str:
+    """The choice between the parts of a page, with the page's link beside it; `binding`: the choice's key."""
+    with st.container(horizontal=True, vertical_alignment="center"):
+        part: str = st.segmented_control(
+            "Part",
+            parts,
+            default=parts[0],
+            required=True,
+            label_visibility="collapsed",
+            width="stretch",
+            help=about,
+            **binding,
+        )
+        link_button()
+    return part
