@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import sae_lens
+import torch
 from datasets import Dataset
 from sae_lens.config import LanguageModelSAERunnerConfig, LoggingConfig
 
@@ -23,6 +24,7 @@ from core.training.autoencoders import AutoencoderRun, load_model_to_train_on
 from core.training.blocks import BlockBatches
 from core.training.corpus import TextSource
 from core.training.encoded_texts import CONTENT, EncodedTexts
+from core.training.precision import in_bfloat16
 
 LAYER, CONTEXT_SIZE, BATCH_SIZE, BUFFER_SIZE, BLOCKS_A_FORWARD = 2, 256, 2_048, 32_768, 32
 
@@ -76,6 +78,7 @@ def theirs(config: AutoencoderConfig, blocks: np.ndarray) -> Speed:
     sae = sae_lens.TopKTrainingSAEConfig(
         d_in=256, d_sae=256 * config.expansion, k=config.k, apply_b_dec_to_input=False, decoder_init_norm=1.0
     )
+    bfloat16 = in_bfloat16(config.autocast, torch.device(config.device))
     settings = LanguageModelSAERunnerConfig(
         sae=sae,
         model_name=config.model,
@@ -94,8 +97,8 @@ def theirs(config: AutoencoderConfig, blocks: np.ndarray) -> Speed:
         lr_scheduler_name="cosineannealing",
         lr_warm_up_steps=config.warmup_steps,
         dead_feature_window=config.dead_window // BATCH_SIZE,
-        autocast=config.autocast,
-        autocast_lm=config.autocast,
+        autocast=bfloat16,
+        autocast_lm=bfloat16,
         checkpoint_path=None,
         output_path=None,
         verbose=False,

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from core.language_model import LanguageModel
 from core.training.encoded_texts import TrainingTokens
+from core.training.precision import Autocast, in_bfloat16
+from core.training.shared_activations import KeptChunks
 
 _PARTS = ("ids", "attention", "special", "role")  # tensors of TrainingTokens
 
@@ -28,12 +30,20 @@ class ActivationSource:
     """The activations of one batch of tokens after another at one hook point."""
 
     def __init__(
-        self, model: LanguageModel, hook_name: str, batches: TokenBatches, *, keep_special: bool, autocast: bool = False
+        self,
+        model: LanguageModel,
+        hook_name: str,
+        batches: TokenBatches,
+        *,
+        keep_special: bool,
+        autocast: Autocast = False,
+        kept: KeptChunks | None = None,
     ) -> None:
-        """`keep_special`: whether activations at special positions are trained on, too."""
+        """`keep_special`: whether activations at special positions are trained on, too; `kept`: shared with others."""
         self.position = 0  # number of the next batch
         self._model, self._hook_name, self._batches = model, hook_name, batches
-        self._keep_special, self._autocast = keep_special, autocast
+        self._keep_special, self._kept = keep_special, kept
+        self._bfloat16 = in_bfloat16(autocast, model.device)
 
     @property
     def d_in(self) -> int:
@@ -44,9 +54,15 @@ class ActivationSource:
 
     def next_chunk(self) -> Float[Tensor, "token d_in"]:
         """The activations of the next batch, padding left out, in float32."""
-        tokens = on_device(self._batches.batch(self.position), self._model.device)
+        number = self.position
         self.position += 1
-        with torch.autocast(tokens.ids.device.type, dtype=torch.bfloat16, enabled=self._autocast):
+        if self._kept is None:
+            return self._computed(number)
+        return self._kept.chunk(number, lambda: self._computed(number))
+
+    def _computed(self, number: int) -> Float[Tensor, "token d_in"]:
+        tokens = on_device(self._batches.batch(number), self._model.device)
+        with torch.autocast(tokens.ids.device.type, dtype=torch.bfloat16, enabled=self._bfloat16):
             x = self._model.activations(tokens, self._hook_name)
         return x[kept_positions(tokens, self._keep_special)].float()
 

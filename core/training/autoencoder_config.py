@@ -8,11 +8,18 @@ from typing import Any, Literal, get_args
 
 from core.errors import MissingFileError, TrainingConfigError
 from core.training.corpus import TextSource
+from core.training.precision import Autocast
 
 Method = Literal["btp", "btf", "fast"]
 Architecture = Literal["standard", "jumprelu", "topk", "gated", "batchtopk"]
 
 _MAY_CHANGE = ("checkpoint_steps", "evaluation_tokens", "device", "deduplication_mb")
+_OF_THE_SAE_ALONE = {  # settings that leave the activations it is trained on as they are
+    *("name", "evaluation_sources", "evaluation_tokens", "deduplication_mb", "checkpoint_steps"),
+    *("architecture", "expansion", "k", "sparsity", "sparsity_warmup_steps", "bandwidth", "initial_threshold"),
+    *("apply_b_dec_to_input", "normalise", "tokens", "batch_size", "buffer_size", "lr", "lr_end", "warmup_steps"),
+    *("beta1", "beta2", "aux_coefficient", "dead_window", "median_tokens"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +65,7 @@ class AutoencoderConfig:
     aux_coefficient: float = 1.0  # weight of the loss that revives dead neurons (topk, batchtopk)
     dead_window: int = 100_000  # tokens without firing after which a neuron counts as dead
     median_tokens: int = 16_384  # activations whose geometric median the decoder bias starts from
-    autocast: bool = True  # products in bfloat16
+    autocast: Autocast = "auto"  # products in bfloat16; auto: where the device has units for them
     device: str = "auto"  # auto: cuda, else mps, else cpu
     seed: int = 0
     checkpoint_steps: int = 200
@@ -70,6 +77,8 @@ class AutoencoderConfig:
         if self.architecture not in get_args(Architecture):
             known = list(get_args(Architecture))
             raise TrainingConfigError(f"architecture must be one of {known}; it is {self.architecture!r}")
+        if self.autocast not in (True, False, "auto"):
+            raise TrainingConfigError(f"autocast must be true, false or 'auto'; it is {self.autocast!r}")
         for name in ("expansion", "k", "tokens", "batch_size", "buffer_size", "context_size", "checkpoint_steps"):
             if getattr(self, name) <= 0:
                 raise TrainingConfigError(f"{name} must be above 0; it is {getattr(self, name)}")
@@ -92,6 +101,10 @@ class AutoencoderConfig:
         """Plain values, as JSON keeps them."""
         plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
         return plain
+
+    def activation_stream(self) -> tuple[object, ...]:
+        """The settings that decide which activations come, in their order: jobs of the same stream can share them."""
+        return tuple(getattr(self, field.name) for field in fields(self) if field.name not in _OF_THE_SAE_ALONE)
 
     def identity(self) -> dict[str, Any]:
         """The settings that decide which weights come out; a checkpoint serves only a run of the same."""

@@ -31,9 +31,11 @@ from core.training.autoencoder_config import AutoencoderConfig
 from core.training.checkpoints import check_same_settings, latest_checkpoint, load_checkpoint, save_checkpoint
 from core.training.geometric_median import geometric_median
 from core.training.mixing_buffer import MixingBuffer
+from core.training.precision import in_bfloat16
 from core.training.sae_card import write_card
 from core.training.sae_evaluation import evaluate_autoencoder, load_trained
 from core.training.scaled_topk import ScaledBatchTopKTrainingSAE, ScaledTopKTrainingSAE
+from core.training.shared_activations import KeptChunks
 from core.training.training_text import evaluation_config, token_batches
 
 Progress = Callable[[str, float], None]  # what is being done, and the share of the whole run that is done
@@ -109,7 +111,7 @@ def new_trainer(config: AutoencoderConfig, sae: TrainingSAE[Any]) -> Any:
         adam_beta1=config.beta1,
         adam_beta2=config.beta2,
         device=config.device,
-        autocast=config.autocast,
+        autocast=in_bfloat16(config.autocast, torch.device(config.device)),
         dead_feature_window=max(1, config.dead_window // config.batch_size),
         feature_sampling_window=max(1, config.dead_window // config.batch_size),
     )
@@ -129,11 +131,19 @@ def initialise_from_activations(trainer: Any, sample: Float[Tensor, "token d_in"
 class AutoencoderRun:
     """One training run in its folder: `checkpoints/`, `losses.jsonl`, at the end `sae/`."""
 
-    def __init__(self, config: AutoencoderConfig, model: LanguageModel, batches: TokenBatches, folder: Path) -> None:
+    def __init__(
+        self,
+        config: AutoencoderConfig,
+        model: LanguageModel,
+        batches: TokenBatches,
+        folder: Path,
+        kept: KeptChunks | None = None,
+    ) -> None:
+        """`kept`: activations that other runs share."""
         self.config, self.folder = config, folder
         folder.mkdir(parents=True, exist_ok=True)
         self.source = ActivationSource(
-            model, config.hook_name, batches, keep_special=config.keep_special, autocast=config.autocast
+            model, config.hook_name, batches, keep_special=config.keep_special, autocast=config.autocast, kept=kept
         )
         d_in = self.source.d_in
         self.buffer = MixingBuffer(
@@ -251,8 +261,13 @@ def train_autoencoder(
     work_folder: Path,
     progress: Progress = lambda stage, share: None,
     model: LanguageModel | None = None,
+    kept: KeptChunks | None = None,
 ) -> Path:
     """Trains, saves and evaluates one SAE; a run that was interrupted continues, a finished one is left as it is.
+
+    Args:
+        model: the config's own, if it is loaded already.
+        kept: the activations that jobs of the same stream share.
 
     Returns:
         `work_folder/<name>/sae`, whole or not there: `cfg.json` and `sae_weights.safetensors` for sae_lens's
@@ -273,7 +288,7 @@ def train_autoencoder(
     batches = token_batches(config, model, text_folder, texts)
     judged_on = evaluation_config(config)
     held_out = token_batches(judged_on, model, text_folder, texts, held_out=True)  # a want of it shows before training
-    run = AutoencoderRun(config, model, batches, folder)
+    run = AutoencoderRun(config, model, batches, folder, kept)
     run.train(progress)
     progress(f"{config.name}: evaluating on held-out text", 1.0)
     return run.finish(model, held_out, keep_special=judged_on.keep_special, data=batches.describe())

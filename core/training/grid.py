@@ -3,6 +3,7 @@
 [grid]
 name = "my-grid"
 methods = ["btp", "btf", "fast"]
+shared_activations_gb = 20      # disk for the activations of jobs that train on the same ones; without it none are kept
 [grid.settings]                 # of every SAE: any key of [autoencoder]
 tokens = 1_000_000
 [[grid.models]]                 # each with the layers and expansions to train at
@@ -17,6 +18,7 @@ sparsity = 0.01
 [[grid.conversations]]          # sources of BT(F) and FAST, and of the held-out conversations
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
@@ -27,7 +29,10 @@ from core.errors import TrainingConfigError
 from core.training.autoencoder_config import AutoencoderConfig, config_from_table, read_table
 
 _JOB_NAME = "{label}-L{layer}-{expansion}x-{method}-{architecture}"
-_KEYS = ("name", "job_name", "methods", "seeds", "settings", "models", "architectures", "text", "conversations")
+_KEYS = (
+    *("name", "job_name", "methods", "seeds", "shared_activations_gb"),
+    *("settings", "models", "architectures", "text", "conversations"),
+)
 _MODEL_KEYS = ("model", "label", "layers", "expansions", "settings")
 
 
@@ -37,6 +42,7 @@ class Grid:
 
     name: str
     jobs: tuple[AutoencoderConfig, ...]
+    shared_activations_bytes: int = 0  # of disk, for the activations of jobs that train on the same ones
 
 
 def load_grid(path: Path) -> Grid:
@@ -57,7 +63,10 @@ def load_grid(path: Path) -> Grid:
     names = [job.name for job in jobs]
     if repeated := sorted(name for name in set(names) if names.count(name) > 1):
         raise TrainingConfigError(f"{where} has two jobs named {repeated[0]!r}; set job_name to tell them apart")
-    return Grid(name=table["name"], jobs=jobs)
+    shared = table.get("shared_activations_gb", 0)
+    if isinstance(shared, bool) or not isinstance(shared, int | float) or not 0 <= shared < math.inf:
+        raise TrainingConfigError(f"{where}: shared_activations_gb is a number from 0 up; it is {shared!r}")
+    return Grid(name=table["name"], jobs=jobs, shared_activations_bytes=int(shared * 2**30))
 
 
 def _check_keys(table: Mapping[str, Any], known: tuple[str, ...], needed: tuple[str, ...], where: str) -> None:
@@ -72,12 +81,12 @@ def _jobs(table: Mapping[str, Any], where: str) -> Iterator[AutoencoderConfig]:
         _check_keys(model, _MODEL_KEYS, ("model", "layers"), f"{where}, models")
         points = product(
             model["layers"],
-            model.get("expansions", [16]),
             table["methods"],
-            table["architectures"],
             table.get("seeds", [0]),
+            model.get("expansions", [16]),
+            table["architectures"],
         )
-        for layer, expansion, method, architecture, seed in points:
+        for layer, method, seed, expansion, architecture in points:  # those on the same activations in a row
             place = {"layer": layer, "expansion": expansion, "method": method, "seed": seed}
             yield _job(table, model, architecture, place, where)
 

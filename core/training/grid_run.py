@@ -18,6 +18,7 @@ from core.training.autoencoder_config import AutoencoderConfig
 from core.training.autoencoders import Progress, load_model_to_train_on, train_autoencoder
 from core.training.grid import Grid
 from core.training.sae_evaluation import EVALUATION_FILE
+from core.training.shared_activations import SharedActivations
 
 LOSSES_FILE = "losses.jsonl"  # in a job's folder: its log
 _SETTINGS = ("name", "model", "hook_name", "method", "architecture", "expansion", "seed", "tokens", "sparsity", "k")
@@ -37,8 +38,8 @@ class JobResult:
 class OneModel:
     """Trains jobs, keeping the language model of the last one: the jobs of a model come in a row."""
 
-    def __init__(self, text_folder: Path, work_folder: Path) -> None:
-        self._text_folder, self._work_folder = text_folder, work_folder
+    def __init__(self, text_folder: Path, work_folder: Path, shared: SharedActivations | None = None) -> None:
+        self._text_folder, self._work_folder, self._shared = text_folder, work_folder, shared
         self._key: tuple[str, str, str] | None = None
         self._model: LanguageModel | None = None
 
@@ -47,7 +48,8 @@ class OneModel:
         if key != self._key and not is_finished(config, self._work_folder):
             self._model, self._key = None, None  # free the old one first
             self._model, self._key = load_model_to_train_on(config), key
-        return train_autoencoder(config, self._text_folder, self._work_folder, progress, self._model)
+        kept = None if self._shared is None else self._shared.of(config)
+        return train_autoencoder(config, self._text_folder, self._work_folder, progress, self._model, kept)
 
 
 def run_grid(
@@ -62,7 +64,15 @@ def run_grid(
     Args:
         train_one: trains one job instead of `train_autoencoder`.
     """
-    train_one = train_one or OneModel(text_folder, work_folder)
+    waiting = [job for job in grid.jobs if not is_finished(job, work_folder)]
+    activations = work_folder / f"{grid.name}.activations"
+    with SharedActivations(waiting, activations, grid.shared_activations_bytes) as shared:
+        results = _in_order(grid, work_folder, progress, train_one or OneModel(text_folder, work_folder, shared))
+    write_results(grid, results, work_folder)
+    return results
+
+
+def _in_order(grid: Grid, work_folder: Path, progress: Progress, train_one: TrainOne) -> list[JobResult]:
     results = []
     clock = Clock(len(grid.jobs))
     for number, job in enumerate(grid.jobs):
@@ -76,7 +86,6 @@ def run_grid(
         report("", 0.0)
         results.append(attempt(job, work_folder, train_one, report))
         progress(title, (number + 1) / len(grid.jobs))
-    write_results(grid, results, work_folder)
     return results
 
 

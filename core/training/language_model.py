@@ -27,6 +27,7 @@ from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 from core.chat_template import encode_conversation
 from core.errors import TrainingConfigError
 from core.training.corpus import Document, TextSource, encode_documents, is_held_out, read_documents
+from core.training.precision import has_bfloat16_units
 
 END_OF_TEXT, IM_START, IM_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 ROLES = ("user", "assistant")
@@ -240,8 +241,8 @@ def learning_rate_factor(step: int, config: LanguageModelConfig) -> float:
 
 
 def next_token_loss(model: nn.Module, blocks: Int[Tensor, "block pos"]) -> Float[Tensor, ""]:
-    """Mean next-token cross-entropy in nats; bf16 products, float32 loss."""
-    with torch.autocast(blocks.device.type, dtype=torch.bfloat16):
+    """Mean next-token cross-entropy in nats; bf16 products where the device has units for them, float32 loss."""
+    with torch.autocast(blocks.device.type, dtype=torch.bfloat16, enabled=has_bfloat16_units(blocks.device)):
         logits = model(input_ids=blocks[:, :-1], use_cache=False).logits
     return nn.functional.cross_entropy(logits.flatten(0, 1).float(), blocks[:, 1:].flatten())
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+from itertools import groupby
 from pathlib import Path
 
 import pytest
@@ -123,6 +124,19 @@ def test_grid_spells_out_its_jobs(grid_file: Path) -> None:
     assert {(job.k, job.lr, job.tokens) for job in jobs} == {(3, 5e-4, 1_536)}
 
 
+def test_jobs_on_the_same_activations_come_in_a_row(grid_file: Path) -> None:
+    text = grid_file.read_text().replace("expansions = [2]", "expansions = [2, 4]")
+    text = text.replace('name = "g"', 'name = "g"\nshared_activations_gb = 0.5')
+    text = text.replace("[[grid.text]]", '[[grid.architectures]]\narchitecture = "standard"\n[[grid.text]]', 1)
+    grid_file.write_text(text, encoding="utf-8")
+    grid = load_grid(grid_file)
+    streams = [job.activation_stream() for job in grid.jobs]
+    assert len(streams) == 16
+    assert [len(list(same)) for _, same in groupby(streams)] == [4, 4, 4, 4]
+    assert len(set(streams)) == 4
+    assert grid.shared_activations_bytes == 2**29
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
@@ -134,6 +148,8 @@ def test_grid_spells_out_its_jobs(grid_file: Path) -> None:
         ('["btp", "fast"]', '["slow"]', "method must be one of"),
         ('name = "g"', 'name = "g"\njob_name = "same"', "two jobs named 'same'; set job_name"),
         ('architecture = "topk"', "", "the key 'architecture' is missing"),
+        ('name = "g"', 'name = "g"\nshared_activations_gb = -1', "shared_activations_gb is a number from 0 up"),
+        ('name = "g"', 'name = "g"\nshared_activations_gb = "all"', "from 0 up; it is 'all'"),
     ],
 )
 def test_wrong_grid_is_refused(grid_file: Path, old: str, new: str, message: str) -> None:

@@ -1,0 +1,116 @@
+"""Activations kept for several SAEs: the language model runs once, the weights are those of SAEs trained alone."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from core.language_model import LanguageModel
+from core.training.autoencoder_config import AutoencoderConfig
+from core.training.grid import Grid
+from core.training.grid_run import run_grid
+from core.training.shared_activations import KeptChunks, SharedActivations
+from tests.core.training.conftest import Configure
+
+ROOM = 2**20
+
+
+@pytest.fixture
+def jobs(configure: Configure) -> tuple[AutoencoderConfig, ...]:
+    """Two SAEs on one stream, one on another."""
+    return (
+        configure(name="standard", architecture="standard"),
+        configure(name="wide", architecture="topk", expansion=8, tokens=15 * 128, lr=5e-4),
+        configure(name="other-seed", architecture="standard", seed=1),
+    )
+
+
+@pytest.fixture
+def forward_passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Grows by one with each forward pass of the language model."""
+    passes: list[int] = []
+    activations = LanguageModel.activations
+
+    def counted(self: LanguageModel, *args: Any, **options: Any) -> Any:
+        passes.append(1)
+        return activations(self, *args, **options)
+
+    monkeypatch.setattr(LanguageModel, "activations", counted)
+    return passes
+
+
+def trained(jobs: tuple[AutoencoderConfig, ...], text: Path, work: Path, max_bytes: int) -> list[dict[str, Any]]:
+    results = run_grid(Grid(name="g", jobs=jobs, shared_activations_bytes=max_bytes), text, work)
+    assert [result.error for result in results] == [None] * len(jobs)
+    assert not (work / "g.activations").exists()
+    return [load_file(work / job.name / "sae" / "sae_weights.safetensors") for job in jobs]
+
+
+@pytest.mark.parametrize("max_bytes", [ROOM, 100_000], ids=["all", "some"])
+def test_sharing_changes_no_weight(
+    jobs: tuple[AutoencoderConfig, ...], small_corpus: Path, tmp_path: Path, forward_passes: list[int], max_bytes: int
+) -> None:
+    alone = trained(jobs, small_corpus, tmp_path / "alone", 0)
+    passes_alone = len(forward_passes)
+    shared = trained(jobs, small_corpus, tmp_path / "shared", max_bytes)
+    assert len(forward_passes) - passes_alone < passes_alone
+    for one, other in zip(alone, shared, strict=True):
+        assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_killed_grid_takes_over_no_activations(
+    jobs: tuple[AutoencoderConfig, ...], small_corpus: Path, tmp_path: Path
+) -> None:
+    alone = trained(jobs[:2], small_corpus, tmp_path / "alone", 0)
+    left = tmp_path / "work" / "g.activations"
+    left.mkdir(parents=True)
+    (left / "0.safetensors").write_bytes(b"of another model")
+    again = trained(jobs[:2], small_corpus, tmp_path / "work", ROOM)
+    assert all(torch.equal(alone[0][name], again[0][name]) for name in alone[0])
+
+
+@pytest.mark.parametrize(
+    "setting", [{"seed": 1}, {"hook_name": "blocks.0.hook_resid_post"}, {"keep_special": True}, {"context_size": 16}]
+)
+def test_other_activations_are_another_stream(configure: Configure, setting: dict[str, Any]) -> None:
+    job = configure()
+    assert replace(job, **setting).activation_stream() != job.activation_stream()
+
+
+@pytest.mark.parametrize(
+    "setting", [{"architecture": "gated"}, {"expansion": 2}, {"sparsity": 7.0}, {"tokens": 999}, {"name": "another"}]
+)
+def test_other_sae_is_the_same_stream(configure: Configure, setting: dict[str, Any]) -> None:
+    job = configure()
+    assert replace(job, **setting).activation_stream() == job.activation_stream()
+
+
+def test_only_what_others_need_is_kept(jobs: tuple[AutoencoderConfig, ...], tmp_path: Path) -> None:
+    with SharedActivations(jobs, tmp_path / "kept", ROOM) as shared:
+        chunks = shared.of(jobs[0])
+        assert chunks is not None
+        chunks.chunk(0, lambda: torch.ones(2, 3))
+        assert shared.of(jobs[1]) is chunks
+        assert list((tmp_path / "kept").iterdir()) == [tmp_path / "kept" / "0.safetensors"]
+        assert shared.of(jobs[2]) is None  # alone on its stream
+        assert not (tmp_path / "kept").exists()
+    with SharedActivations(jobs, tmp_path / "kept", 0) as nothing:
+        assert nothing.of(jobs[0]) is None
+
+
+def test_chunks_are_kept_as_far_as_there_is_room(tmp_path: Path) -> None:
+    kept = KeptChunks(tmp_path / "kept", max_bytes=2 * 24)  # two chunks of 2 x 3 float32
+    computed: list[int] = []
+
+    def compute(number: int) -> torch.Tensor:
+        computed.append(number)
+        return torch.full((2, 3), float(number))
+
+    for _ in range(2):
+        for number in range(3):
+            chunk = kept.chunk(number, lambda number=number: compute(number))
+            assert torch.equal(chunk, torch.full((2, 3), float(number)))
+    assert computed == [0, 1, 2, 2]
