@@ -27,6 +27,7 @@ NEW_TOKENS = 64
 AUTO_S = 3.0  # an answer that takes longer waits for a button
 _START = 1 / 8  # of the slider: a quarter of the residual stream's mean norm
 _KEPT_ANSWERS = 64
+_CHAT_SETUP = "chat setup"  # the choice that a base setup is offered
 
 
 def _bound(key: str) -> dict[str, Any]:
@@ -169,16 +170,18 @@ def _sweep_cost(n_neurons: int, settings: SweepSettings) -> None:
 # ---- the page ----
 
 
+def _use_chat_setup() -> None:
+    st.session_state.update(setup=st.session_state[_CHAT_SETUP], neuron=None)  # its number means another neuron now
+
+
 def _need_chat(setup: Setup) -> None:
     """What a base setup lacks, and which setups there are instead."""
     st.markdown(
         f"**{plain(setup.name)}** is a base model: no chat template, and so no special tokens to study or to amplify."
     )
     chat = {name: lacking for name, (other, lacking) in setups().items() if other.chat}
-    with st.container(horizontal=True):
-        for name, lacking in chat.items():
-            if not lacking:
-                st.button(f"Use {name}", key=f"use {name}", on_click=st.session_state.update, args=({"setup": name},))
+    ready = [name for name, lacking in chat.items() if not lacking]
+    st.selectbox("Chat setup", ready, None, key=_CHAT_SETUP, on_change=_use_chat_setup, width=320)
     if names := [name for name, lacking in chat.items() if lacking]:
         st.caption(plain(f"Chat setups that cannot run here yet: {', '.join(names)}. All setups says what each lacks."))
 
