@@ -2,8 +2,10 @@
 
 import json
 import math
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import pandas as pd
@@ -13,6 +15,9 @@ from rich.table import Table
 
 _PIPE_WIDTH = 200  # characters
 _LIST_ITEMS = 6  # shown of a list in a table's cell
+_LINE_EVERY_S = 30.0  # of a stage's progress in a log
+
+Report = Callable[[str, float], None]  # stage, share done
 
 
 def plain(value: Any) -> Any:
@@ -63,20 +68,30 @@ def _escape(text: str) -> str:
 
 
 @contextmanager
-def stage_progress(title: str) -> Iterator[Callable[[str, float], None]]:
-    """A bar a stage on standard error, told (stage, share done); a stage may carry news behind a colon."""
+def stage_progress(title: str) -> Iterator[Report]:
+    """Progress on standard error, told (stage, share done); a stage may carry news behind a colon.
+
+    A bar a stage on a terminal, elsewhere lines for a log.
+    """
+    console = Console(stderr=True)
+    console.print(title)
+    with (_bars if console.is_terminal else _lines)(console) as report:
+        yield report
+
+
+@contextmanager
+def _bars(console: Console) -> Iterator[Report]:
     columns = (
         TextColumn("{task.description:<14}"),
         BarColumn(),
         TextColumn("{task.percentage:>3.0f}%"),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        progress.console.print(title)
+    with Progress(*columns, console=console) as progress:
         tasks: dict[str, TaskID] = {}
 
         def report(stage: str, share: float) -> None:
-            key = stage.partition(":")[0]
+            key = _name(stage)
             for other, task in tasks.items():
                 if other != key:
                     progress.stop_task(task)
@@ -85,3 +100,27 @@ def stage_progress(title: str) -> Iterator[Callable[[str, float], None]]:
             progress.update(tasks[key], description=stage, completed=share)
 
         yield report
+
+
+@contextmanager
+def _lines(console: Console) -> Iterator[Report]:
+    """A line when a stage begins, every `_LINE_EVERY_S` while it lasts, and at its end."""
+    started = time.monotonic()
+    printed: tuple[str, bool] | None = None  # stage, and whether it was done
+    printed_at = 0.0
+
+    def report(stage: str, share: float) -> None:
+        nonlocal printed, printed_at
+        now, state = time.monotonic(), (_name(stage), share >= 1)
+        if state == printed and (share >= 1 or now - printed_at < _LINE_EVERY_S):
+            return
+        printed, printed_at = state, now
+        elapsed = timedelta(seconds=int(now - started))
+        console.print(f"{elapsed} {share:4.0%} {stage}", markup=False, highlight=False, soft_wrap=True)
+
+    yield report
+
+
+def _name(stage: str) -> str:
+    """A stage without its news."""
+    return stage.partition(":")[0]
