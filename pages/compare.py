@@ -158,8 +158,8 @@ def main() -> None:
         show_error(problem)
     if collected.empty:
         st.markdown(
-            "Nothing yet. **Collect** on the page Topic adds the open neuron; on the page Generate, every complete "
-            "column. What you collect is kept until you remove it."
+            "Nothing yet. **Collect** on the page Topic adds the open neuron; on Generate, every complete column; on "
+            "Special tokens, both answers. What you collect is kept until you remove it."
         )
     for kind in KINDS:
         _show_kind(collected, kind)

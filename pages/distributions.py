@@ -130,8 +130,8 @@ def _show_violins(setup: Setup, tables: dict[str, pd.DataFrame]) -> None:
     if choice.varies == "setup" and len(spreads) == 1:
         st.caption("Other setups, other layers and SAEs, stand beside this one once theirs are computed:")
         st.code("python -m core evaluate SETUP --what distributions", language=None)
+    st.caption(_format_effect(tables[FIGURES]), help=help_text("format"))
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.caption(_format_effect(tables[FIGURES]), width="stretch", help=help_text("format"))
         download_table(tables[QUANTILES], setup.name, "score quantiles")
         link_button()
 

@@ -44,7 +44,7 @@ def test_training_killed_and_run_again_ends_with_the_same_weights(
 ) -> None:
     config = tmp_path / "config.toml"
     config.write_text(CONFIG.replace("{model}", str(qwen2_folder)), encoding="utf-8")
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "STEERSCOPE_STORE": str(tmp_path / "store")}
 
     killed = subprocess.Popen(
         command(config, small_corpus, tmp_path / "killed"), env=environment, stderr=subprocess.DEVNULL
