@@ -84,6 +84,10 @@ class AutoencoderConfig:
                 raise TrainingConfigError(f"{name} must be above 0; it is {getattr(self, name)}")
         if self.tokens < self.batch_size:
             raise TrainingConfigError(f"tokens ({self.tokens}) must be at least batch_size ({self.batch_size})")
+        if self.warmup_steps == self.steps:  # sae_lens's schedule would divide by 0
+            raise TrainingConfigError(
+                f"warmup_steps ({self.warmup_steps}) leaves no step for the cosine; tokens / batch_size is as many"
+            )
         if not self.sources:
             raise TrainingConfigError(f"{self.name!r} names no text: add [[autoencoder.sources]] with path and licence")
 

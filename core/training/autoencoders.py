@@ -10,7 +10,8 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -157,7 +158,9 @@ class AutoencoderRun:
         self.trainer = new_trainer(config, new_autoencoder(config, d_in))
         checkpoint = latest_checkpoint(folder / "checkpoints")
         if checkpoint is None:
-            initialise_from_activations(self.trainer, self.buffer.sample(config.median_tokens), config)
+            with self._full_disk_told():
+                sample = self.buffer.sample(config.median_tokens)
+            initialise_from_activations(self.trainer, sample, config)
         else:
             load_checkpoint(checkpoint, config, self.trainer, self.buffer, self.source)
         self._cut_log()
@@ -178,8 +181,14 @@ class AutoencoderRun:
         Raises:
             CheckpointError: the disk is full; the last checkpoint is intact.
         """
-        try:
+        with self._full_disk_told():
             self._train(progress)
+
+    @contextmanager
+    def _full_disk_told(self) -> Iterator[None]:
+        """Turns what the disk refused, a log's row or shared activations, into an error that names the checkpoint."""
+        try:
+            yield
         except OSError as exc:
             raise CheckpointError(self.folder, latest_checkpoint(self.folder / "checkpoints"), exc) from exc
 

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Self
 
 from jaxtyping import Float
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -33,8 +34,11 @@ class KeptChunks:
         activations = compute()
         if activations.nbytes <= self._free:
             self._folder.mkdir(parents=True, exist_ok=True)
-            with written_whole(path) as partial:
-                save_file({"activations": activations.contiguous()}, partial)
+            try:
+                with written_whole(path) as partial:
+                    save_file({"activations": activations.contiguous()}, partial)
+            except (OSError, SafetensorError) as exc:
+                raise OSError(f"no room for shared activations, {exc}; lower shared_activations_gb") from exc
             self._free -= activations.nbytes
         return activations
 

@@ -60,6 +60,7 @@ def test_embedded_sae_reads_the_middle_of_six_blocks() -> None:
         ('model = "m"', "", "the key 'model' is missing"),
         ("k = 8", "k = 0", "k must be above 0; it is 0"),
         ("k = 8", "tokens = 5", "tokens (5) must be at least batch_size (2048)"),
+        ("k = 8", "tokens = 4_097\nwarmup_steps = 3", "warmup_steps (3) leaves no step for the cosine"),
         ("k = 8", 'method = "bt"', "method must be one of ['btp', 'btf', 'fast']; it is 'bt'"),
         ("k = 8", 'architecture = "relu"', "architecture must be one of"),
         ("licence =", "license =", "unexpected keyword argument 'license'"),
@@ -79,7 +80,7 @@ def test_missing_config_is_named(tmp_path: Path) -> None:
 
 
 def test_steps_cover_all_tokens(configure: Configure) -> None:
-    assert [configure(tokens=n).steps for n in (128, 129, 1_000)] == [1, 2, 8]
+    assert [configure(tokens=n, warmup_steps=0).steps for n in (128, 129, 1_000)] == [1, 2, 8]
 
 
 def test_identity_leaves_out_what_changes_no_weight(configure: Configure) -> None:

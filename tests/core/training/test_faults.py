@@ -4,10 +4,9 @@ import gzip
 import json
 import os
 import re
-import resource
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from safetensors.torch import load_file
 
 from core.cli import main
 from core.training import autoencoders
+from tests.core.training.conftest import file_size_limit
 from tests.fixtures.language_models import write_qwen2
 
 CONFIG = """
@@ -220,17 +220,6 @@ def test_result_that_cannot_be_copied_is_named(train: Train, tmp_path: Path) -> 
     assert f"'{tmp_path / 'work' / 'saes' / 'tiny' / 'sae'}' is intact" in line
     (tmp_path / "out").unlink()
     assert train() == (0, [])
-
-
-@contextmanager
-def file_size_limit(size: int) -> Iterator[None]:
-    """No file grows beyond `size` bytes: writes fail as on a full disk, by the kernel's word."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_full_disk_loses_nothing(train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

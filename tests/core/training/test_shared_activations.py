@@ -1,5 +1,7 @@
 """Activations kept for several SAEs: the language model runs once, the weights are those of SAEs trained alone."""
 
+import re
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from core.training.autoencoder_config import AutoencoderConfig
 from core.training.grid import Grid
 from core.training.grid_run import run_grid
 from core.training.shared_activations import KeptChunks, SharedActivations
-from tests.core.training.conftest import Configure
+from tests.core.training.conftest import Configure, file_size_limit
 
 ROOM = 2**20
 
@@ -114,3 +116,26 @@ def test_chunks_are_kept_as_far_as_there_is_room(tmp_path: Path) -> None:
             chunk = kept.chunk(number, lambda number=number: compute(number))
             assert torch.equal(chunk, torch.full((2, 3), float(number)))
     assert computed == [0, 1, 2, 2]
+
+
+def test_full_disk_is_told_with_the_checkpoint(
+    jobs: tuple[AutoencoderConfig, ...], small_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = replace(jobs[0], tokens=60 * 128), replace(jobs[1], tokens=3 * 128)
+    chunk = KeptChunks.chunk
+
+    def chunk_without_room(self: KeptChunks, number: int, compute: Any) -> torch.Tensor:
+        with file_size_limit(1_000) if number >= 8 else nullcontext():
+            return chunk(self, number, compute)
+
+    monkeypatch.setattr(KeptChunks, "chunk", chunk_without_room)
+    first, second = run_grid(Grid(name="g", jobs=full, shared_activations_bytes=ROOM), small_corpus, tmp_path)
+    assert first.error is not None
+    assert "no room for shared activations" in first.error
+    assert "lower shared_activations_gb" in first.error
+    assert re.search(r"step-\d+' is intact; free space and run the same command again", first.error)
+    assert second.error is None  # its activations were kept before the disk was full
+    monkeypatch.undo()
+    again = trained(full, small_corpus, tmp_path, ROOM)
+    alone = trained(full, small_corpus, tmp_path / "alone", 0)
+    assert all(torch.equal(alone[0][name], again[0][name]) for name in alone[0])
