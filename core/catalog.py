@@ -41,6 +41,7 @@ class Setup:
     reference: str = EMBEDDED_REFERENCE  # or a file of prompts
     embedding_model: str = EMBEDDED_MODEL_NAME  # or a sentence-transformers folder or hub name
     context_size: int = 256  # longer prompts are cut to this many tokens
+    first_token: str | None = None  # special token that plain text begins with; None: the tokenizer's own
     chat: bool = False  # prompts go through the tokenizer's chat template
     n_parameters: int | None = None  # to tell whether memory suffices
     origin: Literal["embedded", "preset", "user"] = field(default="user")

@@ -72,11 +72,14 @@ class TokenisedPrompt:
 class LanguageModel:
     """A causal language model with its tokenizer, its device and its hook points."""
 
-    def __init__(self, name: str, model: Any, tokenizer: Any, *, chat: bool = False) -> None:
+    def __init__(
+        self, name: str, model: Any, tokenizer: Any, *, chat: bool = False, first_token: str | None = None
+    ) -> None:
         self.name = name
         self.model = model
         self.tokenizer = tokenizer
         self.chat = chat
+        self._first_token = first_token
         self.prepend_bos = True  # as the SAE was trained; set from its metadata
         self.device = next(model.parameters()).device
         config = model.config.get_text_config()
@@ -89,8 +92,19 @@ class LanguageModel:
     # ---- tokens ----
 
     @property
-    def bos_token_id(self) -> int:
-        """The token that a text begins with: the tokenizer's own, or its end-of-text (as GPT-2 does)."""
+    def first_token_id(self) -> int:
+        """The token that plain text begins with: the setup's, or the tokenizer's own, or its end-of-text (as GPT-2's).
+
+        Raises:
+            ModelFolderError: the setup's first token is none of the tokenizer's special tokens.
+        """
+        if self._first_token is not None:
+            known = {str(token): i for i, token in self.tokenizer.added_tokens_decoder.items() if token.special}
+            if self._first_token not in known:
+                raise ModelFolderError(
+                    f"first_token {self._first_token!r} is no special token of {self.name}; it has {', '.join(known)}"
+                )
+            return int(known[self._first_token])
         bos = self.tokenizer.bos_token_id
         return int(bos if bos is not None else self.tokenizer.eos_token_id)
 
@@ -114,7 +128,7 @@ class LanguageModel:
         ids = list(encode_text(self.tokenizer, text).input_ids)
         special = [False] * len(ids)
         if self.prepend_bos:
-            ids, special = [self.bos_token_id, *ids], [True, *special]
+            ids, special = [self.first_token_id, *ids], [True, *special]
         return TokenisedPrompt(ids[:max_length], special[:max_length])
 
     def tokenise_chat(
@@ -361,4 +375,4 @@ def load_language_model(setup: Setup) -> LanguageModel:
         )
     module: nn.Module = model
     module.to(device).eval().requires_grad_(False)
-    return LanguageModel(setup.model, model, tokenizer, chat=setup.chat)
+    return LanguageModel(setup.model, model, tokenizer, chat=setup.chat, first_token=setup.first_token)

@@ -183,7 +183,7 @@ def _prompt(model: LanguageModel, text: str, tokens: TokenisedPrompt) -> str:
         if template != tokens.ids:  # the prompt spells special tokens, and they are meant as text
             ids = f"{tokens.ids}  # in the chat template, the prompt as text alone"
     else:
-        ids = f"[{model.bos_token_id}, *{plain}]" if model.prepend_bos else plain
+        ids = f"[{model.first_token_id}, *{plain}]" if model.prepend_bos else plain
     return f"prompt = {text!r}\nids = {ids}\nn_prompt = len(ids)\n"
 
 

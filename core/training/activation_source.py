@@ -36,13 +36,14 @@ class ActivationSource:
         batches: TokenBatches,
         *,
         keep_special: bool,
+        skip_first: bool = False,
         autocast: Autocast = False,
         kept: KeptChunks | None = None,
     ) -> None:
-        """`keep_special`: whether activations at special positions are trained on, too; `kept`: shared with others."""
+        """Activations where `kept_positions` says; `kept`: shared with others."""
         self.position = 0  # number of the next batch
         self._model, self._hook_name, self._batches = model, hook_name, batches
-        self._keep_special, self._kept = keep_special, kept
+        self._keep_special, self._skip_first, self._kept = keep_special, skip_first, kept
         self._bfloat16 = in_bfloat16(autocast, model.device)
 
     @property
@@ -64,12 +65,18 @@ class ActivationSource:
         tokens = on_device(self._batches.batch(number), self._model.device)
         with torch.autocast(tokens.ids.device.type, dtype=torch.bfloat16, enabled=self._bfloat16):
             x = self._model.activations(tokens, self._hook_name)
-        return x[kept_positions(tokens, self._keep_special)].float()
+        return x[kept_positions(tokens, self._keep_special, skip_first=self._skip_first)].float()
 
 
-def kept_positions(tokens: TrainingTokens, keep_special: bool) -> Bool[Tensor, "prompt pos"]:
+def kept_positions(
+    tokens: TrainingTokens, keep_special: bool, *, skip_first: bool = False
+) -> Bool[Tensor, "prompt pos"]:
     """Where activations count: never at padding, at special tokens only if asked for."""
-    return tokens.attention if keep_special else tokens.attention & ~tokens.special
+    kept = tokens.attention if keep_special else tokens.attention & ~tokens.special
+    if skip_first:
+        kept = kept.clone()
+        kept[:, 0] = False
+    return kept
 
 
 def on_device(tokens: TrainingTokens, device: torch.device) -> TrainingTokens:

@@ -16,7 +16,7 @@ Architecture = Literal["standard", "jumprelu", "topk", "gated", "batchtopk"]
 _MAY_CHANGE = ("checkpoint_steps", "evaluation_tokens", "device", "deduplication_mb")
 _OF_THE_SAE_ALONE = {  # settings that leave the activations it is trained on as they are
     *("name", "evaluation_sources", "evaluation_tokens", "deduplication_mb", "checkpoint_steps"),
-    *("architecture", "expansion", "k", "sparsity", "sparsity_warmup_steps", "bandwidth", "initial_threshold"),
+    *("architecture", "expansion", "d_sae", "k", "sparsity", "sparsity_warmup_steps", "bandwidth", "initial_threshold"),
     *("apply_b_dec_to_input", "normalise", "tokens", "batch_size", "buffer_size", "lr", "lr_end", "warmup_steps"),
     *("beta1", "beta2", "aux_coefficient", "dead_window", "median_tokens"),
 }
@@ -39,12 +39,15 @@ class AutoencoderConfig:
     context_size: int = 256  # tokens in a block (btp, btf)
     max_conversation_tokens: int = 8_192  # a longer conversation is truncated (fast)
     keep_special: bool = False  # whether to train on activations at special tokens, too
+    skip_first: bool = False  # leave out the first position of every text or block, where it is an attention sink
+    first_token: str | None = None  # special token that plain documents begin with; None: the tokenizer's own
     n_gram: int = 20  # a conversation with a run of so many words seen before is dropped; 0: none is (btf, fast)
     deduplication_mb: int = 1_024  # memory that deduplication may use
     evaluation_sources: tuple[TextSource, ...] = ()  # conversations to evaluate on, each run alone; else the sources
 
     architecture: Architecture = "topk"
     expansion: int = 16  # d_sae / d_in
+    d_sae: int | None = None  # neurons, where they are no multiple of d_in; then `expansion` does not count
     k: int = 32  # active neurons a token (topk; batchtopk: on average)
     sparsity: float = 5.0  # lambda: of the L1 norm (standard, gated) or the L0 norm (jumprelu)
     sparsity_warmup_steps: int = 0  # lambda rises linearly over these

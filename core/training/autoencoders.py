@@ -35,8 +35,9 @@ from core.training.mixing_buffer import MixingBuffer
 from core.training.precision import in_bfloat16
 from core.training.sae_card import write_card
 from core.training.sae_evaluation import evaluate_autoencoder, load_trained
-from core.training.scaled_topk import ScaledBatchTopKTrainingSAE, ScaledTopKTrainingSAE
+from core.training.scaled_topk import ScaledBatchTopKTrainingSAE
 from core.training.shared_activations import KeptChunks
+from core.training.sparse_topk import SparseTopKTrainingSAE
 from core.training.training_text import evaluation_config, token_batches
 
 Progress = Callable[[str, float], None]  # what is being done, and the share of the whole run that is done
@@ -54,7 +55,7 @@ def new_autoencoder(config: AutoencoderConfig, d_in: int) -> TrainingSAE[Any]:
     """
     common: dict[str, Any] = {
         "d_in": d_in,
-        "d_sae": config.expansion * d_in,
+        "d_sae": config.d_sae or config.expansion * d_in,
         "device": config.device,
         "apply_b_dec_to_input": config.apply_b_dec_to_input,
         "normalize_activations": "expected_average_only_in" if config.normalise else "none",
@@ -63,7 +64,9 @@ def new_autoencoder(config: AutoencoderConfig, d_in: int) -> TrainingSAE[Any]:
             model_name=config.model,
             hook_name=config.hook_name,
             context_size=config.max_conversation_tokens if config.method == "fast" else config.context_size,
-            prepend_bos=config.method == "btp",  # a prompt begins after an end-of-text token, as a document does
+            prepend_bos=config.method == "btp" or config.first_token is not None,  # as plain documents begin
+            first_token=config.first_token,
+            skip_first=config.skip_first,
             training_method=config.method,
             training_tokens=config.tokens,
             training_seed=config.seed,
@@ -96,7 +99,7 @@ def _of_architecture(config: AutoencoderConfig, common: dict[str, Any]) -> Train
             )
     top = {"k": config.k, "aux_loss_coefficient": config.aux_coefficient}
     if config.architecture == "topk":
-        return ScaledTopKTrainingSAE(sae_lens.TopKTrainingSAEConfig(**common, **top))
+        return SparseTopKTrainingSAE(sae_lens.TopKTrainingSAEConfig(**common, **top))
     return ScaledBatchTopKTrainingSAE(sae_lens.BatchTopKTrainingSAEConfig(**common, **top))
 
 
@@ -144,7 +147,13 @@ class AutoencoderRun:
         self.config, self.folder = config, folder
         folder.mkdir(parents=True, exist_ok=True)
         self.source = ActivationSource(
-            model, config.hook_name, batches, keep_special=config.keep_special, autocast=config.autocast, kept=kept
+            model,
+            config.hook_name,
+            batches,
+            keep_special=config.keep_special,
+            skip_first=config.skip_first,
+            autocast=config.autocast,
+            kept=kept,
         )
         d_in = self.source.d_in
         self.buffer = MixingBuffer(
@@ -215,7 +224,7 @@ class AutoencoderRun:
         trainer = self.trainer
         row = {"step": trainer.n_training_steps, "tokens": trainer.n_training_samples, "loss": output.loss.item()}
         row |= {name: float(value) for name, value in output.losses.items()}
-        row["l0"] = output.feature_acts.bool().sum(-1).float().mean().item()
+        row["l0"] = output.feature_acts.bool().sum().item() / len(output.sae_in)
         row["dead"] = trainer.dead_neurons.float().mean().item()
         return {name: round(value, 5) for name, value in row.items()}
 
@@ -241,7 +250,12 @@ class AutoencoderRun:
             self.save_inference_model(partial)
             sae = load_trained(partial, model.device)
             evaluation = evaluate_autoencoder(
-                sae, model, held_out, max_tokens=self.config.evaluation_tokens, keep_special=keep_special
+                sae,
+                model,
+                held_out,
+                max_tokens=self.config.evaluation_tokens,
+                keep_special=keep_special,
+                skip_first=self.config.skip_first,
             )
             settings = json.dumps(self.config.as_dict(), indent=2)
             (partial / SETTINGS_FILE).write_text(settings + "\n", encoding="utf-8")
@@ -260,7 +274,14 @@ def load_model_to_train_on(config: AutoencoderConfig) -> LanguageModel:
         ModelFolderError, HubError: see `core.language_model.load_language_model`.
     """
     return load_language_model(
-        Setup(name=config.model, model=config.model, sae="", dtype=config.model_dtype, device=config.device)
+        Setup(
+            name=config.model,
+            model=config.model,
+            sae="",
+            dtype=config.model_dtype,
+            device=config.device,
+            first_token=config.first_token,
+        )
     )
 
 

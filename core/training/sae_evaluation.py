@@ -118,13 +118,20 @@ def _spliced(
 
 @torch.inference_mode()
 def evaluate_autoencoder(
-    sae: SparseAutoencoder, model: LanguageModel, batches: TokenBatches, *, max_tokens: int, keep_special: bool
+    sae: SparseAutoencoder,
+    model: LanguageModel,
+    batches: TokenBatches,
+    *,
+    max_tokens: int,
+    keep_special: bool,
+    skip_first: bool = False,
 ) -> Evaluation:
     """Measures an SAE over one pass of the batches, or until `max_tokens` activations are seen.
 
     Args:
         keep_special: whether special tokens count in all figures and are replaced when the SAE is spliced in; if not,
             they stay as they are and only their own MSE is taken.
+        skip_first: leaves first positions as they are and out of every figure.
 
     Raises:
         AutoencoderError: the SAE's width is not the model's.
@@ -142,8 +149,8 @@ def evaluate_autoencoder(
         pre = sae.pre_activations(x)
         a = sae.activate(pre)
         x_hat = sae.decode(a, pre)
-        kept = kept_positions(tokens, keep_special)
-        special = tokens.special & tokens.attention
+        kept = kept_positions(tokens, keep_special, skip_first=skip_first)
+        special = kept_positions(tokens, True, skip_first=skip_first) & tokens.special
         error = (x - x_hat).pow(2).mean(-1)
         for name, where in zip(errors, (kept, special, special & ~tokens.role), strict=True):
             errors[name].add(error, where)

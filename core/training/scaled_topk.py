@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from sae_lens import BatchTopKTrainingSAE, TopKTrainingSAE
+from sae_lens import BatchTopKTrainingSAE
 from torch import Tensor
 
 
@@ -28,10 +28,6 @@ class _ScaledWeights:
         unit_rows = self.W_dec / self.W_dec.norm(dim=-1, keepdim=True)
         out: torch.Tensor = self.hook_sae_recons(feature_acts @ unit_rows + self.b_dec)
         return out
-
-
-class ScaledTopKTrainingSAE(_ScaledWeights, TopKTrainingSAE):  # type: ignore[misc]
-    """`TopKTrainingSAE`, faster; needs `rescale_acts_by_decoder_norm` and no run-time normalisation."""
 
 
 class ScaledBatchTopKTrainingSAE(_ScaledWeights, BatchTopKTrainingSAE):  # type: ignore[misc]

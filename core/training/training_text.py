@@ -5,7 +5,7 @@ import json
 import math
 from collections.abc import Iterator
 from dataclasses import asdict, replace
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
@@ -50,19 +50,31 @@ def chosen_documents(config: AutoencoderConfig, text_folder: Path, *, held_out: 
         rng = np.random.default_rng(number)
         for document in documents_of(source, text_folder):
             draw = rng.random() * largest
-            if draw >= source.share or (deduplicator and not deduplicator.is_new(document.messages)):
+            if draw >= source.share:
+                continue
+            if deduplicator and document.messages and not deduplicator.is_new(document.messages):
                 continue
             on_this_side = is_held_out(document) == held_out
             if on_this_side and (held_out or draw < source.share * largest):
                 yield document
 
 
-def _plain_texts(documents: Iterator[Document], tokenizer: Any) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Ids and kinds of documents, each ended by the end-of-text token."""
-    for ids in encode_documents((d.text for d in documents), tokenizer.backend_tokenizer, tokenizer.eos_token_id):
+def _plain_texts(documents: Iterator[Document], tokenizer: Any, end: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Ids and kinds of documents, each ended by the token that stands between documents."""
+    for ids in encode_documents((d.text for d in documents), tokenizer.backend_tokenizer, end):
         kinds = np.full(len(ids), CONTENT, dtype=np.uint8)
         kinds[-1] = TEMPLATE
         yield ids, kinds
+
+
+def _run_alone(documents: Iterator[Document], model: LanguageModel) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Ids and kinds of texts that run alone: conversations in the template, plain documents after the first token."""
+    for is_chat, group in groupby(documents, key=lambda document: bool(document.messages)):
+        if is_chat:
+            yield from encode_conversations(group, model)
+        else:
+            for ids, kinds in _plain_texts(group, model.tokenizer, model.first_token_id):
+                yield np.roll(ids, 1), np.roll(kinds, 1)
 
 
 def encoded_texts(
@@ -74,7 +86,7 @@ def encoded_texts(
         MissingFileError, PromptFileError, EmptyDatasetError, ConversationError, HubError: the sources.
         CheckpointError: the disk is full.
     """
-    folder = cache_folder / _cache_name(config, model.tokenizer, text_folder, held_out)
+    folder = cache_folder / _cache_name(config, model, text_folder, held_out)
     if not folder.exists():
         try:
             cache_folder.mkdir(parents=True, exist_ok=True)
@@ -89,25 +101,32 @@ def encoded_texts(
 
 def _encode(config: AutoencoderConfig, model: LanguageModel, text_folder: Path, *, held_out: bool) -> EncodedTexts:
     documents = chosen_documents(config, text_folder, held_out=held_out)
-    chat = config.method != "btp"
-    texts = encode_conversations(documents, model) if chat else _plain_texts(documents, model.tokenizer)
+    match config.method:
+        case "fast":
+            texts = _run_alone(documents, model)
+        case "btf":
+            texts = encode_conversations(documents, model)
+        case "btp":
+            texts = _plain_texts(documents, model.tokenizer, model.first_token_id)
     names = ", ".join(source.path for source in config.sources)
     return EncodedTexts.join(texts, f"no {'held-out' if held_out else 'training'} text in {names}")
 
 
-def _cache_name(config: AutoencoderConfig, tokenizer: Any, text_folder: Path, held_out: bool) -> str:
+def _cache_name(config: AutoencoderConfig, model: LanguageModel, text_folder: Path, held_out: bool) -> str:
     """Changes with whatever the encoded texts depend on."""
     files = [_file(source, text_folder) for source in config.sources]
     chat = config.method != "btp"
     parts = {
         "sources": [asdict(replace(source, licence="")) for source in config.sources],
         "sizes": [file.stat().st_size if file.exists() else 0 for file in files],
-        "template": tokenizer.chat_template if chat else None,
+        "template": model.tokenizer.chat_template if chat else None,
         "n_gram": config.n_gram if chat else None,
         "held_out": held_out,
+        "method": config.method,
+        "first_token": model.first_token_id,
     }
     digest = hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=8)
-    digest.update(tokenizer.backend_tokenizer.to_str().encode())
+    digest.update(model.tokenizer.backend_tokenizer.to_str().encode())
     return digest.hexdigest()
 
 

@@ -156,12 +156,14 @@ def test_loss_and_gradients_equal_sae_lens_and_the_formula(configure: Configure,
         assert parameter.grad.abs().sum() > 0
 
 
+@pytest.mark.parametrize("apply_b_dec_to_input", [False, True])
 @pytest.mark.parametrize("architecture", ["topk", "batchtopk"])
-def test_scaled_topk_equals_sae_lens(configure: Configure, architecture: str) -> None:
-    ours = new_autoencoder(configure(architecture=architecture, k=6), d_in=16).to(dtype=torch.float64)
+def test_topk_equals_sae_lens(configure: Configure, architecture: str, apply_b_dec_to_input: bool) -> None:
+    config = configure(architecture=architecture, k=6, apply_b_dec_to_input=apply_b_dec_to_input)
+    ours = new_autoencoder(config, d_in=16).to(dtype=torch.float64)
     names = {"topk": "TopK", "batchtopk": "BatchTopK"}[architecture]
     settings = getattr(sae_lens, f"{names}TrainingSAEConfig")(
-        d_in=16, d_sae=64, k=6, apply_b_dec_to_input=False, dtype="float64"
+        d_in=16, d_sae=64, k=6, apply_b_dec_to_input=apply_b_dec_to_input, dtype="float64"
     )
     theirs = getattr(sae_lens, f"{names}TrainingSAE")(settings)
     torch.manual_seed(1)
@@ -170,20 +172,25 @@ def test_scaled_topk_equals_sae_lens(configure: Configure, architecture: str) ->
             parameter += 0.3 * torch.randn_like(parameter)  # rows of any norm
     theirs.load_state_dict(ours.state_dict())
     step = TrainStepInput(
-        sae_in=1 + torch.randn(200, 16, dtype=torch.float64),
+        sae_in=1 + torch.randn(600, 16, dtype=torch.float64),
         coefficients={},
         dead_neuron_mask=torch.arange(64) % 5 == 0,
         n_training_steps=0,
         is_logging_step=False,
     )
-    outputs = [sae.training_forward_pass(step) for sae in (ours, theirs)]
-    for output in outputs:
-        output.loss.backward()
-    for name in ("loss", "sae_out", "feature_acts", "hidden_pre"):
-        torch.testing.assert_close(getattr(outputs[0], name), getattr(outputs[1], name))
-    assert outputs[0].losses["auxiliary_reconstruction_loss"] > 0
+    output, expected = [sae.training_forward_pass(step) for sae in (ours, theirs)]
+    for one in (output, expected):
+        one.loss.backward()
+    torch.testing.assert_close(output.loss, expected.loss)
+    torch.testing.assert_close(output.sae_out, expected.sae_out)
+    torch.testing.assert_close(output.feature_acts.to_dense(), expected.feature_acts.to_dense(), check_device=False)
+    assert output.losses["auxiliary_reconstruction_loss"] > 0
     for name, parameter in ours.named_parameters():
         torch.testing.assert_close(parameter.grad, dict(theirs.named_parameters())[name].grad)
+
+
+def test_width_need_be_no_multiple_of_d_in(configure: Configure) -> None:
+    assert new_autoencoder(configure(d_sae=50), d_in=16).cfg.d_sae == 50
 
 
 # ---- runs ----

@@ -91,6 +91,9 @@ def test_padding_is_never_trained_on_and_special_tokens_only_if_asked(chat_model
     tokens = batches.batch(0)
     assert int(kept_positions(tokens, keep_special=True).sum()) == texts.n_tokens
     assert int(kept_positions(tokens, keep_special=False).sum()) == (texts.kinds == CONTENT).sum()
+    without_first = kept_positions(tokens, keep_special=True, skip_first=True)
+    assert not without_first[:, 0].any()
+    assert torch.equal(without_first[:, 1:], tokens.attention[:, 1:])
     assert not (tokens.role & ~tokens.special).any()
     for keep, n in ((True, texts.n_tokens), (False, (texts.kinds == CONTENT).sum())):
         source = ActivationSource(chat_model, HOOK, batches, keep_special=keep)

@@ -41,16 +41,23 @@ def sae_folder(request: pytest.FixtureRequest, sae_folders: dict[str, Path]) -> 
     return sae_folders[f"qwen2-{request.param}"]
 
 
-def evaluation(model: LanguageModel, folder: Path, texts: EncodedTexts, *, keep_special: bool) -> Evaluation:
+def evaluation(
+    model: LanguageModel, folder: Path, texts: EncodedTexts, *, keep_special: bool, skip_first: bool = False
+) -> Evaluation:
     sae = load_sparse_autoencoder(Setup(name="sae", model="", sae=str(folder)))
     batches = ConversationBatches(texts, max_tokens=64, tokens_per_batch=100, seed=0)
-    return evaluate_autoencoder(sae, model, batches, max_tokens=10_000, keep_special=keep_special)
+    return evaluate_autoencoder(
+        sae, model, batches, max_tokens=10_000, keep_special=keep_special, skip_first=skip_first
+    )
 
 
 class Reference:
     """Everything by plain loops: one conversation a forward pass, the hook put in by hand."""
 
-    def __init__(self, model_folder: Path, sae_folder: Path, texts: EncodedTexts, keep_special: bool) -> None:
+    def __init__(
+        self, model_folder: Path, sae_folder: Path, texts: EncodedTexts, *, keep_special: bool, skip_first: bool
+    ) -> None:
+        self.first = int(skip_first)  # of each conversation's tokens that counts
         self.model = AutoModelForCausalLM.from_pretrained(model_folder).eval()
         self.sae = SAE.load_from_disk(sae_folder).eval()
         self.x, self.x_hat, self.a, self.kinds = [], [], [], []
@@ -64,6 +71,7 @@ class Reference:
                 a = self.sae.encode(x)
                 x_hat = self.sae.decode(a)
             kept = torch.from_numpy((kinds == CONTENT) | keep_special)[:, None]
+            kept[: self.first] = False
             for name, new in (("model", x), ("spliced", x_hat), ("zero", torch.zeros_like(x))):
                 self.nats[name] += self._nats(ids, torch.where(kept, new, x))
             self.predicted += ids.shape[1] - 1
@@ -89,18 +97,24 @@ class Reference:
                 "special": kinds != CONTENT,
                 "without_roles": (kinds != CONTENT) & (kinds != ROLE),
             }[keep]
+            where[: self.first] = False
             error = ((x - x_hat) ** 2).mean(1)[where]
             means.append(error.mean())
             everything.extend(error)
         return float(np.mean(means)), float(np.mean(everything)), len(everything)
 
 
-@pytest.mark.parametrize("keep_special", [True, False])
+@pytest.mark.parametrize(("keep_special", "skip_first"), [(True, False), (False, False), (True, True)])
 def test_figures_equal_a_computation_by_hand(
-    chat_model: LanguageModel, qwen2_folder: Path, sae_folder: Path, texts: EncodedTexts, keep_special: bool
+    chat_model: LanguageModel,
+    qwen2_folder: Path,
+    sae_folder: Path,
+    texts: EncodedTexts,
+    keep_special: bool,
+    skip_first: bool,
 ) -> None:
-    got = evaluation(chat_model, sae_folder, texts, keep_special=keep_special)
-    reference = Reference(qwen2_folder, sae_folder, texts, keep_special)
+    got = evaluation(chat_model, sae_folder, texts, keep_special=keep_special, skip_first=skip_first)
+    reference = Reference(qwen2_folder, sae_folder, texts, keep_special=keep_special, skip_first=skip_first)
     for error, keep in (
         (got.mse_all, "all" if keep_special else "content"),
         (got.mse_special, "special"),
@@ -111,7 +125,9 @@ def test_figures_equal_a_computation_by_hand(
         assert error.pooled == pytest.approx(pooled, rel=1e-4)
         assert error.tokens == tokens
         assert error.log2 == pytest.approx(math.log2(by_sequence), abs=1e-3)
-    kept = [(kinds == CONTENT) | keep_special for kinds in reference.kinds]
+    kept = [
+        ((kinds == CONTENT) | keep_special) & (np.arange(len(kinds)) >= reference.first) for kinds in reference.kinds
+    ]
     x, x_hat, a = (
         np.concatenate([v[k] for v, k in zip(values, kept, strict=True)])
         for values in (reference.x, reference.x_hat, reference.a)

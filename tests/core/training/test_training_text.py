@@ -7,6 +7,7 @@ import datasets
 import numpy as np
 import pytest
 
+from core.catalog import Setup
 from core.errors import (
     CheckpointError,
     ConversationError,
@@ -15,7 +16,7 @@ from core.errors import (
     MissingFileError,
     TrainingConfigError,
 )
-from core.language_model import LanguageModel
+from core.language_model import LanguageModel, load_language_model
 from core.training.corpus import TextSource, is_held_out, read_documents
 from core.training.encoded_texts import CONTENT, TEMPLATE
 from core.training.hub_text import document_of, read_hub_documents
@@ -97,15 +98,15 @@ def test_encoded_texts_are_read_from_the_cache(configure: Configure, chat_model:
     again = encoded_texts(config, chat_model, tmp_path, cache, held_out=False)
     assert np.array_equal(first.ids, again.ids)
     assert (folder / "ids.npy").stat().st_mtime_ns == written
-    # BT(F) and FAST share them; another file, side or n-gram length does not
+    # nothing that the texts depend on is shared: another method, file or n-gram length
     encoded_texts(configure(method="fast", sources=config.sources), chat_model, tmp_path, cache, held_out=False)
-    assert len(folders_in(cache)) == 1
+    assert len(folders_in(cache)) == 2
     write_chats(tmp_path / "c.jsonl", [f"number {i}" for i in range(60)])
     assert len(encoded_texts(config, chat_model, tmp_path, cache, held_out=False)) > len(first)
     encoded_texts(
         configure(method="btf", sources=config.sources, n_gram=5), chat_model, tmp_path, cache, held_out=False
     )
-    assert len(folders_in(cache)) == 3
+    assert len(folders_in(cache)) == 4
 
 
 def test_evaluation_is_on_conversations_where_they_are_named(configure: Configure) -> None:
@@ -152,7 +153,7 @@ def test_full_disk_while_texts_are_encoded_is_named(
 def test_plain_text_is_no_conversation(
     configure: Configure, chat_model: LanguageModel, small_corpus: Path, tmp_path: Path
 ) -> None:
-    config = configure(method="fast", sources=(source("texts.jsonl"),))
+    config = configure(method="btf", sources=(source("texts.jsonl"),))
     with pytest.raises(ConversationError, match="plain text trains with method 'btp'"):
         token_batches(config, chat_model, small_corpus, tmp_path / "cache")
 
@@ -207,3 +208,33 @@ def test_hub_rows_are_streamed(monkeypatch: pytest.MonkeyPatch) -> None:
     texts = [d.text for d in read_hub_documents("hub:a/b")]
     assert sorted(texts) == sorted(row["text"] for row in rows)
     assert texts == [d.text for d in read_hub_documents("hub:a/b")]  # the same order for every job
+
+
+def test_fast_runs_plain_documents_alone_behind_the_first_token(
+    configure: Configure, chat_model: LanguageModel, small_corpus: Path, tmp_path: Path
+) -> None:
+    sources = (source("chats.jsonl"), source("texts.jsonl"))
+    texts = encoded_texts(configure(method="fast", sources=sources), chat_model, small_corpus, tmp_path, held_out=True)
+    chats, documents = (
+        [d for d in read_documents(small_corpus / name) if is_held_out(d)] for name in ("chats.jsonl", "texts.jsonl")
+    )
+    assert len(texts) == len(chats) + len(documents) > len(documents) > 0
+    for number, document in enumerate(documents, start=len(chats)):
+        span = slice(texts.starts[number], texts.starts[number + 1])
+        ids, kinds = texts.ids[span], texts.kinds[span]
+        assert ids[0] == chat_model.first_token_id
+        assert (kinds[0], set(kinds[1:])) == (TEMPLATE, {CONTENT})
+        assert chat_model.tokenizer.decode(ids[1:]) == document.text
+
+
+def test_first_token_of_the_setup_stands_before_documents(
+    configure: Configure, qwen2_folder: Path, small_corpus: Path, tmp_path: Path
+) -> None:
+    setup = Setup(name="x", model=str(qwen2_folder), sae="", device="cpu", first_token="<|im_start|>")
+    model = load_language_model(setup)
+    settings = {"method": "fast", "sources": (source("texts.jsonl"),), "first_token": "<|im_start|>"}
+    texts = encoded_texts(configure(**settings), model, small_corpus, tmp_path, held_out=True)
+    own = model.tokenizer.convert_tokens_to_ids("<|im_start|>")
+    assert own == model.first_token_id
+    assert set(texts.ids[texts.starts[:-1]]) == {own}
+    assert model.tokenise("a").ids[0] == own
