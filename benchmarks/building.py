@@ -10,16 +10,16 @@ import torch
 
 from benchmarks.models import demo_setup
 from benchmarks.timing import Figure, speed_ratio, take_turns
-from core.activations import BATCH_TOKENS, length_sorted_batches, token_activations
-from core.language_model import LanguageModel
-from core.prompts import reference_prompts
-from core.sparse_autoencoder import SparseAutoencoder, load_setup
+from core.build.activations import BATCH_TOKENS, length_sorted_batches, token_activations
+from core.models.language_model import LanguageModel
+from core.models.sparse_autoencoder import SparseAutoencoder, load_setup
+from core.text.prompts import reference_prompts
 
 _MEMORY = """
 import resource, sys, tempfile
 from pathlib import Path
 from benchmarks.models import demo_setup
-from core.build import build
+from core.build.pipeline import build
 with tempfile.TemporaryDirectory() as folder:
     build(demo_setup(), Path(folder), prompts=int(sys.argv[1]))
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)

@@ -7,13 +7,13 @@ import torch
 
 from benchmarks.models import PROMPT, K, as_language_model, gpt2_small, topk_sae
 from benchmarks.timing import Figure, speed_ratio, take_turns
-from core.code_edits import Edit
-from core.edits import add_neurons, make_edit
-from core.generation import Generator
-from core.language_model import LanguageModel
+from core.models.language_model import LanguageModel
+from core.models.sparse_autoencoder import SparseAutoencoder
 from core.settings import GenerationSettings
-from core.sparse_autoencoder import SparseAutoencoder
-from core.steering import PlacedEdit, placed_edit
+from core.steering.code_edits import Edit
+from core.steering.edits import add_neurons, make_edit
+from core.steering.generation import Generator
+from core.steering.placement import PlacedEdit, placed_edit
 
 BATCHES = (1, 8)
 BARS_AGAINST_SAE_LENS = {1: 4.0, 8: 2.2}

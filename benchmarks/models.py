@@ -7,8 +7,8 @@ import torch
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from core.catalog import Setup
-from core.language_model import LanguageModel
-from core.sparse_autoencoder import SparseAutoencoder
+from core.models.language_model import LanguageModel
+from core.models.sparse_autoencoder import SparseAutoencoder
 
 TOKENIZER = Path("data/models/demo-base")  # any will do
 PROMPT = "The surgeon looked at the heart of the patient and then said that"

@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.timing import Figure, median_ms
-from core.activations import ActivationBatch
+from core.build.activations import ActivationBatch
 from core.evaluation.coverage import coverage, sample_sizes, summarise
 from core.evaluation.topk import Ranks, curves, firing
-from core.prompts import Prompt
-from core.scores import score_topic
-from core.store import Store
-from core.store_parts import Parts
-from core.store_schema import assemble
+from core.scoring.scores import score_topic
+from core.store.reader import Store
+from core.store.schema import assemble
+from core.store.shards import Parts
+from core.text.prompts import Prompt
 
 D_EMBEDDING, TOKENS_A_PROMPT, PROMPTS_A_CHUNK = 384, 64, 512
 

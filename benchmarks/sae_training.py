@@ -18,7 +18,7 @@ from datasets import Dataset
 from sae_lens.config import LanguageModelSAERunnerConfig, LoggingConfig
 
 from benchmarks.timing import Figure
-from core.language_model import LanguageModel
+from core.models.language_model import LanguageModel
 from core.training.autoencoder_config import AutoencoderConfig
 from core.training.autoencoders import AutoencoderRun, load_model_to_train_on
 from core.training.blocks import BlockBatches

@@ -8,10 +8,10 @@ from pathlib import Path
 import pandas as pd
 
 from core.catalog import all_setups, missing_parts
-from core.embeddings import embedded_model_folder
 from core.errors import SteerscopeError, StoreNotBuiltError
-from core.language_model import best_device
-from core.store import Store
+from core.models.embeddings import embedded_model_folder
+from core.models.language_model import best_device
+from core.store.reader import Store
 
 PACKAGES = ("torch", "transformers", "transformer-lens", "sae-lens", "sentence-transformers", "streamlit", "duckdb")
 

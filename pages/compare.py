@@ -4,15 +4,15 @@ import pandas as pd
 import streamlit as st
 
 from core.errors import SteerscopeError
-from pages.shared import charts
+from pages.parts.compare.saved_tables import show_saved_tables
+from pages.shared.charts import figures as charts
 from pages.shared.columns import FIGURES
 from pages.shared.comparison import COLUMNS
 from pages.shared.downloads import download_buttons
 from pages.shared.entry import enter
-from pages.shared.glossary import TERMS, help_text
+from pages.shared.glossary.index import TERMS, help_text
 from pages.shared.messages import count, show_error
 from pages.shared.resources import app_store
-from pages.shared.saved_tables import show_saved_tables
 from pages.shared.setups import chosen_setup
 
 KINDS = {"text": "Texts", "sweep": "Amplified answers", "neuron": "Neurons"}

@@ -5,23 +5,23 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from core.app_store import AppStore
 from core.catalog import Setup
 from core.errors import SteerscopeError
 from core.evaluation.reference import DISJOINT, MIN_SHARE, N_TOP, by_size
-from core.prompts import bundled_topics
-from core.store import Store
-from pages.shared import charts_coverage as figures
-from pages.shared.charts import CONFIG
-from pages.shared.colours import Theme
+from core.results.app_store import AppStore
+from core.store.reader import Store
+from core.text.prompts import bundled_topics
+from pages.shared.charts import coverage as figures
+from pages.shared.charts.colours import Theme
+from pages.shared.charts.figures import CONFIG
+from pages.shared.charts.methods import swatches
 from pages.shared.entry import enter
 from pages.shared.experiments import experiment_tables, run_again, table_heading
-from pages.shared.glossary import help_text
+from pages.shared.glossary.index import help_text
 from pages.shared.links import choose_part
 from pages.shared.messages import count, show_error
 from pages.shared.resources import app_store
 from pages.shared.setups import open_chosen_store
-from pages.shared.training_charts import swatches
 
 PARTS = ("Coverage", "Reference set")
 COVERAGE = ("coverage", "coverage-summary", "coverage-tokens", "coverage-dead")

@@ -9,11 +9,11 @@ import streamlit as st
 from core.catalog import Setup
 from core.errors import SteerscopeError
 from core.evaluation.experiments import ALL_TOPICS
-from pages.shared import charts
-from pages.shared.charts_distributions import Spread, tau_heat_map, tau_matrix, violins
+from pages.shared.charts import figures as charts
+from pages.shared.charts.distributions import Spread, tau_heat_map, tau_matrix, violins
 from pages.shared.entry import enter
 from pages.shared.experiments import download_table, experiment_tables, run_again, table_heading
-from pages.shared.glossary import help_text
+from pages.shared.glossary.index import help_text
 from pages.shared.links import link_button
 from pages.shared.messages import show_error
 from pages.shared.resources import app_store

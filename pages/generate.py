@@ -3,13 +3,13 @@
 import streamlit as st
 
 from core.errors import SteerscopeError
-from core.export import export_bytes
+from core.results.export import export_bytes
 from core.settings import GenerationSettings, ScoreSettings
-from core.store import Store
+from core.store.reader import Store
 from pages.shared.columns import comparison_html
 from pages.shared.comparison import COLUMNS, Comparison, Layer, Request, parse_alphas
 from pages.shared.entry import enter
-from pages.shared.glossary import help_text
+from pages.shared.glossary.index import help_text
 from pages.shared.links import file_name, link_button
 from pages.shared.messages import count, plain, show_error
 from pages.shared.resources import ScoredIn, app_store, layers_beside, open_store, score, setups

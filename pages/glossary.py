@@ -3,7 +3,7 @@
 import streamlit as st
 
 from pages.shared.entry import enter
-from pages.shared.glossary import SECTIONS
+from pages.shared.glossary.index import SECTIONS
 
 enter("What do the words mean?")
 with st.container(width=760):

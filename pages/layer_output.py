@@ -8,21 +8,21 @@ import pandas as pd
 import streamlit as st
 
 from core.catalog import Setup
-from core.store import Store
-from pages.shared.charts import CONFIG
-from pages.shared.charts_layer import SETS, changed_bars, delta_scatter
+from core.store.reader import Store
+from pages.parts.layer_output.distances import show_distances
+from pages.shared.charts.figures import CONFIG
+from pages.shared.charts.layer import SETS, changed_bars, delta_scatter
+from pages.shared.charts.methods import swatches
 from pages.shared.columns import number
 from pages.shared.comparison import COLUMNS
 from pages.shared.entry import enter
 from pages.shared.experiments import download_table, experiment_tables, run_again, table_heading
-from pages.shared.glossary import help_text
+from pages.shared.glossary.index import help_text
 from pages.shared.links import choose_part
 from pages.shared.messages import count
 from pages.shared.setups import open_chosen_store
 from pages.shared.tokens import Shaded, token_spans
-from pages.shared.topic_distances import show_distances
 from pages.shared.topics import topic_title
-from pages.shared.training_charts import swatches
 
 PARTS = ("Layer output", "Distances")
 TABLES = ("layer", "layer-contrasts", "layer-changed", "layer-tokens", "layer-extremes")

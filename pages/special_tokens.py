@@ -6,21 +6,21 @@ import streamlit as st
 
 from core.catalog import Setup
 from core.errors import SteerscopeError
-from core.prompts import questions
-from core.published import published
-from core.store import Store
-from core.sweep_request import AUTO, SweepSettings, check_neuron, parse_alphas, random_neuron
-from pages.shared.amplified import Amplified, Asked, amplified_html
+from core.results.published import published
+from core.store.reader import Store
+from core.sweep.request import AUTO, SweepSettings, check_neuron, parse_alphas, random_neuron
+from core.text.prompts import questions
+from pages.parts.special_tokens.amplified import Amplified, Asked, amplified_html
+from pages.parts.special_tokens.sweep_results import show_sweeps
+from pages.parts.special_tokens.sweeps import largest_alpha, parse_neurons, run_sweeps, sweep_command
+from pages.parts.special_tokens.template_tokens import choose_neuron, published_tokens, token_table
 from pages.shared.entry import enter
 from pages.shared.experiments import download_table, experiment_tables, run_again
-from pages.shared.glossary import help_text
+from pages.shared.glossary.index import help_text
 from pages.shared.links import link_button
 from pages.shared.messages import count, plain, show_error
 from pages.shared.resources import app_store, setups
 from pages.shared.setups import chosen_setup, open_chosen_store
-from pages.shared.sweep_results import show_sweeps
-from pages.shared.sweeps import largest_alpha, parse_neurons, run_sweeps, sweep_command
-from pages.shared.template_tokens import choose_neuron, published_tokens, token_table
 
 STRONGEST = "Strongest neurons of the template's tokens"
 NEW_TOKENS = 64

@@ -7,19 +7,19 @@ import streamlit as st
 
 from core.catalog import Setup
 from core.errors import SteerscopeError
-from core.prompts import Topic
-from core.store import Store
-from pages.shared import charts
-from pages.shared.charts_topk import SMALL_WIDTH, topk_curves, topk_neurons, topk_small
+from core.store.reader import Store
+from core.text.prompts import Topic
+from pages.parts.top_k.curves import topic_top_k
+from pages.shared.charts import figures as charts
+from pages.shared.charts.topk import SMALL_WIDTH, topk_curves, topk_neurons, topk_small
 from pages.shared.entry import enter
 from pages.shared.experiments import download_table, experiment_tables, run_again, table_heading
-from pages.shared.glossary import help_text, term_link
+from pages.shared.glossary.index import help_text, term_link
 from pages.shared.links import link_button
 from pages.shared.messages import count, plain, show_error
 from pages.shared.setups import open_chosen_store
 from pages.shared.tokens import counted_tokens
 from pages.shared.topics import chosen_topic, score_settings, topic_controls, topic_title
-from pages.shared.topk import topic_top_k
 
 if TYPE_CHECKING:  # imports torch
     from core.evaluation.topk import TopK

@@ -9,14 +9,9 @@ import streamlit as st
 
 from core.catalog import Setup
 from core.errors import NeuronRangeError, SteerscopeError
-from core.prompts import Topic
-from core.store import Store
-from pages.shared import charts
-from pages.shared.entry import enter
-from pages.shared.glossary import help_text
-from pages.shared.links import file_name, link_button
-from pages.shared.messages import count, show_error
-from pages.shared.neuron import (
+from core.store.reader import Store
+from core.text.prompts import Topic
+from pages.parts.topic.neuron import (
     choose_neuron,
     collect_button,
     open_neuron,
@@ -28,7 +23,7 @@ from pages.shared.neuron import (
     show_summaries,
     show_tokens,
 )
-from pages.shared.output import (
+from pages.parts.topic.output import (
     measured,
     offer_measuring,
     offer_output,
@@ -38,7 +33,12 @@ from pages.shared.output import (
     show_measured,
     show_similar,
 )
-from pages.shared.ranking import ranking, ranking_csv
+from pages.parts.topic.ranking import ranking, ranking_csv
+from pages.shared.charts import figures as charts
+from pages.shared.entry import enter
+from pages.shared.glossary.index import help_text
+from pages.shared.links import file_name, link_button
+from pages.shared.messages import count, show_error
 from pages.shared.resources import ScoredIn, score
 from pages.shared.setups import open_chosen_store
 from pages.shared.topics import chosen_topic, score_settings, topic_controls

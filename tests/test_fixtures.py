@@ -12,7 +12,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from core.catalog import all_setups, missing_parts
-from core.embeddings import load_embedding_model
+from core.models.embeddings import load_embedding_model
 from tests.fixtures.autoencoders import ARCHITECTURES, D_SAE, N_DEAD, K, residual_stream, write_autoencoder
 from tests.fixtures.text import sample_rows
 

@@ -11,7 +11,7 @@ import pytest
 import typer.main
 
 from core.cli import app
-from pages.shared.glossary import TERMS
+from pages.shared.glossary.index import TERMS
 from tests.test_layers import imports_of, modules
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -232,7 +232,7 @@ def only_stores_hold_sql(root: Path) -> list[str]:
 Rule = Callable[[Path], list[str]]
 # each rule with files that break it
 RULES: list[tuple[Rule, dict[str, str]]] = [
-    (core_imports_no_streamlit, {"core/scores.py": "def f():\n    import streamlit as st\n"}),
+    (core_imports_no_streamlit, {"core/scoring/scores.py": "def f():\n    import streamlit as st\n"}),
     (core_imports_go_downwards, {"core/settings.py": "from core import store\n"}),
     (core_imports_go_downwards, {"core/settings.py": "from .catalog import Setup\n"}),
     (core_imports_go_downwards, {"core/brand_new.py": ""}),
@@ -242,14 +242,20 @@ RULES: list[tuple[Rule, dict[str, str]]] = [
     ),
     (
         light_modules_load_no_heavy_library,
-        {"core/store.py": "from core import files\n", "core/files.py": "import torch\n"},
+        {"core/store/reader.py": "from core import files\n", "core/files.py": "import torch\n"},
     ),
-    (only_language_model_and_training_import_transformers, {"core/build.py": "from transformers import AutoModel\n"}),
-    (only_sparse_autoencoder_and_training_import_sae_lens, {"core/steering.py": "from sae_lens import SAE\n"}),
+    (
+        only_language_model_and_training_import_transformers,
+        {"core/build/pipeline.py": "from transformers import AutoModel\n"},
+    ),
+    (
+        only_sparse_autoencoder_and_training_import_sae_lens,
+        {"core/steering/placement.py": "from sae_lens import SAE\n"},
+    ),
     (pages_hold_no_sql_and_no_torch, {"pages/topic.py": "import torch.nn\n"}),
     (pages_hold_no_sql_and_no_torch, {"pages/topic.py": 'q = f"SELECT {c} FROM neurons"\n'}),
-    (only_stores_hold_sql, {"core/scores.py": "import duckdb\n"}),
-    (only_stores_hold_sql, {"core/scores.py": 'rows = con.execute("CREATE TABLE t (x INTEGER)")\n'}),
+    (only_stores_hold_sql, {"core/scoring/scores.py": "import duckdb\n"}),
+    (only_stores_hold_sql, {"core/scoring/scores.py": 'rows = con.execute("CREATE TABLE t (x INTEGER)")\n'}),
 ]
 
 

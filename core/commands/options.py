@@ -12,9 +12,9 @@ from core.settings import ScoreSettings, store_root
 
 if TYPE_CHECKING:
     from core.catalog import Setup
-    from core.prompts import Topic
-    from core.store import Store
-    from core.workbench import ScoredTopic
+    from core.steering.workbench import ScoredTopic
+    from core.store.reader import Store
+    from core.text.prompts import Topic
 
 app = typer.Typer(
     name="python -m core",
@@ -73,7 +73,7 @@ def setup_named(name: str) -> "Setup":
 
 
 def open_store(name: str, store: Path | None) -> "Store":
-    from core.store import Store
+    from core.store.reader import Store
 
     return Store.open(store_root(store), setup_named(name).name)
 
@@ -84,7 +84,7 @@ def one_topic(text: str | None, file: Path | None) -> "Topic":
     Raises:
         UsageError: both or none of them.
     """
-    from core.prompts import find_topic, read_topic
+    from core.text.prompts import find_topic, read_topic
 
     if (text is None) == (file is None):
         raise UsageError("give the topic either as --topic TEXT or as --topic-file FILE")
@@ -93,7 +93,7 @@ def one_topic(text: str | None, file: Path | None) -> "Topic":
 
 def show(frame: pd.DataFrame, *, as_json: bool, out: Path | None = None, title: str = "") -> None:
     if out is not None:
-        from core.export import export_table
+        from core.results.export import export_table
 
         export_table(frame, out)
         typer.echo(f"{len(frame):,} rows -> {out}", err=True)
@@ -102,8 +102,8 @@ def show(frame: pd.DataFrame, *, as_json: bool, out: Path | None = None, title: 
 
 
 def score_in(setup: str, topic: "Topic", store: Path | None, settings: ScoreSettings) -> tuple["Store", "ScoredTopic"]:
-    from core.embeddings import load_embedding_model
-    from core.workbench import Scorer
+    from core.models.embeddings import load_embedding_model
+    from core.steering.workbench import Scorer
 
     opened = open_store(setup, store)
     return opened, Scorer(opened, load_embedding_model(setup_named(setup).embedding_model)).score(topic, settings)

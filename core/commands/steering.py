@@ -40,8 +40,8 @@ from core.evaluation.experiments import (
 from core.settings import GenerationSettings, store_root
 
 if TYPE_CHECKING:
-    from core.steering import Positions
-    from core.workbench import Column, Workbench
+    from core.steering.placement import Positions
+    from core.steering.workbench import Column, Workbench
 
 DEFAULT_COLUMNS = ("none", "sae", "clamp", "swap")
 
@@ -93,7 +93,7 @@ def generate(
     as_json: AsJson = False,
 ) -> None:
     """Continue a prompt under each edit, with the figures of the text."""
-    from core.workbench import SteeringSettings, across_layers
+    from core.steering.workbench import SteeringSettings, across_layers
 
     alphas, vector_alpha = _strengths(neuron or [], alpha or [])
     steering = SteeringSettings(
@@ -120,7 +120,7 @@ def generate(
 
 def _open_workbenches(setup: str, also: list[str], store: Path | None) -> tuple["Workbench", tuple["Workbench", ...]]:
     """A setup, and those at other layers of its model."""
-    from core.workbench import open_workbench
+    from core.steering.workbench import open_workbench
 
     bench = open_workbench(setup_named(setup), open_store(setup, store))
     return bench, tuple(open_workbench(setup_named(name), open_store(name, store), beside=bench) for name in also)
@@ -189,9 +189,9 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Run experiments on a setup; results go into the store and are printed."""
-    from core.app_store import AppStore
-    from core.prompts import bundled_topics, find_topic
-    from core.workbench import Scorer, SteeringSettings, open_scorer
+    from core.results.app_store import AppStore
+    from core.steering.workbench import Scorer, SteeringSettings, open_scorer
+    from core.text.prompts import bundled_topics, find_topic
 
     experiments = find_experiments(what)
     bench: Scorer

@@ -33,7 +33,7 @@ from core.evaluation.experiments import EXPERIMENTS
 from core.settings import Distance, ScoreSettings, Summary, Variant, store_root
 
 if TYPE_CHECKING:
-    from core.store import Store
+    from core.store.reader import Store
 
 
 @app.command()
@@ -79,10 +79,10 @@ def build(
 def _builder(engine: str, address: str | None, cpus: float, gpus: float | None) -> Callable[..., Path]:
     """What builds a store with that engine."""
     if engine == "local":
-        from core.build import build as build_here
+        from core.build.pipeline import build as build_here
 
         return build_here
-    from core.ray_build import build_on_ray
+    from core.build.on_ray import build_on_ray
     from core.ray_tasks import Resources
 
     return partial(build_on_ray, address=address, resources=Resources(cpus=cpus, gpus=gpus))
@@ -141,7 +141,7 @@ def export(
     store: StoreDir = None,
 ) -> None:
     """Write any table of the app to a file."""
-    from core.export import export_table
+    from core.results.export import export_table
 
     frame = _exported(setup, what, store, topic, topic_file)
     export_table(frame, out, format)
@@ -154,7 +154,7 @@ def _exported(setup: str, what: str, store: Path | None, topic: str | None, file
     Raises:
         UsageError: no such table; the message lists those there are.
     """
-    from core.app_store import AppStore
+    from core.results.app_store import AppStore
 
     if what == "scores":
         opened, scored = score_in(setup, one_topic(topic, file), store, ScoreSettings())

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Annotated
 import pandas as pd
 import typer
 
-from core.app_store import AppStore
 from core.commands.options import AsJson, SetupName, StoreDir, Tokens, app, open_store, setup_named
 from core.console import print_json, print_table, stage_progress
 from core.errors import UsageError
+from core.results.app_store import AppStore
 from core.settings import store_root
-from core.sweep_request import (
+from core.sweep.request import (
     SweepSettings,
     check_chat,
     check_neuron,
@@ -22,7 +22,7 @@ from core.sweep_request import (
 )
 
 if TYPE_CHECKING:
-    from core.store import Store
+    from core.store.reader import Store
 
 _SHOWN = (
     *("alpha", "shift", "perplexity_ratio", "perplexity", "distinct_2", "distinct_3", "repetition"),
@@ -82,9 +82,9 @@ def sweep(
     opened, results = open_store(setup, store), AppStore(store_root(store))
     neurons = _neurons(setup, opened, results, neuron or [], strongest or [], random, seed)
 
-    from core.sweep import MEASURES, available_measures, run_sweep
-    from core.sweep_windows import RULES, compare_neurons, means_by_alpha
-    from core.workbench import open_workbench
+    from core.steering.workbench import open_workbench
+    from core.sweep.run import MEASURES, available_measures, run_sweep
+    from core.sweep.windows import RULES, compare_neurons, means_by_alpha
 
     bench = open_workbench(chosen, opened)
     rows: dict[int, pd.DataFrame] = {}

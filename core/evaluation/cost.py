@@ -13,19 +13,19 @@ from dataclasses import astuple
 
 import pandas as pd
 
-from core.embeddings import distances_to_topic
 from core.evaluation.experiments import ExperimentOptions, Progress
 from core.evaluation.statistics import Interval, bootstrap_mean
 from core.evaluation.text_columns import FT, NONE
-from core.generation import Generator
-from core.language_model import LanguageModel
-from core.prompts import Topic, continuations
-from core.published import published
-from core.scores import scores_from_sums
+from core.models.embeddings import distances_to_topic
+from core.models.language_model import LanguageModel
+from core.results.published import published
+from core.scoring.scores import scores_from_sums
 from core.settings import GenerationSettings, ScoreSettings
-from core.store import Store
+from core.steering.generation import Generator
+from core.steering.workbench import SteeringSettings, Workbench
+from core.store.reader import Store
+from core.text.prompts import Topic, continuations
 from core.training.finetuning import Finetuned, finetune
-from core.workbench import SteeringSettings, Workbench
 
 WAYS = (NONE, "sae", "clamp", "swap")
 N_TOPICS = 3  # timed; the first of those asked for

@@ -18,7 +18,7 @@ from core.evaluation.experiments import ExperimentOptions, Progress
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
-    from core.workbench import Scorer  # imports torch
+    from core.steering.workbench import Scorer  # imports torch
 
 FIRST_SIZE = 64  # 2^6, the smallest of Fig. 3
 N_SAMPLES = 5  # of each size

@@ -16,8 +16,8 @@ from jaxtyping import Bool, Float
 from core.errors import UsageError
 from core.evaluation.experiments import ExperimentOptions, Progress
 from core.evaluation.statistics import bootstrap_mean
-from core.prompts import Topic
-from core.workbench import Scorer
+from core.steering.workbench import Scorer
+from core.text.prompts import Topic
 
 PAPER_TOPICS = ("amazon", "yelp", "imdb", "wikipedia")
 ALL, PAPER = "all topics", "the paper's four"

@@ -14,14 +14,14 @@ import pandas as pd
 from jaxtyping import Float
 from scipy.stats import kendalltau
 
-from core.activations import token_activations
-from core.embeddings import EmbeddingModel
+from core.build.activations import token_activations
 from core.evaluation.experiments import ALL_TOPICS, ExperimentOptions, Progress
-from core.prompts import Topic
-from core.scores import TopicScores, score_topic, strawman
+from core.models.embeddings import EmbeddingModel
+from core.scoring.scores import TopicScores, score_topic, strawman
 from core.settings import ScoreSettings, Summary
-from core.store import Store
-from core.workbench import Workbench
+from core.steering.workbench import Workbench
+from core.store.reader import Store
+from core.text.prompts import Topic
 
 FEW_PROMPTS = 6  # of a topic, its first: the paper's other format beside all (20)
 N_QUANTILES = 200  # of each distribution

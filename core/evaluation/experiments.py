@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 import pandas as pd
 
-from core.app_store import AppStore
 from core.errors import UsageError
-from core.prompts import Topic, bundled_topics
+from core.results.app_store import AppStore
 from core.settings import GenerationSettings
+from core.text.prompts import Topic, bundled_topics
 
 if TYPE_CHECKING:  # imports torch
-    from core.workbench import Scorer, SteeringSettings, Workbench
+    from core.steering.workbench import Scorer, SteeringSettings, Workbench
 
 Progress = Callable[[str, float], None]  # what is being done, and the share of it that is done
 ALL_TOPICS = "all"  # instead of a topic's name: the mean over topics
@@ -47,7 +47,7 @@ class ExperimentOptions:
     columns: tuple[str, ...] = PAPER_COLUMNS  # of the text experiment
     prompts: tuple[str, ...] = PROMPT_SETS
     also: tuple[Workbench, ...] = ()  # setups at other layers, steered at the same time in the text experiment
-    judge: bool = False  # have every text judged: see `core.judge`
+    judge: bool = False  # have every text judged: see `core.models.judge`
     saved: Callable[[str], pd.DataFrame | None] = lambda table: None  # results that the setup has already
 
 

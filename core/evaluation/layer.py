@@ -20,15 +20,15 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from core.activations import BATCH_TOKENS, length_sorted_batches
-from core.code_edits import CodeOutcome, Edit
-from core.edits import EditName
+from core.build.activations import BATCH_TOKENS, length_sorted_batches
 from core.evaluation.experiments import ExperimentOptions, Progress
 from core.evaluation.statistics import bootstrap_mean, paired_difference
-from core.language_model import LanguageModel
-from core.metrics import contamination, contamination_share, neurons_changed, reconstruction_delta
-from core.prompts import unaligned_prompts
-from core.workbench import ScoredTopic, SteeringSettings, Workbench
+from core.models.language_model import LanguageModel
+from core.steering.code_edits import CodeOutcome, Edit
+from core.steering.edits import EditName
+from core.steering.metrics import contamination, contamination_share, neurons_changed, reconstruction_delta
+from core.steering.workbench import ScoredTopic, SteeringSettings, Workbench
+from core.text.prompts import unaligned_prompts
 
 COLUMNS: tuple[EditName, ...] = ("sae", "clamp", "swap", "weight")
 EDITED: tuple[EditName, ...] = ("clamp", "swap", "weight")  # `sae` is what they are compared with

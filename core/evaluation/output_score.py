@@ -22,13 +22,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from core.chat_template import encode_text
 from core.errors import AutoencoderError, UsageError
 from core.evaluation.experiments import ExperimentOptions, Progress
-from core.language_model import LanguageModel, TokenisedPrompt, Tokens
-from core.prompts import Topic, continuations
-from core.sparse_autoencoder import PreActivations, SparseAutoencoder, SparseCode
-from core.workbench import Workbench
+from core.models.language_model import LanguageModel, TokenisedPrompt, Tokens
+from core.models.sparse_autoencoder import PreActivations, SparseAutoencoder, SparseCode
+from core.steering.workbench import Workbench
+from core.text.chat_template import encode_text
+from core.text.prompts import Topic, continuations
 
 N_OPENINGS = 8
 PROMOTED_TOKENS = 10

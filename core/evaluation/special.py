@@ -16,13 +16,13 @@ import pandas as pd
 import torch
 from jaxtyping import Float64
 
-from core.activations import BATCH_TOKENS, length_sorted_batches
+from core.build.activations import BATCH_TOKENS, length_sorted_batches
 from core.evaluation.experiments import ExperimentOptions, Progress
-from core.language_model import LanguageModel, TokenisedPrompt
-from core.prompts import dialogues
-from core.sparse_autoencoder import SparseAutoencoder, check_fits
-from core.sweep_request import check_chat
-from core.workbench import Workbench
+from core.models.language_model import LanguageModel, TokenisedPrompt
+from core.models.sparse_autoencoder import SparseAutoencoder, check_fits
+from core.steering.workbench import Workbench
+from core.sweep.request import check_chat
+from core.text.prompts import dialogues
 
 N_DIALOGUES = 1_000  # as in the paper
 N_TOP, N_PRINTED = 20, 5  # neurons a token: kept, and in the form of F.3

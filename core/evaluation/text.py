@@ -15,7 +15,6 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pandas as pd
 
-from core.acceptability import ACCEPTED, load_acceptability
 from core.errors import UsageError
 from core.evaluation.experiments import ALL_TOPICS, PROMPT_SETS, ExperimentOptions, Progress
 from core.evaluation.statistics import bootstrap_mean
@@ -30,14 +29,15 @@ from core.evaluation.text_columns import (
     check_columns,
     steering_scores,
 )
-from core.generation import Generation
-from core.judge import Rating, judge_from_environment
-from core.language_model import LanguageModel
-from core.metrics import distinct_n, harmonic_mean, language_switch, next_token_confidence
-from core.prompts import continuations, unaligned_prompts
-from core.published import published
-from core.ways import Way
-from core.workbench import FIGURE_NAMES, ScoredTopic, SteeringSettings, Workbench
+from core.models.acceptability import ACCEPTED, load_acceptability
+from core.models.judge import Rating, judge_from_environment
+from core.models.language_model import LanguageModel
+from core.results.published import published
+from core.steering.generation import Generation
+from core.steering.metrics import distinct_n, harmonic_mean, language_switch, next_token_confidence
+from core.steering.ways import Way
+from core.steering.workbench import FIGURE_NAMES, ScoredTopic, SteeringSettings, Workbench
+from core.text.prompts import continuations, unaligned_prompts
 
 FIGURES = (
     *FIGURE_NAMES,

@@ -18,17 +18,17 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
-from core.activations import token_activations
-from core.edits import make_edit
+from core.build.activations import token_activations
 from core.errors import UsageError
 from core.evaluation.experiments import TEXT_COLUMNS
-from core.metrics import concept_score, fluency_score, harmonic_mean
-from core.prompts import unaligned_prompts
-from core.scores import strawman
+from core.scoring.scores import strawman
 from core.settings import GenerationSettings, ScoreSettings
+from core.steering.edits import make_edit
+from core.steering.metrics import concept_score, fluency_score, harmonic_mean
+from core.steering.ways import Way
+from core.steering.workbench import ScoredTopic, SteeringSettings, Workbench, across_layers
+from core.text.prompts import unaligned_prompts
 from core.training.finetuning import Finetuned, finetune
-from core.ways import Way
-from core.workbench import ScoredTopic, SteeringSettings, Workbench, across_layers
 
 FT, NONE, SHUFFLED = "ft", "none", "swap-shuffled"
 CLAMPED = ("clamp-tuned", "random", "strawman", "output")  # a clamp of n neurons each; they differ in which

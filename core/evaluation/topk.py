@@ -19,12 +19,12 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
-from core.activations import ActivationBatch, token_activations
+from core.build.activations import ActivationBatch, token_activations
 from core.errors import ScoringError
 from core.evaluation.experiments import ExperimentOptions, Progress
-from core.prompts import unaligned_prompts
-from core.scores import TopicScores
-from core.workbench import ScoredTopic, Workbench
+from core.scoring.scores import TopicScores
+from core.steering.workbench import ScoredTopic, Workbench
+from core.text.prompts import unaligned_prompts
 
 SHOWN_K = (4, 16, 64)  # at which a topic counts as ahead or not
 TOKEN_K = (1, 2, 4, 8, 16, 32, 64, 128, 256)  # for which the tokens are listed

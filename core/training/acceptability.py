@@ -23,10 +23,10 @@ from jaxtyping import Bool, Float
 from safetensors.torch import save_file
 from torch import nn
 
-from core.acceptability import ACCEPTED, WEIGHTS, MiniLMClassifier, load_minilm_classifier, tokenise
 from core.errors import CheckpointError, MissingFileError, PromptFileError, TrainingConfigError
 from core.files import written_whole
-from core.prompts import reference_prompts
+from core.models.acceptability import ACCEPTED, WEIGHTS, MiniLMClassifier, load_minilm_classifier, tokenise
+from core.text.prompts import reference_prompts
 from core.training.made_up_texts import GIBBERISH, gibberish, paragraph
 
 _DEV_BLOCK = 50  # sentences in a row: those of one example in a paper stand together and often share their words

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from core.language_model import LanguageModel
+from core.models.language_model import LanguageModel
 from core.training.encoded_texts import TrainingTokens
 from core.training.precision import Autocast, in_bfloat16
 from core.training.shared_activations import KeptChunks

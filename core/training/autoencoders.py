@@ -26,7 +26,7 @@ from torch import Tensor
 
 from core.catalog import Setup
 from core.errors import CheckpointError
-from core.language_model import LanguageModel, load_language_model
+from core.models.language_model import LanguageModel, load_language_model
 from core.training.activation_source import ActivationSource, TokenBatches
 from core.training.autoencoder_config import AutoencoderConfig
 from core.training.checkpoints import check_same_settings, latest_checkpoint, load_checkpoint, save_checkpoint
@@ -271,7 +271,7 @@ def load_model_to_train_on(config: AutoencoderConfig) -> LanguageModel:
     """The config's language model, on its device.
 
     Raises:
-        ModelFolderError, HubError: see `core.language_model.load_language_model`.
+        ModelFolderError, HubError: see `core.models.language_model.load_language_model`.
     """
     return load_language_model(
         Setup(

@@ -12,7 +12,7 @@ from jaxtyping import Int
 from jinja2 import TemplateError
 
 from core.errors import ConversationError, TrainingConfigError
-from core.language_model import LanguageModel
+from core.models.language_model import LanguageModel
 from core.training.corpus import Document, check_messages
 from core.training.encoded_texts import CONTENT, ROLE, TEMPLATE, EncodedTexts, TrainingTokens
 

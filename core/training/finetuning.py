@@ -12,7 +12,7 @@ import torch
 from transformers import DataCollatorForLanguageModeling, PrinterCallback, Trainer, TrainingArguments
 
 from core.errors import EmptyTopicError
-from core.language_model import LanguageModel
+from core.models.language_model import LanguageModel
 
 
 @dataclass(frozen=True, kw_only=True)

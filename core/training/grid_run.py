@@ -13,7 +13,7 @@ import pandas as pd
 
 from core.errors import GridError, in_one_line
 from core.files import written_whole
-from core.language_model import LanguageModel
+from core.models.language_model import LanguageModel
 from core.training.autoencoder_config import AutoencoderConfig
 from core.training.autoencoders import Progress, load_model_to_train_on, train_autoencoder
 from core.training.grid import Grid

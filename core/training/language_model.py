@@ -24,8 +24,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
-from core.chat_template import encode_conversation
 from core.errors import TrainingConfigError
+from core.text.chat_template import encode_conversation
 from core.training.corpus import Document, TextSource, encode_documents, is_held_out, read_documents
 from core.training.precision import has_bfloat16_units
 

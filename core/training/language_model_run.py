@@ -11,10 +11,10 @@ from tokenizers import Tokenizer
 from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen2ForCausalLM
 
 from core.catalog import Setup
-from core.generation import Generator
-from core.language_model import load_language_model
-from core.prompts import continuations, dialogues, questions, reference_prompts
+from core.models.language_model import load_language_model
 from core.settings import GenerationSettings
+from core.steering.generation import Generator
+from core.text.prompts import continuations, dialogues, questions, reference_prompts
 from core.training.corpus import encode_documents, is_held_out, read_documents
 from core.training.language_model import (
     IM_END,

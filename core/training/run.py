@@ -6,10 +6,10 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from core.app_store import AppStore
 from core.catalog import DATA
 from core.errors import CheckpointError, GridError, TrainingConfigError
 from core.files import written_whole
+from core.results.app_store import AppStore
 from core.training.autoencoder_config import read_table
 from core.training.language_model_run import Progress
 

@@ -15,8 +15,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from core.catalog import Setup
-from core.language_model import LanguageModel
-from core.sparse_autoencoder import SparseAutoencoder, check_fits, load_sparse_autoencoder
+from core.models.language_model import LanguageModel
+from core.models.sparse_autoencoder import SparseAutoencoder, check_fits, load_sparse_autoencoder
 from core.training.activation_source import TokenBatches, kept_positions, on_device
 from core.training.encoded_texts import TrainingTokens
 

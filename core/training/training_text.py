@@ -13,7 +13,7 @@ import numpy as np
 
 from core.errors import CheckpointError, TrainingConfigError
 from core.files import exclusive_lock
-from core.language_model import LanguageModel
+from core.models.language_model import LanguageModel
 from core.training.activation_source import TokenBatches
 from core.training.autoencoder_config import AutoencoderConfig
 from core.training.blocks import BlockBatches

@@ -5,14 +5,14 @@ from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING, Literal
 
-from pages.shared.colours import EDITS
+from pages.shared.charts.colours import EDITS
 from pages.shared.comparison import COLUMNS, Column, Comparison
-from pages.shared.glossary import TERMS, term_link
+from pages.shared.glossary.index import TERMS, term_link
 from pages.shared.messages import count
 from pages.shared.tokens import Shaded, legend, token_spans
 
 if TYPE_CHECKING:
-    from core.generation import Generation, TokenFigures
+    from core.steering.generation import Generation, TokenFigures
 
 Shading = Literal["contamination", "neurons changed"]
 _MOST_SIDE_BY_SIDE = 4

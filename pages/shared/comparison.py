@@ -10,17 +10,17 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from core.errors import SteerscopeError, UsageError
-from core.prompts import Topic, bundled_topics
 from core.settings import GenerationSettings
-from core.store import Store
+from core.store.reader import Store
+from core.text.prompts import Topic, bundled_topics
 from pages.shared.resources import ScoredIn, scored_topic, workbench, workbench_beside
 
 if TYPE_CHECKING:  # imports torch, which waits until something is generated
     from core.catalog import Setup
-    from core.generation import Generation
-    from core.snippet import Snippet
-    from core.ways import Way
-    from core.workbench import Proof, ScoredTopic
+    from core.steering.generation import Generation
+    from core.steering.snippet import Snippet
+    from core.steering.ways import Way
+    from core.steering.workbench import Proof, ScoredTopic
 
 COLUMNS = {
     "none": "Original",
@@ -64,7 +64,7 @@ class Request:
     topic: Topic
     edits: tuple[str, ...]
     generation: GenerationSettings
-    steering: dict[str, Any]  # every field of `core.workbench.SteeringSettings`, which is loaded with torch
+    steering: dict[str, Any]  # every field of `core.steering.workbench.SteeringSettings`, which is loaded with torch
     also: tuple[str, ...] = ()  # setups at other layers of the model, steered at the same time
 
     def command(self) -> str:
@@ -130,7 +130,7 @@ class Comparison:
         Raises:
             SteerscopeError: what concerns all columns. What concerns one alone becomes its `problem`.
         """
-        from core.workbench import SteeringSettings, across_layers
+        from core.steering.workbench import SteeringSettings, across_layers
 
         request = self.request
         bench, self.topic = workbench(request.setup, store), scored_topic(request.topic, scored)
@@ -192,7 +192,7 @@ class Comparison:
         Raises:
             EditError: it steers at several layers.
         """
-        from core.snippet import python_snippet
+        from core.steering.snippet import python_snippet
 
         assert column.way is not None
         bench = workbench(self.request.setup, store)

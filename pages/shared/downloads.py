@@ -3,7 +3,7 @@
 import pandas as pd
 import streamlit as st
 
-from core.export import FORMATS, export_bytes
+from core.results.export import FORMATS, export_bytes
 from pages.shared.links import file_name
 
 FORMAT_NAMES = {"csv": "CSV", "md": "Markdown", "latex": "LaTeX", "parquet": "Parquet", "xlsx": "Excel"}

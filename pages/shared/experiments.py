@@ -8,9 +8,9 @@ import streamlit as st
 from core.catalog import Setup
 from core.errors import SteerscopeError
 from core.evaluation.experiments import EXPERIMENTS, ExperimentOptions, run_and_save
-from core.export import export_bytes
-from core.store import Store
-from pages.shared.glossary import help_text
+from core.results.export import export_bytes
+from core.store.reader import Store
+from pages.shared.glossary.index import help_text
 from pages.shared.links import file_name
 from pages.shared.messages import show_error
 from pages.shared.resources import app_store, saved_result, scorer, workbench

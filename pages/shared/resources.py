@@ -13,19 +13,19 @@ import pandas as pd
 import streamlit as st
 from jaxtyping import Float32
 
-from core.app_store import AppStore
 from core.catalog import Setup, all_setups, missing_parts
 from core.errors import StoreError
-from core.prompts import Topic
-from core.scores import TopicScores, score_topic
+from core.results.app_store import AppStore
+from core.scoring.scores import TopicScores, score_topic
 from core.settings import ScoreSettings, store_root
-from core.store import Store
+from core.store.reader import Store
+from core.text.prompts import Topic
 
 if TYPE_CHECKING:  # imports torch, which only Generate needs
-    from core.embeddings import EmbeddingModel
-    from core.language_model import LanguageModel
-    from core.sparse_autoencoder import SparseAutoencoder
-    from core.workbench import ScoredTopic, Scorer, Workbench
+    from core.models.embeddings import EmbeddingModel
+    from core.models.language_model import LanguageModel
+    from core.models.sparse_autoencoder import SparseAutoencoder
+    from core.steering.workbench import ScoredTopic, Scorer, Workbench
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def _saved_result(root: Path, identity: tuple[int, int], setup_name: str, what: 
 
 @st.cache_resource(max_entries=2, show_spinner="Loading the sentence-embedding model: some seconds, once ...")
 def embedding_model(name: str) -> "EmbeddingModel":
-    from core.embeddings import load_embedding_model
+    from core.models.embeddings import load_embedding_model
 
     return load_embedding_model(name)
 
@@ -130,7 +130,7 @@ def score(setup: Setup, store: Store, topic: Topic, settings: ScoreSettings) -> 
 
 @st.cache_resource(max_entries=2, show_spinner="Loading the language model and the SAE: some seconds, once ...")
 def _models(setup: Setup) -> "tuple[LanguageModel, SparseAutoencoder]":
-    from core.workbench import load_setup
+    from core.steering.workbench import load_setup
 
     return load_setup(setup)
 
@@ -141,7 +141,7 @@ def scorer(setup: Setup, store: Store) -> "Scorer":
     Raises:
         EmbeddingModelError: the setup's embedding model cannot be loaded.
     """
-    from core.workbench import Scorer
+    from core.steering.workbench import Scorer
 
     return Scorer(store, embedding_model(setup.embedding_model))
 
@@ -152,7 +152,7 @@ def workbench(setup: Setup, store: Store) -> "Workbench":
     Raises:
         ModelFolderError, AutoencoderError, UnsafeWeightsError, HubError, EmbeddingModelError: see the loaders.
     """
-    from core.workbench import Workbench
+    from core.steering.workbench import Workbench
 
     return Workbench(store, embedding_model(setup.embedding_model), *_models(setup))
 
@@ -174,15 +174,15 @@ def workbench_beside(setup: Setup, store: Store, main: Setup, main_store: Store)
     """A setup of the same model as `main`, which runs both.
 
     Raises:
-        AutoencoderError, UsageError: see `core.workbench.open_workbench`.
+        AutoencoderError, UsageError: see `core.steering.workbench.open_workbench`.
     """
-    from core.workbench import open_workbench
+    from core.steering.workbench import open_workbench
 
     return open_workbench(setup, store, beside=workbench(main, main_store))
 
 
 def scored_topic(topic: Topic, scored: ScoredIn) -> "ScoredTopic":
     """Scores as a workbench takes them."""
-    from core.workbench import ScoredTopic
+    from core.steering.workbench import ScoredTopic
 
     return ScoredTopic(topic, scored.embeddings, scored.scores)

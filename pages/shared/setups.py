@@ -8,9 +8,9 @@ import streamlit as st
 from core.catalog import DEFAULT_SETUP, Setup
 from core.errors import SteerscopeError, StoreError, StoreNotBuiltError
 from core.settings import store_root
-from core.store import Store
-from core.store_schema import build_command
-from pages.shared.glossary import help_text
+from core.store.reader import Store
+from core.store.schema import build_command
+from pages.shared.glossary.index import help_text
 from pages.shared.messages import plain, show_error
 from pages.shared.resources import open_store, setups
 
@@ -119,7 +119,7 @@ def open_chosen_store() -> tuple[Setup, Store]:
 
 def _build(setup: Setup) -> None:
     """Builds with a bar for the running stage; any other use of the page stops it, and it continues later."""
-    from core.build import build
+    from core.build.pipeline import build
 
     bar = st.progress(0.0)
     st.button("Stop", help="What is done is kept")

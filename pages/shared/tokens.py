@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-from pages.shared.colours import BACKGROUND, BORDER, CASES, RAMP_STEPS, TEXT, UNALIGNED, Theme, ramp, ramp_step
+from pages.shared.charts.colours import BACKGROUND, BORDER, CASES, RAMP_STEPS, TEXT, UNALIGNED, Theme, ramp, ramp_step
 
 RULES = Path(__file__).with_name("style.css")
 _HIDDEN = {"\n": "↵\n", "\t": "⇥\t"}  # shown, and still doing what they do

@@ -7,9 +7,9 @@ from typing import get_args
 import streamlit as st
 
 from core.errors import SteerscopeError, UsageError
-from core.prompts import PROMPT_SUFFIXES, Topic, bundled_topics, parse_topic, read_topic
 from core.settings import Distance, ScoreSettings, Summary, Variant
-from pages.shared.glossary import help_text
+from core.text.prompts import PROMPT_SUFFIXES, Topic, bundled_topics, parse_topic, read_topic
+from pages.shared.glossary.index import help_text
 from pages.shared.messages import show_error
 
 DEFAULT_TOPIC = "heart surgery"

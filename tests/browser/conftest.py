@@ -16,7 +16,7 @@ from urllib.parse import urlencode
 import pytest
 from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
-from core.build import build
+from core.build.pipeline import build
 from core.catalog import find_setup
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -10,11 +10,11 @@ import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from core.catalog import find_setup
-from core.prompts import parse_topic
 from core.settings import GenerationSettings, ScoreSettings
-from core.store import Store
-from core.workbench import ScoredTopic, SteeringSettings, Workbench, open_workbench
-from pages.shared.colours import ramp
+from core.steering.workbench import ScoredTopic, SteeringSettings, Workbench, open_workbench
+from core.store.reader import Store
+from core.text.prompts import parse_topic
+from pages.shared.charts.colours import ramp
 from tests.browser.conftest import MIN_PROMPTS, SETUP, Visitor, serving, visiting
 
 TOPIC = "soup and bread"

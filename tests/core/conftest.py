@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, settings
 from core.catalog import Setup
 
 if TYPE_CHECKING:
-    from core.language_model import LanguageModel
-    from core.sparse_autoencoder import SparseAutoencoder
+    from core.models.language_model import LanguageModel
+    from core.models.sparse_autoencoder import SparseAutoencoder
 
 # No property depends on how busy the machine is. CI tries the same examples every time; a developer's run, new ones.
 settings.register_profile(
@@ -26,7 +26,7 @@ settings.load_profile("untimed")
 @pytest.fixture(scope="session")
 def gpt2(gpt2_folder: Path) -> LanguageModel:
     """Base model: prompts begin with `<|endoftext|>`."""
-    from core.language_model import load_language_model
+    from core.models.language_model import load_language_model
 
     return load_language_model(Setup(name="gpt2", model=str(gpt2_folder), sae="none", device="cpu"))
 
@@ -34,7 +34,7 @@ def gpt2(gpt2_folder: Path) -> LanguageModel:
 @pytest.fixture(scope="session")
 def qwen2(qwen2_folder: Path) -> LanguageModel:
     """Chat model: prompts go through the chat template."""
-    from core.language_model import load_language_model
+    from core.models.language_model import load_language_model
 
     return load_language_model(Setup(name="qwen2", model=str(qwen2_folder), sae="none", device="cpu", chat=True))
 
@@ -42,7 +42,7 @@ def qwen2(qwen2_folder: Path) -> LanguageModel:
 @pytest.fixture(scope="session")
 def saes(sae_folders: Mapping[str, Path]) -> Mapping[str, SparseAutoencoder]:
     """The SAEs of `sae_folders` by the same names, but for matching pursuit, which cannot be edited."""
-    from core.sparse_autoencoder import load_sparse_autoencoder
+    from core.models.sparse_autoencoder import load_sparse_autoencoder
 
     return {
         name: load_sparse_autoencoder(Setup(name=name, model="none", sae=str(folder)))

@@ -136,7 +136,7 @@ def test_evaluate_loads_no_model_where_none_is_needed(run: Run, stores: Path, mo
     def refuse(*args: object) -> None:
         raise AssertionError("a model is loaded")
 
-    monkeypatch.setattr("core.workbench.load_setup", refuse)
+    monkeypatch.setattr("core.steering.workbench.load_setup", refuse)
     tables = _json(run, "evaluate", "gpt2-topk", "--what", "coverage,distances", "--store", stores)
     assert {"coverage-summary", "distances"} <= tables.keys()
     with pytest.raises(AssertionError, match="a model is loaded"):

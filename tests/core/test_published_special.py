@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from core.published import published
+from core.results.published import published
 
 D_MODEL = {
     "Llama-3.1-8B-Instruct": 4096,

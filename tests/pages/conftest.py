@@ -8,9 +8,9 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
-from core.build import build
+from core.build.pipeline import build
 from core.catalog import find_setup
-from core.store import Store
+from core.store.reader import Store
 
 APP = Path(__file__).resolve().parents[2] / "app.py"
 SETUP = "gpt2-topk"

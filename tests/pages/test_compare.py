@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from core.app_store import AppStore
+from core.results.app_store import AppStore
 from tests.pages.conftest import OpenPage, checked
 
 TEXT = {"kind": "text", "setup": "gpt2-topk", "topic": "law", "prompt": "The", "text": " judge", "seed": 1}

@@ -7,12 +7,12 @@ import pandas as pd
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from core.app_store import AppStore
 from core.evaluation.coverage import summarise
 from core.evaluation.reference import DISJOINT, UNSEEN, suggested_sizes
-from core.store import Store
-from pages.shared import charts_coverage
-from pages.shared.colours import ramp
+from core.results.app_store import AppStore
+from core.store.reader import Store
+from pages.shared.charts import coverage as charts_coverage
+from pages.shared.charts.colours import ramp
 from tests.pages.conftest import OTHER_SETUP, SETUP, OpenPage, checked
 
 PART = {"coverage": "Coverage", "reference": "Reference set"}

@@ -8,12 +8,12 @@ import pandas as pd
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from core.app_store import AppStore
 from core.evaluation.distributions import RANKINGS, STRAWMAN, agreement, quantiles, spread, with_mean
-from core.scores import TopicScores
+from core.results.app_store import AppStore
+from core.scoring.scores import TopicScores
 from core.settings import ScoreSettings
-from pages.shared.charts_distributions import Spread, tau_heat_map, tau_matrix, violins
-from pages.shared.colours import MIN_CONTRAST, contrast, ramp
+from pages.shared.charts.colours import MIN_CONTRAST, contrast, ramp
+from pages.shared.charts.distributions import Spread, tau_heat_map, tau_matrix, violins
 from tests.pages.conftest import OTHER_SETUP, SETUP, OpenPage, checked
 from tests.pages.figures import figure
 

@@ -13,15 +13,13 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
-from core.app_store import AppStore
-from core.build import build
+from core.build.pipeline import build
 from core.catalog import Setup, find_setup
 from core.cli import main as run_command
-from core.prompts import parse_topic
+from core.results.app_store import AppStore
 from core.settings import GenerationSettings, ScoreSettings
-from core.snippet import SCORES_FILE, python_snippet
-from core.store import Store
-from core.workbench import (
+from core.steering.snippet import SCORES_FILE, python_snippet
+from core.steering.workbench import (
     FIGURE_NAMES,
     WAY_NAMES,
     Column,
@@ -30,6 +28,8 @@ from core.workbench import (
     across_layers,
     open_workbench,
 )
+from core.store.reader import Store
+from core.text.prompts import parse_topic
 from pages.shared.columns import FIGURES, best_columns, number
 from pages.shared.comparison import COLUMNS, Comparison, Request, format_alphas, parse_alphas
 from pages.shared.comparison import Column as ShownColumn

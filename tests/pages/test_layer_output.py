@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from core.app_store import AppStore
 from core.evaluation.layer import COLUMNS, EDITED, FIGURES, contrasts, over_topics
-from core.published import published
-from pages.shared.charts_layer import changed_bars, delta_scatter, distance_map, intra_inter
-from pages.shared.colours import ALIGNED, UNALIGNED, ramp
+from core.results.app_store import AppStore
+from core.results.published import published
+from pages.shared.charts.colours import ALIGNED, UNALIGNED, ramp
+from pages.shared.charts.layer import changed_bars, delta_scatter, distance_map, intra_inter
 from tests.pages.conftest import SETUP, OpenPage, checked, html_of
 
 TOPICS = ("law", "cooking")

@@ -14,11 +14,13 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
-from core import published as published_module
-from core.app_store import AppStore
-from core.published import published
+from core.results import published as published_module
+from core.results.app_store import AppStore
+from core.results.published import published
 from core.training.method_comparison import FIGURES, at_matched_l0
-from pages.shared import training_charts as charts
+from pages.parts.sae_training import batches as forming
+from pages.shared.charts import methods
+from pages.shared.charts import training as charts
 from tests.pages.conftest import APP, checked, html_of
 from tests.test_layers import HEAVY
 
@@ -114,8 +116,8 @@ def texts(app: AppTest) -> str:
 
 @pytest.mark.parametrize("method", ["btp", "btf"])
 def test_blocks_of_the_picture_hold_every_token_once_in_order(method: str) -> None:
-    passes = charts.example_passes(method)
-    assert {len(tokens) for tokens in passes} == {charts.EXAMPLE_BLOCK}
+    passes = forming.example_passes(method)
+    assert {len(tokens) for tokens in passes} == {forming.EXAMPLE_BLOCK}
     letters = [token.text for tokens in passes for token in tokens]
     assert letters == sorted(letters)
     assert set(letters) == {"A", "B", "C"}
@@ -123,27 +125,29 @@ def test_blocks_of_the_picture_hold_every_token_once_in_order(method: str) -> No
 
 
 def test_fast_runs_each_conversation_of_the_picture_alone() -> None:
-    passes = charts.example_passes("fast")
+    passes = forming.example_passes("fast")
     assert [{token.text for token in tokens} for tokens in passes] == [{"A"}, {"B"}, {"C"}]
     assert [(tokens[0].word, tokens[-1].word) for tokens in passes] == [("<|im_start|>", "<|im_end|>")] * 3
-    same = [token for tokens in charts.example_passes("btf") for token in tokens]
+    same = [token for tokens in forming.example_passes("btf") for token in tokens]
     assert [token for tokens in passes for token in tokens] == same
 
 
 def test_plain_text_of_the_picture_has_no_role_words() -> None:
-    kinds = {method: {t.kind for tokens in charts.example_passes(method) for t in tokens} for method in charts.METHODS}
-    assert kinds == {"fast": set(charts.KINDS), "btf": set(charts.KINDS), "btp": {"content", "special token"}}
+    kinds = {
+        method: {t.kind for tokens in forming.example_passes(method) for t in tokens} for method in methods.METHODS
+    }
+    assert kinds == {"fast": set(forming.KINDS), "btf": set(forming.KINDS), "btp": {"content", "special token"}}
 
 
 def test_picture_draws_every_token_where_it_stands() -> None:
-    figure = charts.batches()
+    figure = forming.batches()
     drawn = {trace.marker.color[0]: trace for trace in figure.data}
-    assert set(drawn) == set(charts.KINDS.values())
-    roles = drawn[charts.KINDS["role word"]]
+    assert set(drawn) == set(forming.KINDS.values())
+    roles = drawn[forming.KINDS["role word"]]
     assert list(roles.y) == ["FAST"] * 6 + ["BT(F)"] * 6  # two messages a conversation
     assert roles.customdata[0] == "<b>user</b> role word of text A"
     assert sum(len(trace.y) for trace in figure.data) == sum(
-        len(tokens) for method in charts.METHODS for tokens in charts.example_passes(method)
+        len(tokens) for method in methods.METHODS for tokens in forming.example_passes(method)
     )
 
 
@@ -243,7 +247,7 @@ def test_losses_have_a_line_an_sae_in_the_colour_of_its_method() -> None:
     losses = LOSSES.merge(TRAINED[["name", "method"]], on="name")
     figure = charts.loss_curves(losses, "dead")
     assert len(figure.data) == 6
-    assert [trace.line.color for trace in figure.data].count(charts.COLOURS["fast"]) == 4
+    assert [trace.line.color for trace in figure.data].count(methods.COLOURS["fast"]) == 4
     assert list(figure.data[0].x) == [100, 200]
     assert set(figure.data[0].y) == {0.25}
 
@@ -313,7 +317,7 @@ def test_published_lines_are_a_method_and_expansion_each() -> None:
     figure = charts.published_layers(table[table["tokens"] == "all"], -6, 0)
     assert len(figure.data) == 6
     lines = {(trace.line.color, trace.line.dash): list(trace.y) for trace in figure.data}
-    assert lines[charts.COLOURS["fast"], "dot"] == [-5.3804, -3.8344, -1.8409]
+    assert lines[methods.COLOURS["fast"], "dot"] == [-5.3804, -3.8344, -1.8409]
     assert list(figure.data[0].x) == ["4", "9", "14"]
 
 
@@ -322,8 +326,8 @@ def test_figures_against_l0_mark_the_chosen_one() -> None:
 
     figure = charts.errors_against_l0(compared(TRAINED), "mse_all_by_sequence", "log2 MSE", 38)
     lines = {trace.line.color: (list(trace.x), list(trace.y)) for trace in figure.data}
-    assert lines[charts.COLOURS["btp"]] == ([36, 60], [5, 3])
-    assert lines[charts.COLOURS["fast"]] == ([20, 40], [4, 1])
+    assert lines[methods.COLOURS["btp"]] == ([36, 60], [5, 3])
+    assert lines[methods.COLOURS["fast"]] == ([20, 40], [4, 1])
     assert figure.layout.shapes[0].x0 == 38
     assert np.isfinite([bar for trace in figure.data for bar in trace.error_y.array]).all()
 

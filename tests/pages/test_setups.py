@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from core.store import Store
-from pages.shared.glossary import TERMS
+from core.store.reader import Store
+from pages.shared.glossary.index import TERMS
 from tests.pages.conftest import APP, OTHER_SETUP, SETUP, OpenPage, checked, html_of
 
 PAGES = ("topic", "generate", "compare", "glossary")

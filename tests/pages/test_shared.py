@@ -9,8 +9,9 @@ import pytest
 
 from core.evaluation.experiments import TEXT_COLUMNS
 from core.settings import ScoreSettings
-from pages.shared import charts, charts_text
-from pages.shared.colours import (
+from pages.shared.charts import figures as charts
+from pages.shared.charts import text as charts_text
+from pages.shared.charts.colours import (
     ACCENT,
     BACKGROUND,
     BORDER,

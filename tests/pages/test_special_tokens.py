@@ -10,18 +10,18 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
-from core.app_store import AppStore
 from core.catalog import find_setup
-from core.prompts import questions
-from core.store import Store
-from core.sweep import answer_rows, answers, auto_alphas, mean_residual_norm
-from core.sweep_request import means_table, random_neuron, rows_table
-from core.sweep_windows import IMPROVING, find_windows
-from core.workbench import Workbench, open_workbench
-from pages.shared.amplified import FIGURES, Amplified, Asked, marked_changes
+from core.results.app_store import AppStore
+from core.steering.workbench import Workbench, open_workbench
+from core.store.reader import Store
+from core.sweep.request import means_table, random_neuron, rows_table
+from core.sweep.run import answer_rows, answers, auto_alphas, mean_residual_norm
+from core.sweep.windows import IMPROVING, find_windows
+from core.text.prompts import questions
+from pages.parts.special_tokens.amplified import FIGURES, Amplified, Asked, marked_changes
+from pages.parts.special_tokens.template_tokens import default_neuron, token_table
 from pages.shared.columns import number
-from pages.shared.glossary import TERMS
-from pages.shared.template_tokens import default_neuron, token_table
+from pages.shared.glossary.index import TERMS
 from tests.pages.conftest import OTHER_SETUP, SETUP, OpenPage, checked, html_of
 
 PAGE = "special_tokens"
@@ -86,7 +86,7 @@ def test_moving_the_slider_answers_anew_and_back_again_from_memory(
     app.slider(key="alpha").set_value(9.0).run()
     assert shown_answers(checked(app))[0] == first[0]
     assert shown_answers(app)[1] != first[1]
-    monkeypatch.setattr("core.sweep.answers", lambda *_: pytest.fail("it was answered before"))
+    monkeypatch.setattr("core.sweep.run.answers", lambda *_: pytest.fail("it was answered before"))
     app.slider(key="alpha").set_value(4.0).run()
     assert shown_answers(checked(app)) == first
 
@@ -218,7 +218,7 @@ def test_published_table_follows_its_controls(open_page: OpenPage) -> None:
 def test_sweep_is_run_saved_and_shown(
     open_page: OpenPage, stores: Path, chat_store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("core.sweep_request.bundled_questions", lambda: questions()[:2])
+    monkeypatch.setattr("core.sweep.request.bundled_questions", lambda: questions()[:2])
     app = press(loaded(open_page, alphas="0:8:4", others="9", alpha="7"), "Sweep")
     control = random_neuron(chat_store, exclude=[NEURON, 9])
     results = AppStore(stores)
@@ -243,7 +243,7 @@ def test_sweep_is_run_saved_and_shown(
 
 def saved_sweep(root: Path, neuron: int, n_done: int) -> pd.DataFrame:
     """A sweep of made-up figures in the app's store; perplexity leaves its tolerance at 20, and collapses at 30."""
-    from core.sweep_windows import means_by_alpha
+    from core.sweep.windows import means_by_alpha
 
     lines = [
         {

@@ -10,14 +10,14 @@ import pandas as pd
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from core.app_store import AppStore
 from core.catalog import find_setup
 from core.evaluation.topk import TOKEN_K, TopK, ahead, firing_on, top_k
-from core.prompts import Topic, bundled_topics, unaligned_prompts
+from core.results.app_store import AppStore
 from core.settings import ScoreSettings
-from core.store import Store
-from core.workbench import Workbench, open_workbench
-from pages.shared.charts_topk import topk_curves
+from core.steering.workbench import Workbench, open_workbench
+from core.store.reader import Store
+from core.text.prompts import Topic, bundled_topics, unaligned_prompts
+from pages.shared.charts.topk import topk_curves
 from pages.shared.tokens import counted_tokens
 from tests.pages.conftest import MIN_PROMPTS, SETUP, OpenPage, checked, html_of
 from tests.pages.figures import figure

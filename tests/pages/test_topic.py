@@ -9,18 +9,18 @@ import pandas as pd
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from core.activations import token_activations
-from core.app_store import AppStore
+from core.build.activations import token_activations
 from core.catalog import find_setup
-from core.embeddings import load_embedding_model
 from core.evaluation.output_score import topic_gains
-from core.prompts import Topic, bundled_topics, parse_topic
-from core.scores import TopicScores, score_topic, strawman
+from core.models.embeddings import load_embedding_model
+from core.results.app_store import AppStore
+from core.scoring.scores import TopicScores, score_topic, strawman
 from core.settings import ScoreSettings
-from core.store import Store
-from core.workbench import open_workbench
-from pages.shared import charts
-from pages.shared.ranking import ranking, ranking_csv
+from core.steering.workbench import open_workbench
+from core.store.reader import Store
+from core.text.prompts import Topic, bundled_topics, parse_topic
+from pages.parts.topic.ranking import ranking, ranking_csv
+from pages.shared.charts import figures as charts
 from tests.fixtures.autoencoders import D_SAE
 from tests.pages.conftest import MIN_PROMPTS, OTHER_SETUP, SETUP, OpenPage, checked, html_of
 

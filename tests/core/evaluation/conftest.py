@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from core.build import build
+from core.build.pipeline import build
 from core.catalog import find_setup
-from core.store import Store
-from core.workbench import Workbench, open_workbench
+from core.steering.workbench import Workbench, open_workbench
+from core.store.reader import Store
 
 SETUP = "gpt2-topk"
 

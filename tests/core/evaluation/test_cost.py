@@ -8,10 +8,10 @@ import pytest
 
 from core.evaluation.cost import PER_PROMPT, PER_TOPIC, SET_UP, cost_table, run, set_up_steps, steps_table
 from core.evaluation.experiments import ExperimentOptions
-from core.prompts import Topic
 from core.settings import GenerationSettings
+from core.steering.workbench import Workbench
+from core.text.prompts import Topic
 from core.training.finetuning import Finetuned
-from core.workbench import Workbench
 
 LAW = Topic("law", "Law", ("A contract is void.", "The court rules."))
 STEPS = pd.DataFrame(

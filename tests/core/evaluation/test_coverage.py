@@ -20,8 +20,8 @@ from core.evaluation.coverage import (
     summarise,
 )
 from core.evaluation.experiments import ExperimentOptions
-from core.store import Store
-from core.workbench import Scorer
+from core.steering.workbench import Scorer
+from core.store.reader import Store
 from tests.fixtures.stores import Dense, random_dense
 
 SIZES = (8, 64)

@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from core.app_store import AppStore
 from core.errors import UsageError
 from core.evaluation.distances import (
     ALL,
@@ -21,9 +20,10 @@ from core.evaluation.distances import (
     topic_pairs,
 )
 from core.evaluation.experiments import ExperimentOptions, run_and_save
-from core.prompts import Topic, bundled_topics
-from core.published import published
-from core.workbench import Workbench
+from core.results.app_store import AppStore
+from core.results.published import published
+from core.steering.workbench import Workbench
+from core.text.prompts import Topic, bundled_topics
 
 TOPICS = [
     Topic(name, name.title(), tuple(f"{name} {i}" for i in range(n))) for name, n in (("a", 4), ("b", 3), ("c", 5))

@@ -11,8 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.app_store import AppStore
-from core.build import build
+from core.build.pipeline import build
 from core.catalog import find_setup
 from core.evaluation.distributions import (
     FEW_PROMPTS,
@@ -28,12 +27,13 @@ from core.evaluation.distributions import (
     with_mean,
 )
 from core.evaluation.experiments import ALL_TOPICS, ExperimentOptions, run_and_save
-from core.prompts import Topic, bundled_topics
-from core.scores import TopicScores
+from core.results.app_store import AppStore
+from core.scoring.scores import TopicScores
 from core.settings import ScoreSettings
-from core.store import Store
-from core.workbench import Workbench, open_workbench
-from tests.core.test_scores import dense_reference
+from core.steering.workbench import Workbench, open_workbench
+from core.store.reader import Store
+from core.text.prompts import Topic, bundled_topics
+from tests.core.scoring.test_scores import dense_reference
 from tests.fixtures.dense_activations import dense_activations
 from tests.fixtures.stores import Dense
 

@@ -9,7 +9,6 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
-from core.app_store import AppStore
 from core.evaluation.experiments import ExperimentOptions, run_and_save
 from core.evaluation.layer import (
     ALIGNED,
@@ -30,8 +29,9 @@ from core.evaluation.layer import (
     summarise,
     token_figures,
 )
-from core.prompts import bundled_topics, unaligned_prompts
-from core.workbench import SteeringSettings, Workbench
+from core.results.app_store import AppStore
+from core.steering.workbench import SteeringSettings, Workbench
+from core.text.prompts import bundled_topics, unaligned_prompts
 from tests.fixtures.autoencoders import HOOK_LAYER, K
 
 PROMPTS = ("The court rules.", "A contract is void unless both parties sign it in the presence of a witness.", "Hello")

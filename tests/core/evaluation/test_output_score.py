@@ -12,7 +12,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.app_store import AppStore
 from core.catalog import Setup
 from core.errors import AutoencoderError, NeuronRangeError, UsageError
 from core.evaluation import output_score
@@ -29,10 +28,11 @@ from core.evaluation.output_score import (
     token_ids,
     topic_gains,
 )
-from core.language_model import LanguageModel
-from core.prompts import Topic, continuations
-from core.sparse_autoencoder import SparseAutoencoder, load_sparse_autoencoder
-from core.workbench import Workbench
+from core.models.language_model import LanguageModel
+from core.models.sparse_autoencoder import SparseAutoencoder, load_sparse_autoencoder
+from core.results.app_store import AppStore
+from core.steering.workbench import Workbench
+from core.text.prompts import Topic, continuations
 from tests.fixtures.autoencoders import HOOK_LAYER, N_DEAD, residual_stream, write_autoencoder
 
 SOME = (0, 3, 41, 100, 187)

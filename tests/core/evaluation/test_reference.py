@@ -12,8 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.sparse import csr_array
 
-from core.app_store import AppStore
-from core.embeddings import distances_to_topic
 from core.errors import ScoringError
 from core.evaluation.experiments import ExperimentOptions
 from core.evaluation.reference import (
@@ -31,11 +29,13 @@ from core.evaluation.reference import (
     suggested_sizes,
 )
 from core.evaluation.reference_sets import contrast, contrastive, farthest_points, in_turns
-from core.prompts import Topic, bundled_topics
-from core.scores import score_topic
+from core.models.embeddings import distances_to_topic
+from core.results.app_store import AppStore
+from core.scoring.scores import score_topic
 from core.settings import ScoreSettings
-from core.store import Store
-from core.workbench import Scorer
+from core.steering.workbench import Scorer
+from core.store.reader import Store
+from core.text.prompts import Topic, bundled_topics
 from tests.fixtures.stores import Dense, random_dense
 
 N_PROMPTS, D_SAE = 80, 14

@@ -7,15 +7,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from core.acceptability import Acceptability
 from core.errors import UsageError
 from core.evaluation.experiments import ExperimentOptions, find_experiments, split_names
 from core.evaluation.text import FIGURES, by_prompt, compare, prompt_sets, run, summarise
 from core.evaluation.text_columns import SHUFFLED, TUNED, VARIANTS, TopicColumns, check_columns, tuning_prompts
-from core.judge import Rating
-from core.prompts import Topic, bundled_topics, continuations, unaligned_prompts
+from core.models.acceptability import Acceptability
+from core.models.judge import Rating
 from core.settings import GenerationSettings, ScoreSettings
-from core.workbench import SteeringSettings, Workbench
+from core.steering.workbench import SteeringSettings, Workbench
+from core.text.prompts import Topic, bundled_topics, continuations, unaligned_prompts
 
 LAW = Topic("law", "Law", ("A contract is void.", "The court rules on the case."))
 COLUMNS = ("ft", "none", "sae", "swap", SHUFFLED, "prompt", "random", "strawman", "add", "vector")

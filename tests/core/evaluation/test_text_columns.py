@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 
 from core.evaluation.text_columns import TUNED, TopicColumns, best_by_output, shuffled_scores, steering_scores
-from core.prompts import Topic
 from core.settings import GenerationSettings
-from core.workbench import SteeringSettings, Workbench
+from core.steering.workbench import SteeringSettings, Workbench
+from core.text.prompts import Topic
 
 LAW = Topic("law", "Law", ("A contract is void.", "The court rules on the case."))
 

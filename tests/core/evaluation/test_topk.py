@@ -12,8 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.app_store import AppStore
-from core.build import build
+from core.build.pipeline import build
 from core.catalog import find_setup
 from core.errors import ScoringError
 from core.evaluation.experiments import ExperimentOptions, run_and_save
@@ -31,11 +30,12 @@ from core.evaluation.topk import (
     shuffled_areas,
     thinned,
 )
-from core.prompts import Topic, bundled_topics, unaligned_prompts
-from core.scores import TopicScores
+from core.results.app_store import AppStore
+from core.scoring.scores import TopicScores
 from core.settings import ScoreSettings
-from core.store import Store
-from core.workbench import Workbench, open_workbench
+from core.steering.workbench import Workbench, open_workbench
+from core.store.reader import Store
+from core.text.prompts import Topic, bundled_topics, unaligned_prompts
 from tests.fixtures.dense_activations import dense_activations
 from tests.fixtures.stores import batch_of
 

@@ -12,8 +12,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.acceptability import ACCEPTED, WEIGHTS, MiniLMClassifier, load_minilm_classifier
 from core.errors import MissingFileError, PromptFileError, TrainingConfigError
+from core.models.acceptability import ACCEPTED, WEIGHTS, MiniLMClassifier, load_minilm_classifier
 from core.training.acceptability import (
     AcceptabilityConfig,
     Sentence,

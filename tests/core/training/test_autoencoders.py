@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from core.errors import CheckpointError, TrainingConfigError
-from core.language_model import LanguageModel
+from core.models.language_model import LanguageModel
 from core.training import checkpoints
 from core.training.autoencoder_config import AutoencoderConfig
 from core.training.autoencoders import AutoencoderRun, initialise_from_activations, new_autoencoder, new_trainer

@@ -6,8 +6,8 @@ import torch
 
 from core.catalog import find_setup
 from core.errors import EmptyTopicError
-from core.language_model import LanguageModel, load_language_model
-from core.metrics import perplexity
+from core.models.language_model import LanguageModel, load_language_model
+from core.steering.metrics import perplexity
 from core.training.finetuning import Finetuned, FinetuningSettings, finetune
 
 PROMPTS = ["The court heard the case.", "The judge read the contract aloud."]

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from core.app_store import AppStore
 from core.errors import GridError, TrainingConfigError
+from core.results.app_store import AppStore
 from core.training.autoencoder_config import AutoencoderConfig
 from core.training.autoencoders import Progress
 from core.training.grid import Grid, load_grid

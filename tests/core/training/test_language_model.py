@@ -11,7 +11,7 @@ import torch
 from transformers import AutoTokenizer
 
 from core.errors import TrainingConfigError
-from core.prompts import dialogues, reference_prompts
+from core.text.prompts import dialogues, reference_prompts
 from core.training.corpus import Document, TextSource, is_held_out
 from core.training.language_model import (
     BlockSampler,

@@ -15,11 +15,11 @@ import ray
 import torch
 from safetensors.torch import load_file
 
-from core.app_store import AppStore
 from core.cli import main
 from core.errors import EngineError, TrainingConfigError
-from core.language_model import LanguageModel
+from core.models.language_model import LanguageModel
 from core.ray_tasks import PIN, Resources, run_tasks, slots
+from core.results.app_store import AppStore
 from core.training import training_text
 from core.training.autoencoder_config import AutoencoderConfig
 from core.training.autoencoders import Progress, train_autoencoder

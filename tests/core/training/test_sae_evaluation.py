@@ -13,8 +13,8 @@ from transformers import AutoModelForCausalLM
 
 from core.catalog import Setup
 from core.errors import AutoencoderError
-from core.language_model import LanguageModel
-from core.sparse_autoencoder import load_sparse_autoencoder
+from core.models.language_model import LanguageModel
+from core.models.sparse_autoencoder import load_sparse_autoencoder
 from core.training.autoencoder_config import AutoencoderConfig
 from core.training.conversations import ConversationBatches, encode_conversations
 from core.training.corpus import Document

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from core.language_model import LanguageModel
+from core.models.language_model import LanguageModel
 from core.training.autoencoder_config import AutoencoderConfig
 from core.training.grid import Grid
 from core.training.grid_run import run_grid

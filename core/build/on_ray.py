@@ -1,0 +1,116 @@
+"""Builds a store with the chunks of prompts spread over Ray's workers, which share the folders of store and models.
+
+Each worker writes the shards of its chunks into the build's folder; this process assembles them. Batches are formed
+within a chunk, so that the shards, and the store, are those of a local build.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from core.build.pipeline import CHUNK_PROMPTS, Build, ModelPipeline, Pipeline, Progress, Stage, build
+from core.catalog import Setup
+from core.errors import EngineError
+from core.ray_tasks import Resources, cluster, run_tasks, seen_here, slots
+from core.text.prompts import reference_prompts
+
+
+def build_on_ray(
+    setup: Setup,
+    root: Path,
+    *,
+    prompts: int | None = None,
+    resume: bool = True,
+    force: bool = False,
+    progress: Progress = lambda stage, share: None,
+    address: str | None = None,
+    resources: Resources | None = None,
+    pipeline: Callable[[Setup], Pipeline] = ModelPipeline,
+    chunk_prompts: int = CHUNK_PROMPTS,
+) -> Path:
+    """Builds the store of a setup as `core.build.pipeline.build` does, on a Ray cluster; returns its path.
+
+    Args:
+        address: see `core.ray_tasks.cluster`; a store that is up to date needs none.
+        resources: what each worker asks for.
+
+    Raises:
+        EngineError: no cluster answers, or a worker failed; finished chunks are kept.
+        StoreBusyError, StoreWriteError, ...: see `core.build.pipeline.build`.
+    """
+    with ExitStack() as connection:
+        connected = False
+
+        def spread(work: Build, stage: Stage, missing: Sequence[int]) -> dict[str, str]:
+            nonlocal connected
+            if not connected:
+                connection.enter_context(cluster(address))
+                connected = True
+            arguments = (setup, root.resolve(), prompts, chunk_prompts, work.fingerprint, pipeline, stage)
+            return _spread(work, stage, missing, resources or Resources(), arguments)
+
+        return build(
+            setup,
+            root,
+            prompts=prompts,
+            resume=resume,
+            force=force,
+            progress=progress,
+            pipeline=pipeline,
+            chunk_prompts=chunk_prompts,
+            spread=spread,
+        )
+
+
+def _spread(
+    work: Build, stage: Stage, missing: Sequence[int], resources: Resources, arguments: tuple[object, ...]
+) -> dict[str, str]:
+    """One task for each place in the cluster; chunks are dealt out in turn, as they go from long prompts to short."""
+    n_tasks = min(slots(resources), len(missing))
+    rows = [(*arguments, list(missing[number::n_tasks]), number == 0) for number in range(n_tasks)]
+    outcomes = run_tasks(_compute, rows, resources, lambda ended: work.advance_to(stage, work.missing(stage)))
+    if errors := [outcome.error for outcome in outcomes if outcome.error is not None]:
+        left = len(work.missing(stage))
+        raise EngineError(
+            f"{len(errors)} of {n_tasks} workers failed ({errors[0]}); {len(work.chunks) - left} of {len(work.chunks)} "
+            f"chunks are kept; the same command goes on"
+        )
+    if not seen_here(lambda: not work.missing(stage)):
+        raise EngineError(
+            f"the workers are done, but '{work.folder}' lacks their shards: share it between the machines"
+        )
+    return outcomes[0].value or {}
+
+
+def _compute(
+    setup: Setup,
+    root: Path,
+    n_prompts: int | None,
+    chunk_prompts: int,
+    fingerprint: str,
+    make_pipeline: Callable[[Setup], Pipeline],
+    stage: Stage,
+    chunks: Sequence[int],
+    with_lens: bool,
+) -> dict[str, str]:
+    """What a worker does: the shards of some chunks, of one stage; returns what the pipeline says of itself."""
+    prompts = reference_prompts(setup.reference, n_prompts)
+    work = Build(setup, root, prompts, chunk_prompts, progress=lambda stage, share: None)
+    if work.fingerprint != fingerprint:
+        raise EngineError(
+            f"the model, SAE or prompts of '{setup.name}' are others on {socket.gethostname()}: share them"
+        )
+    pipeline = make_pipeline(setup)
+    if stage == "embeddings":
+        for chunk in chunks:
+            work.write_embeddings(pipeline, chunk)
+        return {}
+    pipeline.load()
+    if with_lens:
+        work.write_lens(pipeline)
+    for chunk in chunks:
+        work.write_activations(pipeline, chunk)
+    return pipeline.describe()

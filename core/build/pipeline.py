@@ -1,0 +1,365 @@
+"""The pipeline that fills a store: reference prompts through model and SAE, and through the embedding model.
+
+Each finished chunk of prompts is kept as shards, so that a build which was killed goes on where it stopped.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol
+
+import numpy as np
+from jaxtyping import Float32
+
+from core.catalog import Setup
+from core.errors import AutoencoderError, StoreError, StoreWriteError
+from core.files import exclusive_lock
+from core.store.reader import Store
+from core.store.schema import SCHEMA_VERSION, assemble, build_command, one_line, store_path
+from core.store.shards import Parts
+from core.text.prompts import Prompt, reference_prompts
+
+if TYPE_CHECKING:
+    from core.build.activations import ActivationBatch
+    from core.models.embeddings import EmbeddingModel
+    from core.models.language_model import LanguageModel
+    from core.models.sparse_autoencoder import SparseAutoencoder
+
+CHUNK_PROMPTS = 512
+LENS_TOKENS = 10  # promoted, and as many suppressed, for each neuron
+_LENS_NEURONS = 1_024  # at once: bounds the [neuron vocabulary] block
+_SAMPLE_BYTES = 2**20  # read at both ends of a file to tell one set of weights from another
+# what loading a model, an SAE or an embedding model reads; cards and evaluations beside them count for nothing
+_WEIGHT_FILES = ("*.safetensors", "cfg.json", "*config.json", "*token*", "vocab.*", "merges.txt", "chat_template*")
+_NOT_IN_FINGERPRINT = ("name", "title", "origin", "device", "n_parameters")  # none of them changes a number
+_VERSIONS = ("torch", "transformers", "sae-lens", "sentence-transformers", "duckdb")
+
+Stage = Literal["activations", "embeddings"]
+Progress = Callable[[str, float], None]  # stage (load, activations, embeddings, assemble) and its share, 0 to 1
+
+
+class Pipeline(Protocol):
+    """What a build runs the prompts through."""
+
+    def load(self) -> None:
+        """Loads the language model and the SAE."""
+
+    def activations(self, texts: Sequence[str], ids: Sequence[int]) -> Iterator["ActivationBatch"]:
+        """Active neurons of some prompts."""
+
+    def describe(self) -> dict[str, str]:
+        """Facts of model and SAE for the store's `meta`."""
+
+    def lens(self) -> tuple[list[list[str]], list[list[str]]]:
+        """For each neuron the tokens that its decoder row promotes, and those that it suppresses."""
+
+    def embed(self, texts: Sequence[str]) -> Float32[np.ndarray, "prompt d_embedding"]:
+        """Unit-normalised sentence embeddings."""
+
+
+class Spread(Protocol):
+    """Has other processes write shards that are missing; see `core.build.on_ray`."""
+
+    def __call__(self, work: "Build", stage: "Stage", missing: Sequence[int]) -> dict[str, str]:
+        """Returns when the chunks `missing` have their shards of that stage; what the pipeline says of itself."""
+
+
+class ModelPipeline:
+    """The setup's own language model, SAE and embedding model, each loaded when first used."""
+
+    def __init__(self, setup: Setup) -> None:
+        self.setup = setup
+
+    @cached_property
+    def _models(self) -> tuple["LanguageModel", "SparseAutoencoder"]:
+        from core.models.sparse_autoencoder import load_setup
+
+        return load_setup(self.setup)
+
+    @cached_property
+    def _embedding_model(self) -> "EmbeddingModel":
+        from core.models.embeddings import load_embedding_model
+
+        return load_embedding_model(self.setup.embedding_model)
+
+    def load(self) -> None:
+        _ = self._models
+
+    def activations(self, texts: Sequence[str], ids: Sequence[int]) -> Iterator["ActivationBatch"]:
+        from core.build.activations import token_activations
+
+        return token_activations(*self._models, texts, prompt_ids=ids, max_length=self.setup.context_size)
+
+    def describe(self) -> dict[str, str]:
+        model, sae = self._models
+        return {
+            "hook_name": sae.hook_name,
+            "n_layers": str(model.n_layers),
+            "d_in": str(sae.d_in),
+            "architecture": sae.architecture,
+        }
+
+    def lens(self) -> tuple[list[list[str]], list[list[str]]]:
+        return logit_lens(*self._models)
+
+    def embed(self, texts: Sequence[str]) -> Float32[np.ndarray, "prompt d_embedding"]:
+        return self._embedding_model.embed(texts)
+
+
+def logit_lens(
+    model: "LanguageModel", sae: "SparseAutoencoder", n_tokens: int = LENS_TOKENS
+) -> tuple[list[list[str]], list[list[str]]]:
+    """The tokens that each neuron's decoder row raises and lowers most, through the unembedding.
+
+    Empty for a hook point inside attention, whose vectors are not in the space that the unembedding reads.
+    """
+    if "hook_z" in sae.hook_name or sae.d_in != model.d_model:
+        return [[] for _ in range(sae.d_sae)], [[] for _ in range(sae.d_sae)]
+    promoted: list[list[str]] = []
+    suppressed: list[list[str]] = []
+    for rows in sae.W_dec.split(_LENS_NEURONS):
+        logits = model.unembed(rows)
+        for found, sign in ((promoted, 1), (suppressed, -1)):
+            top = (sign * logits).topk(min(n_tokens, logits.shape[-1])).indices
+            words = iter(model.token_strings(top.flatten().tolist()))
+            found += [[next(words) for _ in row] for row in top]
+    return promoted, suppressed
+
+
+# ---- what is built ----
+
+
+def _folder_digest(folder: Path) -> str:
+    """Tells one set of weights from another by names, sizes and samples of the contents, wherever the folder lies."""
+    digest = hashlib.sha256()
+    for path in sorted({path for pattern in _WEIGHT_FILES for path in folder.glob(pattern)}):
+        size = path.stat().st_size
+        digest.update(f"{path.name}\0{size}\0".encode())
+        with path.open("rb") as file:
+            digest.update(file.read(_SAMPLE_BYTES))
+            file.seek(max(0, size - _SAMPLE_BYTES))
+            digest.update(file.read(_SAMPLE_BYTES))
+    return digest.hexdigest()
+
+
+def _reference_digest(prompts: Sequence[Prompt]) -> str:
+    content = json.dumps([[prompt.text, prompt.task, prompt.group] for prompt in prompts])
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def fingerprint(setup: Setup, prompts: Sequence[Prompt], chunk_prompts: int = CHUNK_PROMPTS) -> str:
+    """Digest of all that the numbers of a store follow from; folders of weights count by content, not by place."""
+    fields = {name: value for name, value in asdict(setup).items() if name not in _NOT_IN_FINGERPRINT}
+    for name in ("model", "sae", "embedding_model"):
+        if Path(fields[name]).is_dir():
+            fields[name] = _folder_digest(Path(fields[name]))
+    fields["reference"] = _reference_digest(prompts)
+    content = json.dumps([SCHEMA_VERSION, chunk_prompts, fields], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def _is_current(root: Path, setup: Setup, due: str) -> bool:
+    """Whether a whole store of that fingerprint is there."""
+    try:
+        with Store.open(root, setup.name) as store:
+            if store.meta.get("fingerprint") != due:
+                return False
+            store.check()
+            return True
+    except StoreError:
+        return False
+
+
+# ---- the build ----
+
+
+class Build:
+    """One run: its chunks of prompts, what is still missing, and how long each stage took."""
+
+    def __init__(self, setup: Setup, root: Path, prompts: Sequence[Prompt], chunk_prompts: int, progress: Progress):
+        self.setup, self.root, self.prompts, self.progress = setup, root, prompts, progress
+        self.folder = store_path(root, setup.name).parent
+        self.fingerprint = fingerprint(setup, prompts, chunk_prompts)
+        self.parts = Parts(self.folder / "parts", self.fingerprint)
+        # prompts of like length share a batch; the longest come first, so that memory that is too small shows at once
+        order = sorted(range(len(prompts)), key=lambda i: (-len(prompts[i].text), i))
+        self.chunks = [order[start : start + chunk_prompts] for start in range(0, len(order), chunk_prompts)]
+        self.seconds: dict[str, float] = {}
+        self._characters_done = 0
+
+    def run(self, pipeline: Pipeline, spread: Spread | None) -> None:
+        resumed = self._kept()
+        description = self._run_activations(pipeline, spread)
+        self._run_embeddings(pipeline, spread)
+        with self._stage("assemble"):
+            assemble(
+                self.root,
+                self.setup.name,
+                self.parts,
+                {**self._meta(), **description, "chunks_resumed": str(resumed)},
+                n_prompts=len(self.prompts),
+                progress=lambda share: self.progress("assemble", share),
+            )
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Says in one error what could not be written and what is intact."""
+        try:
+            yield
+        except OSError as exc:
+            mend = build_command(self.root, self.setup.name)
+            intact = f"{self._kept()} of {len(self.chunks)} chunks are kept; make room and go on: {mend}"
+            raise StoreWriteError(self.folder, one_line(exc), intact) from exc
+
+    def _run_activations(self, pipeline: Pipeline, spread: Spread | None) -> dict[str, str]:
+        missing = self.missing("activations")
+        if missing and spread is not None:
+            with self._stage("activations", missing):
+                return spread(self, "activations", missing)
+        if missing or not self.parts.lens.exists():
+            with self._stage("load"):
+                pipeline.load()
+        with self._stage("activations", missing):
+            self.write_lens(pipeline)
+            for chunk in missing:
+                self.write_activations(pipeline, chunk)
+        return pipeline.describe()
+
+    def _run_embeddings(self, pipeline: Pipeline, spread: Spread | None) -> None:
+        missing = self.missing("embeddings")
+        with self._stage("embeddings", missing):
+            if missing and spread is not None:
+                spread(self, "embeddings", missing)
+                return
+            for chunk in missing:
+                self.write_embeddings(pipeline, chunk)
+
+    def write_lens(self, pipeline: Pipeline) -> None:
+        """The logit lens of every neuron, unless it is there."""
+        if not self.parts.lens.exists():
+            promoted, suppressed = pipeline.lens()
+            with self.writing():
+                self.parts.write_lens(promoted, suppressed)
+
+    def write_activations(self, pipeline: Pipeline, chunk: int) -> None:
+        """One chunk of prompts through model and SAE."""
+        ids, batches = self.chunks[chunk], []
+        for batch in pipeline.activations([self.prompts[i].text for i in ids], ids):
+            self._check_finite(batch)
+            batches.append(batch)
+            self._advance("activations", batch.prompts.tolist())
+        with self.writing():
+            self.parts.write_activations(chunk, ids, self.prompts, batches)
+
+    def write_embeddings(self, pipeline: Pipeline, chunk: int) -> None:
+        """One chunk of prompts through the embedding model."""
+        ids = self.chunks[chunk]
+        embeddings = pipeline.embed([self.prompts[i].text for i in ids])
+        self._advance("embeddings", ids)
+        with self.writing():
+            self.parts.write_embeddings(chunk, ids, embeddings)
+
+    def missing(self, stage: Stage) -> list[int]:
+        """Chunks that have no shard of that stage yet."""
+        has = self.parts.has_activations if stage == "activations" else self.parts.has_embeddings
+        return [chunk for chunk in range(len(self.chunks)) if not has(chunk)]
+
+    def advance_to(self, stage: Stage, missing: Sequence[int]) -> None:
+        """Tells the progress of a stage of which only the chunks `missing` are to be done."""
+        left = sum(self._characters(self.chunks[chunk]) for chunk in missing)
+        self.progress(stage, 1 - left / self._characters(range(len(self.prompts))))
+
+    def _kept(self) -> int:
+        """Chunks whose activations are on disk."""
+        return len(self.chunks) - len(self.missing("activations"))
+
+    def _check_finite(self, batch: "ActivationBatch") -> None:
+        if not np.isfinite(batch.activation).all():
+            raise AutoencoderError(
+                f"activations of {self.setup.name} overflow in {self.setup.dtype}; set dtype to float32 or bfloat16"
+            )
+
+    # ---- time and progress ----
+
+    @contextmanager
+    def _stage(self, name: str, missing: Sequence[int] = ()) -> Iterator[None]:
+        start = time.perf_counter()
+        skipped = set(range(len(self.chunks))) - set(missing)
+        self._characters_done = sum(self._characters(self.chunks[chunk]) for chunk in skipped)
+        self.progress(name, 0.0)
+        yield
+        self.progress(name, 1.0)
+        self.seconds[name] = time.perf_counter() - start
+
+    def _characters(self, ids: Sequence[int]) -> int:
+        return sum(len(self.prompts[i].text) for i in ids)
+
+    def _advance(self, stage: str, ids: Sequence[int]) -> None:
+        self._characters_done += self._characters(ids)
+        self.progress(stage, self._characters_done / self._characters(range(len(self.prompts))))
+
+    def _meta(self) -> dict[str, str]:
+        return {
+            **{name: str(value) for name, value in asdict(self.setup).items()},
+            "fingerprint": self.fingerprint,
+            "reference_digest": _reference_digest(self.prompts),
+            "built_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "chunks": str(len(self.chunks)),
+            **{f"seconds_{stage}": f"{seconds:.3f}" for stage, seconds in self.seconds.items()},  # of this run alone
+            **{f"version_{package}": version(package) for package in _VERSIONS},
+        }
+
+
+def build(
+    setup: Setup,
+    root: Path,
+    *,
+    prompts: int | None = None,
+    resume: bool = True,
+    force: bool = False,
+    progress: Progress = lambda stage, share: None,
+    pipeline: Callable[[Setup], Pipeline] = ModelPipeline,
+    chunk_prompts: int = CHUNK_PROMPTS,
+    spread: Spread | None = None,
+) -> Path:
+    """Builds the store of a setup, or goes on with a build that was killed; returns its path.
+
+    Returns at once where a whole store of the same setup, weights and prompts is there. Peak memory does not grow with
+    the number of prompts, but for their texts. An older store is replaced only when the new one is complete.
+
+    Args:
+        prompts: only an even spread of this many of the setup's reference prompts.
+        resume: go on from the chunks that an earlier build of the same fingerprint finished.
+        force: build even though a current store is there.
+        progress: told the stage and the share of it that is done, what an earlier build finished included.
+        pipeline: what the prompts run through.
+        chunk_prompts: prompts kept at once; what a kill can lose.
+        spread: has other processes do the chunks; without it this one does.
+
+    Raises:
+        MissingFileError, PromptFileError: the reference prompts cannot be read.
+        ModelFolderError, AutoencoderError, UnsafeWeightsError, UnknownHookError, EmbeddingModelError, HubError: see the
+            loaders.
+        StoreBusyError: another process builds this setup.
+        StoreWriteError: the disk is full or not writable; finished chunks and an older store are intact.
+        StoreDamagedError: a shard of an earlier build cannot be read.
+    """
+    work = Build(setup, root, reference_prompts(setup.reference, prompts), chunk_prompts, progress)
+    busy = f"'{setup.name}' is being built by process {{process}}; wait until it ends, or stop it"
+    with ExitStack() as stack:
+        with work.writing():
+            work.folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(exclusive_lock(work.folder / "build.lock", busy=busy))
+        if force or not _is_current(root, setup, work.fingerprint):
+            with work.writing():
+                work.parts.prepare(resume=resume)
+            work.run(pipeline(setup), spread)
+        work.parts.discard()
+    return store_path(root, setup.name)

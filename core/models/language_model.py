@@ -1,0 +1,378 @@
+"""The language model: loading, tokens with their special positions, and interventions at hook points.
+
+The only module of the explorer that imports transformers and transformer_lens. The weights run unwrapped, as
+transformers loads them; `TransformerBridge` tells, for every architecture it knows, which module a hook name means.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal, cast
+
+import torch
+from jaxtyping import Bool, Float, Int
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from core.catalog import Setup
+from core.errors import HubError, ModelFolderError, SetupConfigError, UnknownHookError, UnsafeWeightsError
+from core.text.chat_template import ROLES, encode_conversation, encode_text
+
+Intervention = Callable[[Tensor], Tensor | None]  # the activation in, its replacement (or None: as it is) out
+
+# what the running thread does at each hook point; a context variable, so that no thread sees another's edits
+_interventions: ContextVar[Mapping[tuple[int, str], Intervention]] = ContextVar(
+    "interventions", default=MappingProxyType({})
+)
+
+
+class _StopForward(Exception):  # noqa: N818 - a signal, not an error
+    """Ends a forward pass at the hook point, once the activation is in hand."""
+
+
+@dataclass(frozen=True)
+class HookSite:
+    """Where a hook name stands in the native model: the input or the output of one of its modules."""
+
+    hook_name: str
+    module_path: str
+    side: Literal["hook_in", "hook_out"]
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """A batch of tokenised prompts."""
+
+    ids: Int[Tensor, "prompt pos"]
+    attention: Bool[Tensor, "prompt pos"]  # False: padding
+    special: Bool[Tensor, "prompt pos"]  # beginning-of-text and template tokens, by position; padding too
+    roles: Int[Tensor, "prompt pos"] | None = field(default=None, kw_only=True)  # numbers of `ROLES`; None: no chat
+
+    @property
+    def position_ids(self) -> Int[Tensor, "prompt pos"]:
+        return (self.attention.long().cumsum(-1) - 1).clamp(min=0)
+
+
+@dataclass(frozen=True)
+class TokenisedPrompt:
+    """One prompt: its ids, and which of them are special by their position."""
+
+    ids: list[int]
+    special: list[bool]
+    roles: list[str] = field(default_factory=list)  # of a chat: whose message each token is part of; '': the template's
+
+
+class LanguageModel:
+    """A causal language model with its tokenizer, its device and its hook points."""
+
+    def __init__(
+        self, name: str, model: Any, tokenizer: Any, *, chat: bool = False, first_token: str | None = None
+    ) -> None:
+        self.name = name
+        self.model = model
+        self.tokenizer = tokenizer
+        self.chat = chat
+        self._first_token = first_token
+        self.prepend_bos = True  # as the SAE was trained; set from its metadata
+        self.device = next(model.parameters()).device
+        config = model.config.get_text_config()
+        self.n_layers: int = config.num_hidden_layers
+        self.d_model: int = config.hidden_size
+        self.n_context: int = config.max_position_embeddings
+        self._sites: dict[str, HookSite] = {}
+        self._lock = threading.Lock()
+
+    # ---- tokens ----
+
+    @property
+    def first_token_id(self) -> int:
+        """The token that plain text begins with: the setup's, or the tokenizer's own, or its end-of-text (as GPT-2's).
+
+        Raises:
+            ModelFolderError: the setup's first token is none of the tokenizer's special tokens.
+        """
+        if self._first_token is not None:
+            known = {str(token): i for i, token in self.tokenizer.added_tokens_decoder.items() if token.special}
+            if self._first_token not in known:
+                raise ModelFolderError(
+                    f"first_token {self._first_token!r} is no special token of {self.name}; it has {', '.join(known)}"
+                )
+            return int(known[self._first_token])
+        bos = self.tokenizer.bos_token_id
+        return int(bos if bos is not None else self.tokenizer.eos_token_id)
+
+    @property
+    def end_token_ids(self) -> list[int]:
+        """Tokens that end a generation."""
+        end = self.model.generation_config.eos_token_id
+        if end is None:
+            end = self.tokenizer.eos_token_id
+        return [] if end is None else [int(i) for i in (end if isinstance(end, list) else [end])]
+
+    def tokenise(self, text: str, *, generate: bool = False, max_length: int | None = None) -> TokenisedPrompt:
+        """A prompt as the model reads it: after the beginning-of-text token, or as a user's message in the template.
+
+        Args:
+            generate: with a chat template, adds the header of the assistant's turn.
+            max_length: keep at most that many tokens.
+        """
+        if self.chat:
+            return self.tokenise_chat([{"role": "user", "content": text}], generate=generate, max_length=max_length)
+        ids = list(encode_text(self.tokenizer, text).input_ids)
+        special = [False] * len(ids)
+        if self.prepend_bos:
+            ids, special = [self.first_token_id, *ids], [True, *special]
+        return TokenisedPrompt(ids[:max_length], special[:max_length])
+
+    def tokenise_chat(
+        self, messages: Sequence[Mapping[str, str]], *, generate: bool = False, max_length: int | None = None
+    ) -> TokenisedPrompt:
+        """A conversation through the chat template; everything but the messages' contents is special.
+
+        Raises:
+            ModelFolderError: the tokenizer has no chat template.
+        """
+        if not self.tokenizer.chat_template:
+            raise ModelFolderError(f"the tokenizer of {self.name} has no chat template; use a setup with chat = false")
+        ids, roles = encode_conversation(self.tokenizer, messages, generate=generate)
+        return TokenisedPrompt(ids[:max_length], [not role for role in roles[:max_length]], roles[:max_length])
+
+    def pad(self, prompts: Sequence[TokenisedPrompt], side: Literal["left", "right"] = "right") -> Tokens:
+        """Prompts of different lengths as one batch on the model's device."""
+        longest = max(len(prompt.ids) for prompt in prompts)
+        ids = torch.zeros((len(prompts), longest), dtype=torch.long)  # never attended to: any token will do
+        attention = torch.zeros((len(prompts), longest), dtype=torch.bool)
+        special = torch.ones((len(prompts), longest), dtype=torch.bool)
+        roles = torch.zeros((len(prompts), longest), dtype=torch.long)
+        for row, prompt in enumerate(prompts):
+            n = len(prompt.ids)
+            place = slice(longest - n, longest) if side == "left" else slice(0, n)
+            ids[row, place] = torch.tensor(prompt.ids)
+            attention[row, place] = True
+            special[row, place] = torch.tensor(prompt.special)
+            roles[row, place] = torch.tensor([ROLES.get(role, 0) for role in prompt.roles or [""] * n])
+        ids, attention, special, roles = (t.to(self.device) for t in (ids, attention, special, roles))
+        return Tokens(ids, attention, special, roles=roles if all(prompt.roles for prompt in prompts) else None)
+
+    def token_strings(self, ids: Sequence[int]) -> list[str]:
+        """Each token as text, its leading space kept."""
+        return [self.tokenizer.decode([int(i)]) for i in ids]
+
+    # ---- hook points ----
+
+    @cached_property
+    def _bridge(self) -> Any:
+        """A `TransformerBridge` around an empty copy of the model: names without weights."""
+        from transformer_lens.model_bridge import TransformerBridge
+        from transformers import AutoModelForCausalLM
+
+        with torch.device("meta"):
+            skeleton = AutoModelForCausalLM.from_config(self.model.config)
+        try:
+            return TransformerBridge.boot_transformers(
+                self.name, hf_model=skeleton, tokenizer=self.tokenizer, device="meta"
+            )
+        except NotImplementedError:  # a fused QKV projection is split at boot and needs memory, not values
+            with torch.device("meta"):
+                skeleton = AutoModelForCausalLM.from_config(self.model.config)
+            return TransformerBridge.boot_transformers(
+                self.name, hf_model=skeleton.to_empty(device="cpu"), tokenizer=self.tokenizer, device="cpu"
+            )
+
+    def hook_site(self, hook_name: str) -> HookSite:
+        """The module, and its side, that a TransformerLens hook name stands for.
+
+        Raises:
+            UnknownHookError: no such hook point, or no module whose input or output alone it is.
+        """
+        if hook_name not in self._sites:
+            site = self._find_site(hook_name)
+            if site is None:
+                last = self.n_layers - 1
+                known = (
+                    f"blocks.0 to blocks.{last}, each with hook_resid_pre, hook_resid_post, hook_mlp_out, attn.hook_z"
+                )
+                raise UnknownHookError(hook_name, self.name, known)
+            self._sites[hook_name] = self._install(site)
+        return self._sites[hook_name]
+
+    def _find_site(self, hook_name: str) -> HookSite | None:
+        point = self._bridge.hook_dict.get(hook_name)
+        component, _, side = (point.name if point is not None else "").rpartition(".")
+        # the bridge reads the middle of a block where a norm begins: an edit there would miss the residual branch
+        if side not in ("hook_in", "hook_out") or not component or hook_name.endswith("hook_resid_mid"):
+            return None
+        path = self._bridge.adapter.translate_transformer_lens_path(component)
+        try:
+            self.model.get_submodule(path)
+        except AttributeError:  # the bridge splits a fused query, key and value projection; the model does not
+            return None
+        return HookSite(hook_name, path, cast(Literal["hook_in", "hook_out"], side))
+
+    def _install(self, site: HookSite) -> HookSite:
+        """Puts one permanent native hook at the site; it does what the running thread asks for, or nothing."""
+        module: nn.Module = self.model.get_submodule(site.module_path)
+        key = (id(self), site.hook_name)
+
+        def on_input(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            intervention = _interventions.get().get(key)
+            if intervention is None:
+                return None
+            if args:
+                new = intervention(args[0])
+                return None if new is None else ((new, *args[1:]), kwargs)
+            new = intervention(kwargs["hidden_states"])
+            return None if new is None else (args, {**kwargs, "hidden_states": new})
+
+        def on_output(_module: nn.Module, _args: tuple[Any, ...], output: Any) -> Any:
+            intervention = _interventions.get().get(key)
+            if intervention is None:
+                return None
+            # blocks return a tensor or a tuple, by architecture and version of transformers
+            if isinstance(output, tuple):
+                new = intervention(output[0])
+                return None if new is None else (new, *output[1:])
+            return intervention(output)
+
+        with self._lock:
+            if site.hook_name not in self._sites:
+                if site.side == "hook_in":
+                    module.register_forward_pre_hook(on_input, with_kwargs=True)
+                else:
+                    module.register_forward_hook(on_output)
+                self._sites[site.hook_name] = site
+        return site
+
+    @contextmanager
+    def intervene(self, interventions: Mapping[str, Intervention]) -> Iterator[None]:
+        """While active, and in this thread only, applies each intervention at its hook point.
+
+        Raises:
+            UnknownHookError: see `hook_site`.
+        """
+        for hook_name in interventions:
+            self.hook_site(hook_name)
+        mine = {(id(self), name): intervention for name, intervention in interventions.items()}
+        token = _interventions.set({**_interventions.get(), **mine})
+        try:
+            yield
+        finally:
+            _interventions.reset(token)
+
+    # ---- forward passes ----
+
+    @torch.inference_mode()
+    def activations(self, tokens: Tokens, hook_name: str) -> Float[Tensor, "prompt pos d_in"]:
+        """The activation at a hook point; the forward pass goes no further than that."""
+        seen: list[Tensor] = []
+
+        def catch(x: Tensor) -> None:
+            seen.append(x)
+            raise _StopForward
+
+        with self.intervene({hook_name: catch}):
+            try:
+                self.forward(tokens)
+            except _StopForward:
+                return seen[0]
+        raise UnknownHookError(hook_name, self.name, "no forward pass through it")
+
+    @torch.inference_mode()
+    def forward(
+        self, tokens: Tokens, cache: Any = None, *, position_ids: Tensor | None = None, last_only: bool = False
+    ) -> Float[Tensor, "prompt pos vocabulary"]:
+        """Logits of a batch; with a cache, `tokens.ids` are the new tokens and `tokens.attention` covers all."""
+        output = self.model(
+            input_ids=tokens.ids,
+            attention_mask=tokens.attention.long(),
+            position_ids=tokens.position_ids if position_ids is None else position_ids,
+            past_key_values=cache,
+            use_cache=cache is not None,
+            **({"logits_to_keep": 1} if last_only else {}),
+        )
+        return output.logits  # type: ignore[no-any-return]
+
+    def new_cache(self) -> Any:
+        """An empty key-value cache."""
+        from transformers import DynamicCache
+
+        return DynamicCache(config=self.model.config)
+
+    @torch.inference_mode()
+    def unembed(self, directions: Float[Tensor, "direction d_model"]) -> Float[Tensor, "direction vocabulary"]:
+        """Logit-lens scores of residual directions: each direction times the unembedding."""
+        weight = self.model.get_output_embeddings().weight
+        return cast(Tensor, directions.to(weight) @ weight.T)
+
+
+def best_device() -> str:
+    """cuda, else mps, else cpu."""
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _usable_device(name: str) -> str:
+    device = best_device() if name == "auto" else name
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as exc:
+        raise SetupConfigError(f"device '{device}' is not to be had here; use 'cpu' or 'auto'") from exc
+    return device
+
+
+def _check_folder(folder: Path) -> None:
+    if not (folder / "config.json").is_file():
+        raise ModelFolderError(f"'{folder}' is no model folder: it has no config.json")
+    if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json", "tokenizer.model")):
+        raise ModelFolderError(f"'{folder}' has no tokenizer (tokenizer.json); save the tokenizer beside the weights")
+    if not any(folder.glob("*.safetensors")):
+        raise UnsafeWeightsError(str(folder))
+
+
+def load_language_model(setup: Setup) -> LanguageModel:
+    """Loads the setup's model from its folder, a hub cache, or a hub.
+
+    Raises:
+        ModelFolderError: the folder lacks its config, its tokenizer or some of its weights, or they are damaged.
+        UnsafeWeightsError: there are only pickled weights.
+        HubError: a hub name that is neither cached nor reachable.
+        SetupConfigError: a device that this machine does not have.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    local = Path(setup.model).is_dir()
+    if local:
+        _check_folder(Path(setup.model))
+    device = _usable_device(setup.device)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(setup.model, local_files_only=local)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            setup.model,
+            dtype=getattr(torch, setup.dtype),
+            local_files_only=local,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as exc:
+        reason = str(exc).splitlines()[0]
+        if local or not isinstance(exc, OSError):
+            raise ModelFolderError(f"cannot load the model in '{setup.model}': {reason}") from exc
+        raise HubError(
+            f"cannot fetch '{setup.model}' ({reason}); connect, or give a folder as `model` in a setup of your own"
+        ) from exc
+    model, report = loaded
+    if missing := sorted(report["missing_keys"]):  # transformers would leave them random
+        raise ModelFolderError(
+            f"the weights in '{setup.model}' lack {missing[0]} ({len(missing)} tensors in all); copy the folder again"
+        )
+    module: nn.Module = model
+    module.to(device).eval().requires_grad_(False)
+    return LanguageModel(setup.model, model, tokenizer, chat=setup.chat, first_token=setup.first_token)

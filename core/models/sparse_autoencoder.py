@@ -1,0 +1,264 @@
+"""Sparse autoencoders as stateless functions of their weights: pre-activations, activation function, decoder.
+
+The only module of the explorer that imports sae_lens, for its formats on disk. An `sae_lens.SAE` keeps per-batch
+normalisation statistics on the object, so that one call spoils another's; here they travel with the pre-activations,
+and one SAE serves any number of threads. Equal to `sae_lens` bit for bit (tested for every architecture).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from safetensors import SafetensorError
+from torch import Tensor
+
+from core.catalog import Setup
+from core.errors import AutoencoderError, HubError, UnsafeWeightsError
+from core.models.language_model import LanguageModel, load_language_model
+
+ARCHITECTURES = ("standard", "topk", "abstopk", "jumprelu", "gated")
+NORMALISATIONS = ("none", "expected_average_only_in", "layer_norm", "constant_norm_rescale")
+_LAYER_NORM_EPSILON = 1e-5  # as in sae_lens
+
+
+@dataclass(frozen=True)
+class PreActivations:
+    """What an SAE's activation function sees, with what its decoder needs to undo the normalisation of the input."""
+
+    gamma: Float[Tensor, "... d_sae"]  # gated: the magnitude path
+    gate: Float[Tensor, "... d_sae"] | None = None  # gated only
+    scale: Float[Tensor, "... 1"] | None = None
+    shift: Float[Tensor, "... 1"] | None = None
+
+    def weighted(self, score: Float[Tensor, "d_sae"]) -> PreActivations:
+        """The same with every neuron's pre-activation times its score."""
+        gate = None if self.gate is None else self.gate * score
+        return PreActivations(self.gamma * score, gate, self.scale, self.shift)
+
+
+@dataclass(frozen=True)
+class SparseCode:
+    """Post-activations by their non-zero entries; unused places hold the value 0."""
+
+    neurons: Int[Tensor, "token slot"]
+    values: Float[Tensor, "token slot"]
+
+    def dense(self, d_sae: int) -> Float[Tensor, "token d_sae"]:
+        # unused places may repeat a neuron: adding 0 is harmless, assigning it would not be
+        return self.values.new_zeros(len(self.values), d_sae).scatter_add_(1, self.neurons, self.values)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SparseAutoencoder:
+    """Weights and settings of one SAE; shapes as in sae_lens: `W_enc` [d_in d_sae], `W_dec` [d_sae d_in]."""
+
+    name: str
+    architecture: str
+    hook_name: str
+    W_enc: Float[Tensor, "d_in d_sae"]
+    W_dec: Float[Tensor, "d_sae d_in"]
+    b_dec: Float[Tensor, "d_in"]
+    b_enc: Float[Tensor, "d_sae"]  # gated: the gate's bias
+    W_mag: Float[Tensor, "d_in d_sae"] | None = None  # gated only: W_enc * exp(r_mag)
+    b_mag: Float[Tensor, "d_sae"] | None = None  # gated only
+    threshold: Float[Tensor, "d_sae"] | None = None  # jumprelu only
+    decoder_norms: Float[Tensor, "d_sae"] | None = None  # only where activations are rescaled by them
+    k: int | None = None
+    normalisation: str = "none"
+    apply_b_dec_to_input: bool = True
+    center_input: bool = False  # trained on a model whose writing weights were centred (gpt2 res-jb)
+    prepend_bos: bool = True
+
+    @property
+    def d_in(self) -> int:
+        return int(self.W_dec.shape[1])
+
+    @property
+    def d_sae(self) -> int:
+        return int(self.W_dec.shape[0])
+
+    def _normalised(
+        self, x: Float[Tensor, "... d_in"]
+    ) -> tuple[Float[Tensor, "... d_in"], Tensor | None, Tensor | None]:
+        """The input as the encoder expects it, and the (scale, shift) that bring a reconstruction back."""
+        if self.normalisation == "layer_norm":
+            mean = x.mean(dim=-1, keepdim=True)
+            x = x - mean
+            std = x.std(dim=-1, keepdim=True)
+            return x / (std + _LAYER_NORM_EPSILON), std, mean
+        if self.normalisation == "constant_norm_rescale":
+            coefficient = (self.d_in**0.5) / x.norm(dim=-1, keepdim=True)
+            return x * coefficient, coefficient, None
+        return x, None, None
+
+    def pre_activations(self, x: Float[Tensor, "... d_in"]) -> PreActivations:
+        """gamma of the activation `x`, exactly as the SAE's own `encode` forms it."""
+        x = x.to(self.W_enc.dtype)
+        if self.center_input:
+            x = x - x.mean(dim=-1, keepdim=True)
+        x, scale, shift = self._normalised(x)
+        x = x - self.b_dec * self.apply_b_dec_to_input
+        if self.architecture == "gated":
+            assert self.W_mag is not None
+            assert self.b_mag is not None
+            return PreActivations(x @ self.W_mag + self.b_mag, x @ self.W_enc + self.b_enc, scale, shift)
+        gamma = x @ self.W_enc + self.b_enc
+        if self.decoder_norms is not None:
+            gamma = gamma * self.decoder_norms
+        return PreActivations(gamma, None, scale, shift)
+
+    def activate(self, pre: PreActivations) -> Float[Tensor, "... d_sae"]:
+        """a = sigma(gamma), the SAE's own activation function."""
+        gamma = pre.gamma
+        match self.architecture:
+            case "topk" | "abstopk":
+                code = self.select(pre)
+                return torch.zeros_like(gamma).scatter_(-1, code.neurons, code.values)
+            case "jumprelu":
+                assert self.threshold is not None
+                return torch.relu(gamma) * (gamma > self.threshold).to(gamma.dtype)
+            case "gated":
+                assert pre.gate is not None
+                return (pre.gate > 0).to(gamma.dtype) * torch.relu(gamma)
+            case _:
+                return torch.relu(gamma)
+
+    def select(self, pre: PreActivations) -> SparseCode:
+        """a = sigma(gamma) by its non-zero entries; [token slot], as many slots as the busiest token needs."""
+        gamma = pre.gamma
+        if self.architecture == "topk":
+            assert self.k is not None
+            values, neurons = torch.topk(gamma, self.k, dim=-1, sorted=False)
+            return SparseCode(neurons, values.relu())
+        if self.architecture == "abstopk":
+            assert self.k is not None
+            neurons = torch.topk(gamma.abs(), self.k, dim=-1, sorted=False).indices
+            return SparseCode(neurons, gamma.gather(-1, neurons))
+        return sparse(self.activate(pre))
+
+    def _denormalised(self, out: Float[Tensor, "... d_in"], pre: PreActivations) -> Float[Tensor, "... d_in"]:
+        if pre.scale is None:
+            return out
+        return out / pre.scale if pre.shift is None else out * pre.scale + pre.shift
+
+    def decode(self, a: Float[Tensor, "... d_sae"], pre: PreActivations) -> Float[Tensor, "... d_in"]:
+        """x_sae of dense post-activations; `pre` tells how the input was normalised."""
+        if self.decoder_norms is not None:
+            a = a * (1 / self.decoder_norms)  # as sae_lens rounds it
+        return self._denormalised(a @ self.W_dec + self.b_dec, pre)
+
+    def decode_sparse(self, code: SparseCode, pre: PreActivations) -> Float[Tensor, "token d_in"]:
+        """`decode` that reads only the decoder rows in use; equal up to rounding."""
+        values = code.values
+        if self.decoder_norms is not None:
+            values = values * (1 / self.decoder_norms)[code.neurons]
+        out = torch.nn.functional.embedding_bag(code.neurons, self.W_dec, per_sample_weights=values, mode="sum")
+        return self._denormalised(out + self.b_dec, pre)
+
+
+def sparse(a: Float[Tensor, "token d_sae"]) -> SparseCode:
+    """Dense post-activations by their non-zero entries."""
+    slots = max(1, int((a != 0).sum(dim=-1).max())) if a.numel() else 1
+    neurons = torch.topk(a.abs(), slots, dim=-1, sorted=False).indices
+    return SparseCode(neurons, a.gather(-1, neurons))
+
+
+def from_sae_lens(sae: Any, *, name: str, hook_name: str | None = None) -> SparseAutoencoder:
+    """The weights of an `sae_lens.SAE`.
+
+    Raises:
+        AutoencoderError: an architecture without pre-activations, an unknown normalisation, or no hook point.
+    """
+    cfg, architecture = sae.cfg, sae.cfg.architecture()
+    if architecture == "matching_pursuit":
+        raise AutoencoderError(f"{name}: matching pursuit picks neurons one by one and has no pre-activations to edit")
+    if architecture not in ARCHITECTURES:
+        raise AutoencoderError(
+            f"{name}: architecture '{architecture}' is not supported; {', '.join(ARCHITECTURES)} are"
+        )
+    if cfg.normalize_activations not in NORMALISATIONS:
+        raise AutoencoderError(f"{name}: normalisation '{cfg.normalize_activations}' is not supported; fold it first")
+    hook = hook_name or cfg.metadata.hook_name
+    if not hook:
+        raise AutoencoderError(f"{name} does not say its hook point; give hook_name in the setup")
+    weights = {key: value.detach() for key, value in sae.named_parameters()}
+    gated = architecture == "gated"
+    trained_on = cfg.metadata.model_from_pretrained_kwargs or {}
+    rescaled = getattr(cfg, "rescale_acts_by_decoder_norm", False)
+    return SparseAutoencoder(
+        name=name,
+        architecture=architecture,
+        hook_name=hook,
+        W_enc=weights["W_enc"],
+        W_dec=weights["W_dec"],
+        b_dec=weights["b_dec"],
+        b_enc=weights["b_gate" if gated else "b_enc"],
+        W_mag=weights["W_enc"] * weights["r_mag"].exp() if gated else None,
+        b_mag=weights.get("b_mag"),
+        threshold=weights.get("threshold"),
+        decoder_norms=weights["W_dec"].norm(dim=-1) if rescaled else None,
+        k=getattr(cfg, "k", None),
+        normalisation=cfg.normalize_activations,
+        apply_b_dec_to_input=cfg.apply_b_dec_to_input,
+        center_input=bool(trained_on.get("center_writing_weights", False)),
+        prepend_bos=bool(cfg.metadata.get("prepend_bos", True)),
+    )
+
+
+def _check_folder(folder: Path) -> None:
+    if not (folder / "cfg.json").is_file():
+        raise AutoencoderError(f"'{folder}' is no sae_lens folder: it has no cfg.json")
+    if not (folder / "sae_weights.safetensors").is_file():
+        raise UnsafeWeightsError(str(folder))
+
+
+def load_sparse_autoencoder(setup: Setup, device: str | torch.device = "cpu") -> SparseAutoencoder:
+    """The setup's SAE from its folder in sae_lens's format, or an sae_lens release (`release:id`).
+
+    Raises:
+        AutoencoderError: no such folder or release, or an SAE of an unsupported kind.
+        UnsafeWeightsError: no safetensors.
+        HubError: a release that is neither cached nor reachable.
+    """
+    from sae_lens import SAE
+
+    try:
+        if setup.sae_is_release:
+            release, _, sae_id = setup.sae.partition(":")
+            sae = SAE.from_pretrained(release, sae_id, device=str(device))
+        else:
+            _check_folder(Path(setup.sae))
+            sae = SAE.load_from_disk(setup.sae, device=str(device))
+    except OSError as exc:
+        raise HubError(
+            f"cannot fetch SAE '{setup.sae}' ({str(exc).splitlines()[0]}); connect, or give a folder as `sae`"
+        ) from exc
+    except (KeyError, ValueError, TypeError, RuntimeError, SafetensorError) as exc:
+        raise AutoencoderError(f"cannot load SAE '{setup.sae}': {' '.join(str(exc).split())}") from exc
+    return from_sae_lens(sae, name=setup.sae, hook_name=setup.hook_name)
+
+
+def check_fits(sae: SparseAutoencoder, d_in: int, model_name: str) -> None:
+    """Raises AutoencoderError where the SAE's width is not that of the model's activation."""
+    if sae.d_in != d_in:
+        raise AutoencoderError(
+            f"SAE '{sae.name}' reads {sae.d_in} dimensions at {sae.hook_name}, but {model_name} has {d_in} there"
+        )
+
+
+def load_setup(setup: Setup) -> tuple[LanguageModel, SparseAutoencoder]:
+    """The setup's model and SAE on one device, fit for each other.
+
+    Raises:
+        ModelFolderError, AutoencoderError, UnsafeWeightsError, HubError: see the loaders.
+        UnknownHookError: the model has no such hook point.
+    """
+    model = load_language_model(setup)
+    sae = load_sparse_autoencoder(setup, model.device)
+    model.prepend_bos = sae.prepend_bos
+    model.hook_site(sae.hook_name)  # an unknown hook point ends it here, not after minutes
+    return model, sae

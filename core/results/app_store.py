@@ -1,0 +1,133 @@
+"""What the app itself makes: rows collected for comparison, and tables of results. Kept as JSON, never pickled."""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pandas as pd
+
+from core.errors import StoreDamagedError, StoreWriteError
+from core.files import exclusive_lock
+from core.store.schema import one_line
+
+_TABLES = (
+    "CREATE TABLE IF NOT EXISTS results (setup VARCHAR, what VARCHAR, saved_at VARCHAR, content VARCHAR,"
+    " PRIMARY KEY (setup, what))",
+    "CREATE SEQUENCE IF NOT EXISTS collected_ids",
+    "CREATE TABLE IF NOT EXISTS collected (id BIGINT PRIMARY KEY DEFAULT nextval('collected_ids'),"
+    " collected_at VARCHAR, content VARCHAR)",
+)
+
+# DuckDB has one class for a file that it cannot read as its own and for a disk that does not take more
+_SIGNS_OF_DAMAGE = ("not a valid DuckDB", "read enough bytes", "checksum")
+
+
+class AppStore:
+    """A small file beside the setups' stores. Any number of threads and processes may use it at once.
+
+    Every call opens the file, under a lock, and closes it again. All raise:
+        StoreBusyError: another process held the file for more than `timeout_s`.
+        StoreWriteError: the disk is full, or the folder not writable; what was saved before is intact.
+        StoreDamagedError: the file cannot be read.
+    """
+
+    def __init__(self, root: Path, *, timeout_s: float = 10.0) -> None:
+        self.path = root / "app.duckdb"
+        self.timeout_s = timeout_s
+
+    def save_result(self, setup_name: str, what: str, table: pd.DataFrame) -> None:
+        """Keeps a table under a setup and a name; one of that name is replaced. The index is not kept.
+
+        Args:
+            table: columns of numbers, text, truth values, times, or lists of these.
+        """
+        content = _to_json(table)
+        with self._connection() as con:
+            con.execute("INSERT OR REPLACE INTO results VALUES (?, ?, ?, ?)", [setup_name, what, _now(), content])
+
+    def result(self, setup_name: str, what: str) -> pd.DataFrame | None:
+        """The table saved under that name, or None."""
+        with self._connection() as con:
+            row = con.execute("SELECT content FROM results WHERE setup = ? AND what = ?", [setup_name, what]).fetchone()
+        return None if row is None else _from_json(row[0])
+
+    def results(self) -> pd.DataFrame:
+        """What is saved: setup, what, saved_at (UTC)."""
+        with self._connection() as con:
+            return con.execute("SELECT setup, what, saved_at FROM results ORDER BY setup, what").df()
+
+    def collect(self, row: Mapping[str, Any]) -> int:
+        """Keeps a row for comparison; returns its id."""
+        content = json.dumps(dict(row), default=_plain, ensure_ascii=False)
+        with self._connection() as con:
+            added = con.execute(
+                "INSERT INTO collected (collected_at, content) VALUES (?, ?) RETURNING id", [_now(), content]
+            ).fetchall()
+        return int(added[0][0])
+
+    def collected(self) -> pd.DataFrame:
+        """Every collected row, oldest first: id, collected_at (UTC), and the union of the rows' own columns."""
+        with self._connection() as con:
+            rows = con.execute("SELECT id, collected_at, content FROM collected ORDER BY id").fetchall()
+        records = [{"id": key, "collected_at": at, **json.loads(content)} for key, at, content in rows]
+        return pd.DataFrame.from_records(records) if records else pd.DataFrame(columns=["id", "collected_at"])
+
+    def discard(self, ids: list[int]) -> None:
+        """Removes collected rows; ids that are not there are passed over."""
+        with self._connection() as con:
+            con.execute("DELETE FROM collected WHERE id IN (SELECT unnest(?::BIGINT[]))", [ids])
+
+    @contextmanager
+    def _connection(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        busy = f"'{self.path}' is in use by process {{process}}; close the other program, or try again"
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with exclusive_lock(self.path.with_suffix(".lock"), busy=busy, timeout_s=self.timeout_s):
+                con = duckdb.connect(self.path)
+                try:
+                    for statement in _TABLES:
+                        con.execute(statement)
+                    yield con
+                finally:
+                    con.close()
+        except (OSError, duckdb.Error) as exc:
+            reason = one_line(exc)
+            if isinstance(exc, OSError | duckdb.IOException) and not any(sign in reason for sign in _SIGNS_OF_DAMAGE):
+                raise StoreWriteError(self.path, reason, "what was saved before is intact") from exc
+            mend = f"mv '{self.path}' '{self.path}.damaged'"
+            raise StoreDamagedError(self.path, reason, mend) from exc
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _plain(value: Any) -> Any:
+    """A value that JSON does not know as one that it does."""
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    if isinstance(value, datetime | Path):
+        return str(value)
+    raise TypeError(f"a stored table holds numbers, text, truth values, times and lists, not {type(value).__name__}")
+
+
+def _to_json(table: pd.DataFrame) -> str:
+    columns = [
+        {"name": str(name), "dtype": str(column.dtype), "values": [None if _missing(v) else v for v in column.tolist()]}
+        for name, column in table.items()
+    ]
+    return json.dumps(columns, default=_plain, ensure_ascii=False)
+
+
+def _missing(value: Any) -> bool:
+    return value is None or value is pd.NaT or value is pd.NA or (isinstance(value, float) and np.isnan(value))
+
+
+def _from_json(content: str) -> pd.DataFrame:
+    columns = json.loads(content)
+    return pd.DataFrame({c["name"]: pd.Series(c["values"], dtype=c["dtype"]) for c in columns})

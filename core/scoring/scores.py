@@ -1,0 +1,137 @@
+"""Scores of neurons against a topic: Topic Alignment paper, section 3.1, Eq. 1 and 2.
+
+Eq. 2 as printed gives the farthest neuron 1. The paper's text, its Fig. 4 and its contamination all need the closest
+neuron to have 1, so the sign is turned here.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Float32, Float64
+
+from core.errors import ScoringError
+from core.models.embeddings import distances_to_topic
+from core.settings import ScoreSettings
+from core.store.reader import Store
+
+if TYPE_CHECKING:  # imports torch
+    from core.build.activations import ActivationBatch
+
+CASE_SHARE = 0.6  # of a neuron's summed summary, on the nearest or farthest quarter of the prompts; the rule is ours
+_ROUNDING = 1e-9  # g that differ by less, relative to the largest, are equal
+
+
+@dataclass(frozen=True)
+class TopicScores:
+    """Every neuron's score against one topic.
+
+    `table` has one row for each of the d_sae neurons, by number:
+        score: 0 (farthest) to 1 (closest); NaN where the neuron is too rare to score
+        g: summary-weighted mean distance of its prompts from the topic (Eq. 1); NaN where it never fires
+        prompts: reference prompts on which it is active
+        case: aligned, polysemantic, unaligned, or too rare
+        near, far: share of its summed summary on the quarter of the prompts nearest to, farthest from, the topic
+    """
+
+    table: pd.DataFrame
+    distances: Float32[np.ndarray, "prompt"]  # of the reference prompts from the topic, Euclidean, 0 to 2
+    settings: ScoreSettings
+
+    def steering_vector(self) -> Float32[np.ndarray, "d_sae"]:
+        """The scores as edits use them: a neuron too rare to score counts as 0."""
+        return np.asarray(self.table["score"].fillna(0.0), dtype=np.float32)
+
+    def ranked(self, n: int | None = None) -> pd.DataFrame:
+        """The scored neurons, best first (equal scores by number), at most `n`, with a column `rank` from 1."""
+        scored = self.table[self.table["score"].notna()]
+        ordered = scored.sort_values(["score", "neuron"], ascending=[False, True]).head(len(scored) if n is None else n)
+        ordered.insert(0, "rank", np.arange(1, len(ordered) + 1))
+        return ordered.reset_index(drop=True)
+
+
+def scores_from_sums(sums: pd.DataFrame, d_sae: int, min_prompts: int) -> pd.DataFrame:
+    """The table of `TopicScores` from the sums of `Store.neuron_sums`.
+
+    Args:
+        sums: one row an active neuron: neuron, prompts, g, near, far.
+        min_prompts: neurons active in fewer prompts have no score.
+
+    Raises:
+        ScoringError: no neuron is active in that many prompts.
+    """
+    table = sums[["neuron", "g", "prompts", "near", "far"]].set_index("neuron").reindex(np.arange(d_sae))
+    table["prompts"] = table["prompts"].fillna(0).astype(int)
+    scored = table["prompts"] >= min_prompts
+    if not scored.any():
+        most = int(table["prompts"].max())
+        raise ScoringError(
+            f"a score needs a neuron active in at least {min_prompts} reference prompts, the busiest has {most}; "
+            "lower min_prompts, or build on more prompts"
+        )
+    g = table["g"].where(scored)
+    highest, spread = g.max(), g.max() - g.min()
+    # Eq. 2 with its sign turned; without a spread every neuron is as close as the closest
+    equal = spread <= _ROUNDING * highest
+    table["score"] = g.notna().map({True: 1.0, False: np.nan}) if equal else (highest - g) / spread
+    table["case"] = np.select(
+        [~scored, table["near"] >= CASE_SHARE, table["far"] >= CASE_SHARE],
+        ["too rare", "aligned", "unaligned"],
+        default="polysemantic",
+    )
+    return table.rename_axis("neuron").reset_index()[["neuron", "score", "g", "prompts", "case", "near", "far"]]
+
+
+def score_topic(
+    store: Store, topic_embeddings: Float[np.ndarray, "align d_embedding"], settings: ScoreSettings | None = None
+) -> TopicScores:
+    """Scores every neuron of a store against a topic, given by the unit-normalised embeddings of its prompts.
+
+    Raises:
+        ScoringError: no neuron can be scored, or the embeddings are another model's than the store's.
+    """
+    settings = settings or ScoreSettings()
+    reference = store.embeddings()
+    if topic_embeddings.ndim != 2 or topic_embeddings.shape[1] != reference.shape[1]:
+        raise ScoringError(
+            f"the store's embeddings have {reference.shape[1]} dimensions ({store.meta.get('embedding_model')}), "
+            f"the topic's have shape {topic_embeddings.shape}; embed it with the same model"
+        )
+    distances = distances_to_topic(reference, topic_embeddings)
+    table = scores_from_sums(store.neuron_sums(distances, settings), store.d_sae, settings.min_prompts)
+    return TopicScores(table, distances, settings)
+
+
+def prompt_summaries(rows: pd.DataFrame, settings: ScoreSettings) -> pd.Series:
+    """summary_i(p) of one neuron on its prompts (`Store.neuron_rows`), as the scores weigh them."""
+    match settings.summary:
+        case "sum":
+            return rows["sum"] / rows["total"]
+        case "max":
+            return rows["max"]
+        case "mean":
+            return rows["sum"] / rows["prompt_tokens"]
+        case "count":
+            return rows["n_tokens"] / rows["prompt_tokens"]
+
+
+def strawman(activations: "Iterable[ActivationBatch]", d_sae: int) -> Float64[np.ndarray, "d_sae"]:
+    """Share of a topic's own tokens on which each neuron fires: the Topic Alignment paper's strawman (section 3.1).
+
+    It needs no reference prompts, and tells nothing of what else a neuron fires on: most neurons tie at 0.
+
+    Args:
+        activations: of the topic's prompts, from `activations.token_activations`.
+
+    Raises:
+        ScoringError: the prompts have no ordinary token.
+    """
+    fired, n_tokens = np.zeros(d_sae), 0
+    for batch in activations:
+        fired += np.bincount(batch.neuron, minlength=d_sae)
+        n_tokens += int(batch.n_tokens.sum())
+    if not n_tokens:
+        raise ScoringError("the topic's prompts have no token of their own; give it at least one word")
+    return fired / n_tokens

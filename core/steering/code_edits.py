@@ -1,0 +1,246 @@
+"""What an edit of activations is, and those that go through an SAE (Topic Alignment paper, sections 3.2 and A.4).
+
+An edit is a small pure object: `apply` takes the activations of the tokens to edit and returns what replaces them,
+`explain` says what changed as well. `core.steering.placement` puts edits in place while a model runs.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from core.errors import EditError, NeuronRangeError
+from core.models.sparse_autoencoder import PreActivations, SparseAutoencoder, SparseCode
+from core.steering.selection import Reach, describe_swap, gate_scale, matched_swap
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an edit did to some tokens."""
+
+    x: Float[Tensor, "token d_in"]  # the activation before
+    edited: Float[Tensor, "token d_in"]  # and after
+
+
+@dataclass(frozen=True)
+class CodeOutcome(Outcome):
+    """What an edit of post-activations did to some tokens."""
+
+    reconstructed: Float[Tensor, "token d_in"]  # x_sae = decode(a)
+    a: SparseCode  # post-activations before
+    edited_a: SparseCode  # and after
+
+
+class Edit(ABC):
+    """An edit of the activations at one hook point."""
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """The edit's name in tables and on the command line."""
+
+    @property
+    @abstractmethod
+    def hook_name(self) -> str:
+        """Where it acts."""
+
+    @abstractmethod
+    def apply(self, x: Float[Tensor, "token d_in"]) -> Float[Tensor, "token d_in"]:
+        """The activations that replace `x`."""
+
+    def explain(self, x: Float[Tensor, "token d_in"]) -> Outcome:
+        """`apply`, with everything that the per-token figures need."""
+        return Outcome(x, self.apply(x))
+
+    def acts_on(self, x: Float[Tensor, "token d_in"]) -> Bool[Tensor, "token"] | None:
+        """Which of the tokens it is for, judged by their activations; None: all."""
+        return None
+
+    @abstractmethod
+    def at_zero(self) -> Edit | None:
+        """The same edit at zero strength; None where it has no strength to set to zero."""
+
+    def unsteered(self) -> Edit | None:
+        """What it has to equal at zero strength, token by token; None: no edit at all."""
+        return None
+
+    def note(self) -> str:
+        """What it does here, in a sentence or two for people."""
+        return ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodeEdit(Edit):
+    """An edit of post-activations; a subclass says which ones replace `a`."""
+
+    sae: SparseAutoencoder
+    keep_error: bool = False  # x' = x + decode(a') - x_sae: keeps what the SAE cannot reconstruct
+    reach: Reach | None = None  # only tokens within the topic's reach; None: all
+
+    @property
+    def hook_name(self) -> str:
+        return self.sae.hook_name
+
+    @abstractmethod
+    def edited_code(self, pre: PreActivations, a: SparseCode) -> SparseCode:
+        """a', from the pre-activations and a = sigma(gamma)."""
+
+    def apply(self, x: Float[Tensor, "token d_in"]) -> Float[Tensor, "token d_in"]:
+        pre = self.sae.pre_activations(x)
+        a = self.sae.select(pre)
+        edited_a = self.edited_code(pre, a)
+        out = self.sae.decode_sparse(edited_a, pre)
+        if self.keep_error:
+            out = x + (out - self.sae.decode_sparse(a, pre))
+        return out.to(x.dtype)
+
+    def explain(self, x: Float[Tensor, "token d_in"]) -> CodeOutcome:
+        pre = self.sae.pre_activations(x)
+        a = self.sae.select(pre)
+        edited_a = self.edited_code(pre, a)
+        reconstructed, out = self.sae.decode_sparse(a, pre), self.sae.decode_sparse(edited_a, pre)
+        if self.keep_error:
+            out = x + (out - reconstructed)
+        return CodeOutcome(x, out.to(x.dtype), reconstructed.to(x.dtype), a, edited_a)
+
+    def acts_on(self, x: Float[Tensor, "token d_in"]) -> Bool[Tensor, "token"] | None:
+        return None if self.reach is None else self.reach.holds(self.sae, x)
+
+    def unsteered(self) -> Edit | None:
+        return None if self.keep_error else Reconstruct(sae=self.sae, reach=self.reach)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reconstruct(CodeEdit):
+    """`sae`: x replaced by x_sae. Keeping the error would undo it, so this edit never does."""
+
+    def __post_init__(self) -> None:
+        if self.keep_error:
+            raise EditError("'sae' is the full replacement: with the SAE's error kept it would change nothing")
+
+    @property
+    def name(self) -> str:
+        return "sae"
+
+    def edited_code(self, pre: PreActivations, a: SparseCode) -> SparseCode:
+        return a
+
+    def at_zero(self) -> None:
+        return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clamp(CodeEdit):
+    """`clamp`: some neurons forced to a value on every token (Templeton 2024)."""
+
+    neurons: Tensor  # [n], the best-scored ones
+    values: Float[Tensor, "n"]  # multiplier x reference value; with `current`, the multiplier
+    current: bool = False  # the reference value is the neuron's own activation on the token
+
+    @property
+    def name(self) -> str:
+        return "clamp"
+
+    def edited_code(self, pre: PreActivations, a: SparseCode) -> SparseCode:
+        if not len(self.neurons):
+            return a
+        forced = (a.neurons[..., None] == self.neurons).any(-1)
+        values = self.values.expand(len(a.values), -1)
+        if self.current:
+            own = a.dense(self.sae.d_sae)[:, self.neurons]
+            values = values * own
+        neurons = self.neurons.expand(len(a.values), -1)
+        return SparseCode(
+            torch.cat([a.neurons, neurons], dim=-1), torch.cat([a.values.masked_fill(forced, 0.0), values], dim=-1)
+        )
+
+    def at_zero(self) -> Clamp:
+        return replace(self, neurons=self.neurons[:0], values=self.values[:0])
+
+    def note(self) -> str:
+        if not len(self.neurons):
+            return "Clamp forces no neuron."
+        if self.current:
+            named = ", ".join(f"{neuron:,}" for neuron in self.neurons.tolist())
+            return f"Clamp forces neurons {named} to {float(self.values[0]):g} times their own activation on the token."
+        forced = zip(self.neurons.tolist(), self.values.tolist(), strict=True)
+        return f"Clamp forces neurons {', '.join(f'{neuron:,} (to {value:.3g})' for neuron, value in forced)}."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Swap(CodeEdit):
+    """`swap`: the active neurons chosen anew by gamma * score, each keeping its own gamma (Eq. 3).
+
+    I = {i : sigma(gamma * score)_i != 0}; a'_i = gamma_i for i in I, else 0.
+    """
+
+    score: Float[Tensor, "d_sae"]  # 0 where a neuron is unscored
+    matched_count: bool = False  # keep as many neurons a token as sigma did
+
+    @property
+    def name(self) -> str:
+        return "swap"
+
+    @cached_property
+    def _gate_scale(self) -> Float[Tensor, "d_sae"] | None:
+        return gate_scale(self.sae) if self.sae.architecture == "gated" else None
+
+    def edited_code(self, pre: PreActivations, a: SparseCode) -> SparseCode:
+        # the others keep as many already: top-k by definition, ReLU because every neuron above 0 is active
+        if self.matched_count and self.sae.architecture in ("jumprelu", "gated"):
+            return matched_swap(self.sae, pre, a, self.score, self._gate_scale)
+        code = self.sae.select(pre.weighted(self.score))
+        own = pre.gamma.gather(-1, code.neurons)
+        return SparseCode(code.neurons, torch.where(code.values != 0, own, 0.0))
+
+    def at_zero(self) -> Swap:
+        return replace(self, score=torch.ones_like(self.score))
+
+    def note(self) -> str:
+        return describe_swap(self.sae, int((self.score == 0).sum()), matched_count=self.matched_count)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weight(CodeEdit):
+    """`weight`: a' = sigma(gamma * score), the weighted values kept (the ablation of Fig. 13)."""
+
+    score: Float[Tensor, "d_sae"]
+
+    @property
+    def name(self) -> str:
+        return "weight"
+
+    def edited_code(self, pre: PreActivations, a: SparseCode) -> SparseCode:
+        return self.sae.select(pre.weighted(self.score))
+
+    def at_zero(self) -> Weight:
+        return replace(self, score=torch.ones_like(self.score))
+
+
+def clamp_best(
+    sae: SparseAutoencoder,
+    score: Float[Tensor, "d_sae"],
+    reference_max: Float[Tensor, "d_sae"],
+    n: int,
+    multiplier: float,
+    current: bool,
+    keep_error: bool,
+) -> Clamp:
+    """`clamp` of the `n` best-scored neurons; ties go to the lower neuron number.
+
+    Raises:
+        EditError: `n` below 0, or a multiplier that is no number.
+        NeuronRangeError: more neurons than the SAE has.
+    """
+    if n < 0 or not torch.isfinite(torch.tensor(multiplier)):
+        raise EditError(f"clamp takes n >= 0 neurons and a finite multiplier, not {n} and {multiplier}")
+    if n > sae.d_sae:
+        raise NeuronRangeError(n, sae.d_sae)
+    best = torch.argsort(score, descending=True, stable=True)[:n]
+    reference = torch.ones_like(reference_max[best]) if current else reference_max[best]
+    return Clamp(sae=sae, neurons=best, values=multiplier * reference, current=current, keep_error=keep_error)

@@ -1,0 +1,275 @@
+"""Steered decoding: key-value cache, batched, seeded per row, streamed token by token.
+
+The loop is our own rather than `transformers.generate` because an edit's context must close between two tokens (another
+thread may steer the same model), every row draws from its own seeded generator whatever else is in the batch, and each
+token carries figures of what the edit did there. Without an edit it gives what `transformers.generate` gives (tested).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from core.errors import EditError, PromptTooLongError, UsageError
+from core.models.language_model import LanguageModel, TokenisedPrompt, Tokens
+from core.settings import GenerationSettings
+from core.steering.code_edits import CodeOutcome
+from core.steering.metrics import contamination, contamination_share, neurons_changed, reconstruction_delta
+from core.steering.placement import PlacedEdit, Recorder, steered
+from core.text.chat_template import ROLES
+
+_TOP_NEURONS = 5  # kept per token for display
+_TOO_STRONG = "the edit is too strong: the model's output is no number any more; lower its multiplier or alpha"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenFigures:
+    """What the edit did at one generated token; None where nothing is defined (no edit, or not edited there)."""
+
+    contamination: float | None = None
+    contamination_share: float | None = None
+    reconstruction_delta: float | None = None
+    neurons_changed: int | None = None
+    top_neurons: tuple[tuple[int, float], ...] = ()  # (neuron, activation) after the edit, strongest first
+
+
+@dataclass(kw_only=True)
+class Generation:
+    """One continuation."""
+
+    prompt: str
+    edit: str
+    prompt_tokens: TokenisedPrompt  # the prefix's and the prompt's
+    prefix: str = ""  # written before the prompt
+    ids: list[int] = field(default_factory=list)
+    tokens: list[str] = field(default_factory=list)
+    figures: list[TokenFigures] = field(default_factory=list)  # one a token
+    text: str = ""
+    positions_edited: int = 0  # by at least one edit
+    positions_run: int = 0
+    problem: str = ""  # why it ended early
+
+    def restart(self) -> None:
+        """Forgets the continuation."""
+        self.ids, self.tokens, self.figures, self.text, self.problem = [], [], [], "", ""
+        self.positions_edited = self.positions_run = 0
+
+
+def tokenise_prompts(
+    model: LanguageModel, prompts: Sequence[str], settings: GenerationSettings, prefixes: Sequence[str] | None = None
+) -> list[TokenisedPrompt]:
+    """The prompts, each behind its prefix, as the model reads them before it answers.
+
+    Raises:
+        PromptTooLongError: a prompt that leaves no room for the new tokens.
+        UsageError: an empty prompt.
+    """
+    tokenised = []
+    for prompt, prefix in zip(prompts, prefixes or [""] * len(prompts), strict=True):
+        if not prompt.strip():
+            raise UsageError("the prompt is empty; type at least one word")
+        tokens = model.tokenise(prefix + prompt, generate=True)
+        if len(tokens.ids) + settings.max_new_tokens > model.n_context:
+            raise PromptTooLongError(len(tokens.ids), settings.max_new_tokens, model.n_context)
+        tokenised.append(tokens)
+    return tokenised
+
+
+def choose_tokens(
+    logits: Float[Tensor, "prompt vocabulary"], settings: GenerationSettings, generators: Sequence[torch.Generator]
+) -> Int[Tensor, "prompt"]:
+    """The next token of each row: the likeliest, or one drawn from the `top_k` likeliest."""
+    if settings.greedy:
+        return logits.argmax(-1)
+    logits = logits.float() / settings.temperature
+    kth = torch.topk(logits, min(settings.top_k, logits.shape[-1])).values[..., -1:]
+    probabilities = logits.masked_fill(logits < kth, -torch.inf).softmax(-1).cpu()
+    drawn = [torch.multinomial(row, 1, generator=g) for row, g in zip(probabilities, generators, strict=True)]
+    return torch.cat(drawn).to(logits.device)
+
+
+class _Decoder:
+    """Forward passes of one batch over a growing cache, each under the edits."""
+
+    def __init__(self, model: LanguageModel, prompts: Sequence[TokenisedPrompt], placed: Sequence[PlacedEdit]) -> None:
+        self.model, self.placed = model, placed
+        self.cache = model.new_cache()
+        self.tokens = model.pad(prompts, side="left")
+        self.attention = self.tokens.attention
+        self.positions_run = self.attention.sum(-1)
+        self.positions_edited = torch.zeros_like(self.positions_run)
+
+    def prompt(self) -> Float[Tensor, "prompt vocabulary"]:
+        """Reads the prompts; logits of the first new token."""
+        return self._forward(self.tokens, generated=False, recorder=Recorder())
+
+    def step(
+        self, ids: Int[Tensor, "prompt"], alive: Bool[Tensor, "prompt"], recorder: Recorder
+    ) -> Float[Tensor, "prompt vocabulary"]:
+        """Reads one new token a row; logits of the next."""
+        self.positions_run = self.positions_run + alive
+        own = None if self.tokens.roles is None else torch.full_like(ids[:, None], ROLES["assistant"])
+        new = Tokens(ids[:, None], alive[:, None], torch.zeros_like(alive[:, None]), roles=own)
+        self.attention = torch.cat([self.attention, torch.ones_like(alive[:, None])], dim=-1)
+        return self._forward(new, generated=True, recorder=recorder)
+
+    def _forward(self, new: Tokens, *, generated: bool, recorder: Recorder) -> Float[Tensor, "prompt vocabulary"]:
+        positions = (self.attention.long().cumsum(-1) - 1).clamp(min=0)[:, -new.ids.shape[1] :]
+        made = torch.full_like(new.attention, generated)
+        whole = Tokens(new.ids, self.attention, new.special)
+        with steered(
+            self.model,
+            self.placed,
+            special=new.special,
+            generated=made,
+            attention=new.attention,
+            roles=new.roles,
+            recorder=recorder,
+        ):
+            logits = self.model.forward(whole, self.cache, position_ids=positions, last_only=True)
+        if recorder.edited:
+            self.positions_edited = self.positions_edited + torch.stack(recorder.edited).any(0).sum(-1)
+        return logits[:, -1]
+
+
+def _figures(
+    recorder: Recorder, n_rows: int, score: Float[Tensor, "d_sae"] | None, hook_name: str | None
+) -> list[TokenFigures]:
+    """Per row, what the last edit through an SAE at the hook point (None: at any) did to this step's token."""
+    figures = [TokenFigures()] * n_rows
+    # no outcomes unless explained
+    for placed, mask, outcome in zip(recorder.placed, recorder.edited, recorder.outcomes, strict=False):
+        if not isinstance(outcome, CodeOutcome) or hook_name not in (None, placed.edit.hook_name):
+            continue
+        rows = mask.any(-1).nonzero()[:, 0].tolist()
+        changed = neurons_changed(outcome, int(max(outcome.a.neurons.max(), outcome.edited_a.neurons.max())) + 1)
+        delta = reconstruction_delta(outcome)
+        total = None if score is None else contamination(outcome.edited_a, score)
+        share = None if score is None else contamination_share(outcome.edited_a, score)
+        slots = min(_TOP_NEURONS, outcome.edited_a.values.shape[-1])
+        places = outcome.edited_a.values.abs().topk(slots, dim=-1).indices
+        values, neurons = outcome.edited_a.values.gather(-1, places), outcome.edited_a.neurons.gather(-1, places)
+        for i, row in enumerate(rows):
+            figures[row] = TokenFigures(
+                contamination=None if total is None else float(total[i]),
+                contamination_share=None if share is None else float(share[i]),
+                reconstruction_delta=float(delta[i]),
+                neurons_changed=int(changed[i]),
+                top_neurons=tuple((int(n), float(v)) for n, v in zip(neurons[i], values[i], strict=True) if v),
+            )
+    return figures
+
+
+def edit_name(placed: Sequence[PlacedEdit], row: int) -> str:
+    """What the edits that act on a row are called together; `none` where there is none."""
+    acting = [p.edit.name for p in placed if p.rows is None or p.rows[row]]
+    return "+".join(acting) or "none"
+
+
+class Generator:
+    """Continues prompts under edits; iterate over it for tokens as they come, or call `finish`."""
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        prompts: Sequence[str],
+        placed: Sequence[PlacedEdit],
+        settings: GenerationSettings,
+        *,
+        seeds: Sequence[int] | None = None,
+        prefixes: Sequence[str] | None = None,
+        score: Float[Tensor, "d_sae"] | None = None,
+        score_hook: str | None = None,
+        measure: bool = True,
+        keep_going: bool = False,
+    ) -> None:
+        """
+        Args:
+            placed: the edits, on all rows or on some; none leaves the model untouched.
+            seeds: one a row; by default the settings' seed and those after it.
+            prefixes: one a row, written before its prompt; by default none.
+            score: one a neuron; needed for contamination.
+            score_hook: figures are those of edits at this hook point, whose SAE the scores are of; None: of any.
+            measure: fill each token's figures; costs a second decode of the SAE a token.
+            keep_going: a row whose output overflows ends with its `problem`, instead of all rows with an error.
+
+        Raises:
+            PromptTooLongError, UsageError: see `tokenise_prompts`.
+        """
+        self.settings, self.model, self.placed = settings, model, placed
+        self.score, self.score_hook, self.keep_going = score, score_hook, keep_going
+        self.seeds = seeds if seeds is not None else range(settings.seed, settings.seed + len(prompts))
+        self.measure = measure and bool(placed)
+        before = prefixes or [""] * len(prompts)
+        tokenised = tokenise_prompts(model, prompts, settings, before)
+        self.generations = [
+            Generation(prompt=text, prefix=prefix, edit=edit_name(placed, row), prompt_tokens=tokens)
+            for row, (text, prefix, tokens) in enumerate(zip(prompts, before, tokenised, strict=True))
+        ]
+
+    def __iter__(self) -> Iterator[list[Generation]]:
+        """Yields the growing continuations after every token, from the start; stop by not asking for more.
+
+        Raises:
+            EditError: an edit so strong that the model's output overflows.
+        """
+        settings, rows = self.settings, self.generations
+        for generation in rows:
+            generation.restart()
+        generators = [torch.Generator().manual_seed(seed) for seed in self.seeds]
+        decoder = _Decoder(self.model, [g.prompt_tokens for g in rows], self.placed)
+        ends = set(self.model.end_token_ids)
+        alive = torch.ones(len(rows), dtype=torch.bool, device=self.model.device)
+        logits = decoder.prompt()
+        self._count(decoder)
+        for number in range(settings.max_new_tokens):
+            logits, alive = self._stopped(logits, alive)
+            ids = choose_tokens(logits, settings, generators)
+            alive = alive & torch.tensor([int(i) not in ends for i in ids], device=alive.device)
+            if not alive.any():
+                break
+            last = number + 1 == settings.max_new_tokens
+            recorder = Recorder(explain=self.measure)
+            if not last or self.measure:  # the last token is read only to be measured
+                logits = decoder.step(ids, alive, recorder)
+            figures = _figures(recorder, len(rows), self.score, self.score_hook)
+            self._append(ids.tolist(), alive.tolist(), figures)
+            self._count(decoder)
+            yield rows
+
+    def _stopped(
+        self, logits: Float[Tensor, "prompt vocabulary"], alive: Bool[Tensor, "prompt"]
+    ) -> tuple[Float[Tensor, "prompt vocabulary"], Bool[Tensor, "prompt"]]:
+        """Ends rows whose logits overflow; what is drawn for them is not used."""
+        finite = (logits < torch.inf).all(-1)  # a NaN is not below it either
+        if finite.all():
+            return logits, alive
+        overflowed = (alive & ~finite).nonzero()[:, 0].tolist()
+        if overflowed and not self.keep_going:
+            raise EditError(_TOO_STRONG)
+        for row in overflowed:
+            self.generations[row].problem = _TOO_STRONG
+        return logits.masked_fill(~finite[:, None], 0.0), alive & finite
+
+    def _count(self, decoder: _Decoder) -> None:
+        for row, generation in enumerate(self.generations):
+            generation.positions_run = int(decoder.positions_run[row])
+            generation.positions_edited = int(decoder.positions_edited[row])
+
+    def _append(self, ids: list[int], alive: list[bool], figures: list[TokenFigures]) -> None:
+        for row, generation in enumerate(self.generations):
+            if alive[row]:
+                generation.ids.append(ids[row])
+                generation.figures.append(figures[row])
+                generation.text = self.model.tokenizer.decode(generation.ids)
+                generation.tokens.append(self.model.token_strings([ids[row]])[0])
+
+    def finish(self) -> list[Generation]:
+        """Runs to the end."""
+        for _ in self:
+            pass
+        return self.generations

@@ -1,0 +1,353 @@
+"""A setup at work: topic to scores, scores to edits, edits to text with its figures. For commands and pages alike."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import cast
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from core.catalog import Setup
+from core.errors import EditError, UsageError
+from core.models.embeddings import EmbeddingModel, load_embedding_model
+from core.models.language_model import LanguageModel
+from core.models.sparse_autoencoder import SparseAutoencoder, load_setup, load_sparse_autoencoder
+from core.scoring.scores import TopicScores, score_topic
+from core.settings import GenerationSettings, ScoreSettings
+from core.steering.code_edits import Edit
+from core.steering.directions import mean_activation
+from core.steering.edits import EDIT_NAMES, EditName, make_edit
+from core.steering.generation import Generation, Generator
+from core.steering.metrics import distinct_n, perplexity, repetition, text_distances, topic_percentile
+from core.steering.placement import PlacedEdit, Positions, placed_edit
+from core.steering.ways import Way
+from core.store.reader import Store
+from core.text.prompts import Topic, unaligned_prompts
+
+PROMPT = "prompt"  # the baseline that edits nothing and asks for the topic in words
+WAY_NAMES: tuple[str, ...] = (*EDIT_NAMES, PROMPT)
+
+FIGURE_NAMES = (
+    "distance",
+    "topic_percentile",
+    "perplexity",
+    "contamination",
+    "contamination_share",
+    "reconstruction_delta",
+    "neurons_changed",
+    "distinct_2",
+    "repetition",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SteeringSettings:
+    """How the edits of a comparison are made; see `edits.make_edit`."""
+
+    keep_error: bool = False
+    matched_count: bool = False
+    n: int = 5  # neurons that clamp forces
+    multiplier: float = 10.0  # times the reference value
+    current: bool = False  # clamp relative to the neuron's own activation on the token
+    alphas: tuple[tuple[int, float], ...] = ()  # (neuron, alpha) of add; none: the best-scored at its reference value
+    vector_alpha: float = 1.0  # 1: the difference in means itself
+    reach: float | None = None  # clamp, swap, weight: only where a neuron of more than this score is within reach
+    positions: Positions | None = None  # None: each edit's own
+
+
+@dataclass(frozen=True)
+class ScoredTopic:
+    """A topic, its embeddings and every neuron's score."""
+
+    topic: Topic
+    embeddings: Float[np.ndarray, "align d_embedding"]
+    scores: TopicScores
+
+
+@dataclass(frozen=True)
+class Proof:
+    """Whether a way of steering at zero strength writes what it has to."""
+
+    unsteered: str  # what it has to equal: `none`, or `sae` at the same positions
+    identical: bool
+
+
+@dataclass(frozen=True)
+class Column:
+    """One way of steering: its continuations and, for each, its figures (NaN where not defined)."""
+
+    name: str
+    generations: list[Generation]
+    figures: list[dict[str, float]]
+
+
+class Scorer:
+    """Topics against a store; needs no language model."""
+
+    def __init__(self, store: Store, embedding_model: EmbeddingModel) -> None:
+        self.store, self.embedding_model = store, embedding_model
+
+    def score(self, topic: Topic, settings: ScoreSettings | None = None) -> ScoredTopic:
+        """Scores every neuron of the store against the topic.
+
+        Raises:
+            ScoringError: no neuron fires on enough reference prompts.
+        """
+        embeddings = self.embedding_model.embed(topic.prompts)
+        return ScoredTopic(topic, embeddings, score_topic(self.store, embeddings, settings or ScoreSettings()))
+
+
+class Workbench(Scorer):
+    """A loaded setup: scores topics, steers the model, measures the text."""
+
+    def __init__(
+        self, store: Store, embedding_model: EmbeddingModel, model: LanguageModel, sae: SparseAutoencoder
+    ) -> None:
+        super().__init__(store, embedding_model)
+        self.model, self.sae = model, sae
+
+    def edit(self, name: EditName, scored: ScoredTopic | None, settings: SteeringSettings) -> Edit | None:
+        """The edit of that name for a scored topic.
+
+        Raises:
+            EditError: the edit needs a topic and there is none.
+        """
+        return make_edit(
+            name,
+            self.sae,
+            score=None if scored is None else scored.scores.steering_vector(),
+            reference_max=self.store.reference_max(),
+            keep_error=settings.keep_error,
+            matched_count=settings.matched_count,
+            n=settings.n,
+            multiplier=settings.multiplier,
+            current=settings.current,
+            reach=settings.reach,
+            alphas=self._alphas(scored, settings) if name == "add" else None,
+            direction=self.direction(scored.topic) if name == "vector" and scored is not None else None,
+            alpha=settings.vector_alpha,
+        )
+
+    def _alphas(self, scored: ScoredTopic | None, settings: SteeringSettings) -> dict[int, float]:
+        if settings.alphas or scored is None:
+            return dict(settings.alphas)
+        best = int(scored.scores.ranked(1)["neuron"].iloc[0])
+        return {best: float(self.store.reference_max()[best])}
+
+    def direction(self, topic: Topic) -> Float[Tensor, "d_in"]:
+        """What `vector` adds: mean activation on the topic's prompts minus that on the bundled unaligned ones."""
+        return mean_activation(self.model, self.sae.hook_name, topic.prompts) - self._unaligned_mean
+
+    @cached_property
+    def _unaligned_mean(self) -> Float[Tensor, "d_in"]:
+        return mean_activation(self.model, self.sae.hook_name, unaligned_prompts())
+
+    def way(self, name: str, scored: ScoredTopic | None, settings: SteeringSettings) -> Way:
+        """A way of steering by its name: an edit's, `prompt`, or several joined by `+`, which act in that order.
+
+        Raises:
+            EditError: an unknown name, or one that needs a topic where there is none.
+        """
+        placed: list[PlacedEdit] = []
+        prefix = ""
+        for part in name.split("+"):
+            if part not in WAY_NAMES:
+                raise EditError(f"no edit '{part}'; there are {', '.join(WAY_NAMES)}, alone or joined by +")
+            if part == PROMPT:
+                prefix += _prefix(scored)
+            else:
+                placed += placed_edit(self.edit(cast(EditName, part), scored, settings), settings.positions)
+        return Way(name, tuple(placed), prefix)
+
+    def together(
+        self,
+        ways: Sequence[Way],
+        prompts: Sequence[str],
+        scored: ScoredTopic | None,
+        generation: GenerationSettings,
+        *,
+        measure: bool = True,
+        keep_going: bool = False,
+    ) -> Generator:
+        """All prompts under each way in turn as the rows of one batch; a prompt has the same seed in every way.
+
+        Contamination is measured by the topic's scores, on the edits at this setup's hook point.
+
+        Raises:
+            PromptTooLongError, UsageError: what was asked cannot be generated.
+        """
+        way_of_row = torch.arange(len(ways), device=self.model.device).repeat_interleave(len(prompts))
+        placed = [
+            p if len(ways) == 1 else replace(p, rows=way_of_row == i) for i, way in enumerate(ways) for p in way.placed
+        ]
+        score = None if scored is None else torch.from_numpy(scored.scores.steering_vector()).to(self.model.device)
+        return Generator(
+            self.model,
+            [*prompts] * len(ways),
+            placed,
+            generation,
+            seeds=[*range(generation.seed, generation.seed + len(prompts))] * len(ways),
+            prefixes=[way.prefix for way in ways for _ in prompts],
+            score=score,
+            score_hook=self.sae.hook_name,
+            measure=measure,
+            keep_going=keep_going,
+        )
+
+    def generator(
+        self,
+        edit: Edit | None,
+        prompts: Sequence[str],
+        scored: ScoredTopic | None,
+        generation: GenerationSettings,
+        positions: Positions | None = None,
+    ) -> Generator:
+        """Continuations under one edit, ready to stream; see `together`."""
+        return self.together([Way.of(edit, positions)], prompts, scored, generation)
+
+    def prove(self, ways: Sequence[Way], prompt: str, generation: GenerationSettings) -> list[Proof | None]:
+        """Generates with each way at zero strength, and with what that has to equal; None where no edit has a strength.
+
+        Swap, weight and clamp at zero strength (every score 1, no neuron clamped) have to write what `sae` writes at
+        the same positions, and with the SAE's error kept what the model itself does; so have add and vector at 0.
+        """
+        tried = {i: zero for i, way in enumerate(ways) if (zero := way.at_zero()) is not None}
+        if not tried:
+            return [None] * len(ways)
+        unsteered = [ways[i].unsteered() for i in tried]
+        rows = self.together([*tried.values(), *unsteered], [prompt], None, generation, measure=False).finish()
+        proofs = {
+            i: Proof("sae" if expected.placed else "none", zero.ids == plain.ids)
+            for i, expected, zero, plain in zip(tried, unsteered, rows, rows[len(tried) :], strict=False)
+        }
+        return [proofs.get(i) for i in range(len(ways))]
+
+    def figures(self, generations: Sequence[Generation], scored: ScoredTopic | None) -> list[dict[str, float]]:
+        """Figures of each continuation, over its own tokens only; NaN where one is not defined.
+
+        Keys: `FIGURE_NAMES` and n_tokens. Distances need a topic; contamination needs an edit. Perplexity is that after
+        the bare prompt: a prefix is left out.
+        """
+        bare = [self.model.tokenise(g.prompt, generate=True) if g.prefix else g.prompt_tokens for g in generations]
+        perplexities = perplexity(self.model, bare, [g.ids for g in generations])
+        nan = np.full(len(generations), math.nan)
+        distances = percentiles = nan
+        if scored is not None:
+            distances = text_distances(self.embedding_model, [g.text for g in generations], scored.embeddings)
+            percentiles = topic_percentile(distances, scored.scores.distances)
+        return [
+            {
+                "distance": float(distances[i]),
+                "topic_percentile": float(percentiles[i]),
+                "perplexity": perplexities[i],
+                **_token_means(g),
+                "distinct_2": distinct_n(g.ids, 2),
+                "repetition": repetition(g.ids),
+                "n_tokens": float(len(g.ids)),
+            }
+            for i, g in enumerate(generations)
+        ]
+
+    def column(
+        self,
+        name: str,
+        edit: Edit | None,
+        prompts: Sequence[str],
+        scored: ScoredTopic | None,
+        generation: GenerationSettings,
+        positions: Positions | None = None,
+    ) -> Column:
+        """All continuations of one edit, with their figures."""
+        return self.columns([Way.of(edit, positions, name)], prompts, scored, generation)[0]
+
+    def columns(
+        self,
+        ways: Sequence[Way],
+        prompts: Sequence[str],
+        scored: ScoredTopic | None,
+        generation: GenerationSettings,
+    ) -> list[Column]:
+        """All continuations of each way of steering, with their figures."""
+        generations = self.together(ways, prompts, scored, generation).finish()
+        figures, n = self.figures(generations, scored), len(prompts)
+        parts = [slice(i * n, (i + 1) * n) for i in range(len(ways))]
+        return [Column(way.name, generations[part], figures[part]) for way, part in zip(ways, parts, strict=True)]
+
+
+def _prefix(scored: ScoredTopic | None) -> str:
+    """What the baseline `prompt` writes before a prompt; of a topic of several lines the title is the first."""
+    if scored is None:
+        raise EditError("'prompt' needs a topic: it writes 'Write about TOPIC: ' before the prompt")
+    topic = scored.topic
+    return f"Write about {topic.title.removesuffix(f' (+{len(topic.prompts) - 1})')}: "
+
+
+def across_layers(
+    benches: Sequence[Workbench], name: str, scored: Sequence[ScoredTopic | None], settings: SteeringSettings
+) -> Way:
+    """One way of steering through several setups of one language model at once, each with its own SAE and scores.
+
+    The first of them runs it (`Workbench.columns`), and the figures are those of its edits.
+
+    Args:
+        scored: the topic as each setup scores it.
+
+    Raises:
+        UsageError: setups of different models.
+        EditError: see `Workbench.way`.
+    """
+    names = sorted({bench.model.name for bench in benches})
+    if len(names) > 1:
+        raise UsageError(f"steering at several layers needs setups of one model, not of {' and '.join(names)}")
+    ways = [bench.way(name, own, settings) for bench, own in zip(benches, scored, strict=True)]
+    return replace(ways[0], placed=tuple(p for way in ways for p in way.placed))
+
+
+def _token_means(generation: Generation) -> dict[str, float]:
+    """Means over the continuation's tokens of the per-token figures that are defined."""
+
+    def mean(name: str) -> float:
+        values = [v for figures in generation.figures if (v := getattr(figures, name)) is not None]
+        return float(np.mean(values)) if values else math.nan
+
+    return {
+        name: mean(name) for name in ("contamination", "contamination_share", "reconstruction_delta", "neurons_changed")
+    }
+
+
+def open_scorer(setup: Setup, store: Store) -> Scorer:
+    """Loads the setup's embedding model alone.
+
+    Raises:
+        EmbeddingModelError: it cannot be loaded.
+    """
+    return Scorer(store, load_embedding_model(setup.embedding_model))
+
+
+def open_workbench(setup: Setup, store: Store, *, beside: Workbench | None = None) -> Workbench:
+    """Loads the setup's model, SAE and embedding model.
+
+    Args:
+        beside: an open setup of the same model, which then serves both.
+
+    Raises:
+        ModelFolderError, AutoencoderError, UnsafeWeightsError, HubError, EmbeddingModelError: see the loaders.
+        UsageError: `beside` is of another model, or its SAE was trained on texts that begin otherwise.
+    """
+    embedding_model = load_embedding_model(setup.embedding_model)
+    if beside is None:
+        return Workbench(store, embedding_model, *load_setup(setup))
+    model = beside.model
+    if model.name != setup.model:
+        raise UsageError(f"'{setup.name}' is of {setup.model}, not of {model.name}: name setups of one model")
+    sae = load_sparse_autoencoder(setup, model.device)
+    model.hook_site(sae.hook_name)
+    if sae.prepend_bos != model.prepend_bos:
+        raise UsageError(f"the SAE of '{setup.name}' reads texts that begin otherwise; steer with one of the two alone")
+    return Workbench(store, embedding_model, model, sae)

@@ -1,0 +1,336 @@
+"""The store of a setup, read-only: prompts, embeddings, activations, neurons, contexts.
+
+SQL stands here, in `store_schema` (assembly) and in `app_store` (what the app itself collects), and nowhere else.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import duckdb
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Float32
+
+from core.errors import NeuronRangeError, StoreDamagedError, StoreNotBuiltError, StoreSchemaError
+from core.settings import ScoreSettings, Summary
+from core.store.schema import SCHEMA_VERSION, TABLES, build_command, one_line, quoted, store_path
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+
+_HEADER_BYTES = 3 * 4_096  # of a DuckDB file, before its blocks
+_QUARTILE = 0.25
+# the column of `activations` that a summary reads, and what it is divided by for each prompt
+_SUMMARIES = {
+    "sum": ("sum", "total"),
+    "max": ("max", None),
+    "mean": ("sum", "n_tokens"),
+    "count": ("n_tokens", "n_tokens"),
+}
+
+
+@dataclass(frozen=True)
+class Context:
+    """A prompt on which a neuron is strongly active."""
+
+    prompt: int
+    text: str
+    tokens: list[str]
+    activations: Float32[np.ndarray, "token"]  # 0 where the neuron is not active
+    max: float
+
+
+class Store:
+    """One setup's store. Serves any number of threads: each call has a cursor of its own.
+
+    Reads raise StoreDamagedError where the file turns out corrupt.
+    """
+
+    def __init__(self, path: Path, mend: str) -> None:
+        self.path = path
+        self._mend = mend
+        self._identity = _identity(path)
+        # Attached to a private in-memory database, because connections of one process to one path share one instance:
+        # after a rebuild they would go on showing the old file.
+        # The threshold lets sums over up to 2^20 neurons go into a plain array instead of a hash table.
+        self._con = duckdb.connect(":memory:", config={"perfect_ht_threshold": 20})
+
+    @classmethod
+    def open(cls, root: Path, setup_name: str) -> Self:
+        """Opens the store of a setup and checks that it is whole.
+
+        Raises:
+            StoreNotBuiltError: there is none.
+            StoreSchemaError: another version of this program wrote it.
+            StoreDamagedError: cut short, corrupt, or without a table or column.
+        """
+        path, mend = store_path(root, setup_name), build_command(root, setup_name)
+        if not path.is_file():
+            raise StoreNotBuiltError(path, mend)
+        store = cls(path, mend)
+        try:
+            with store._cursor() as con:
+                con.execute(f"ATTACH {quoted(path)} AS store (READ_ONLY)")
+            store._check_schema()
+            store._check_length()
+        except BaseException:
+            store.close()
+            raise
+        return store
+
+    def close(self) -> None:
+        self._con.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.close()
+
+    def changed(self) -> bool:
+        """Whether the file was replaced or removed since it was opened: time to open it anew."""
+        return _identity(self.path) != self._identity
+
+    # ---- checks ----
+
+    def _check_schema(self) -> None:
+        columns = self._frame("SELECT table_name, column_name FROM duckdb_columns() WHERE database_name = 'store'")
+        found = set(columns.itertuples(index=False, name=None))
+        if {("meta", "key"), ("meta", "value")} <= found:
+            version = self.meta.get("schema_version", "unknown")
+            if version != str(SCHEMA_VERSION):
+                raise StoreSchemaError(self.path, version, SCHEMA_VERSION, self._mend)
+        for table, names in TABLES.items():
+            if missing := [name for name in names if (table, name) not in found]:
+                problem = f"table '{table}' has no column '{missing[0]}'"
+                if len(missing) == len(names):
+                    problem = f"no table '{table}'"
+                raise StoreDamagedError(self.path, problem, self._mend)
+
+    def _check_length(self) -> None:
+        """DuckDB itself notices a file that is cut short only where it reads beyond the end."""
+        sizes = self._frame("SELECT block_size, total_blocks FROM pragma_database_size() WHERE database_name = 'store'")
+        due = _HEADER_BYTES + int(sizes.block_size[0]) * int(sizes.total_blocks[0])
+        if (there := self.path.stat().st_size) < due:
+            raise StoreDamagedError(self.path, f"cut short, {there:,} of {due:,} bytes", self._mend)
+
+    def check(self) -> None:
+        """Reads every block of the file, so that its checksums are compared.
+
+        Raises:
+            StoreDamagedError: a block is corrupt.
+        """
+        for table in TABLES:
+            self._frame(f"SELECT bit_xor(hash(t)) FROM store.{table} AS t")
+
+    # ---- the whole ----
+
+    @cached_property
+    def meta(self) -> dict[str, str]:
+        """The setup's fields, digests, counts, versions and times of the build."""
+        rows = self._frame("SELECT key, value FROM store.meta ORDER BY key")
+        return dict(zip(rows["key"], rows["value"], strict=True))
+
+    @property
+    def d_sae(self) -> int:
+        return int(self.meta["d_sae"])
+
+    @property
+    def n_prompts(self) -> int:
+        return int(self.meta["n_prompts"])
+
+    @cached_property
+    def _embeddings(self) -> Float32[np.ndarray, "prompt d_embedding"]:
+        rows = self._columns("SELECT embedding FROM store.embeddings ORDER BY prompt")["embedding"]
+        embeddings: np.ndarray = np.stack(rows)  # type: ignore[call-overload]
+        embeddings.setflags(write=False)
+        return embeddings
+
+    def embeddings(self) -> Float32[np.ndarray, "prompt d_embedding"]:
+        """Unit-normalised embeddings of the reference prompts, read once; not to be written to."""
+        return self._embeddings
+
+    def prompts(self) -> pd.DataFrame:
+        """Reference prompts: prompt, text, task, group, n_tokens, total (summed activation), tokens."""
+        return self._frame(
+            'SELECT prompt, text, task, grp AS "group", n_tokens, total, tokens FROM store.prompts ORDER BY prompt'
+        )
+
+    def neurons(self, neurons: Sequence[int] | None = None) -> pd.DataFrame:
+        """Neurons, or those given, by number; see `store_schema` for the columns.
+
+        Raises:
+            NeuronRangeError: the SAE has no such neuron.
+        """
+        if neurons is None:
+            return self._frame("SELECT * FROM store.neurons ORDER BY neuron")
+        return self._frame(
+            "SELECT * FROM store.neurons WHERE neuron IN (SELECT unnest(?)) ORDER BY neuron", [self._known(neurons)]
+        )
+
+    def reference_max(self) -> Float32[np.ndarray, "d_sae"]:
+        """Each neuron's largest activation on the reference prompts; 0 where it never fires."""
+        return self._columns('SELECT "max" FROM store.neurons ORDER BY neuron')["max"]
+
+    # ---- sums over prompts ----
+
+    @cached_property
+    def _prompt_columns(self) -> dict[str, np.ndarray]:
+        return self._columns("SELECT prompt, total, n_tokens FROM store.prompts ORDER BY prompt")
+
+    def _prompt_weights(self, distances: Float[np.ndarray, "prompt"], settings: ScoreSettings) -> pd.DataFrame:
+        """What each prompt's activations are multiplied by in the sums of `neuron_sums`."""
+        columns, divisor = self._prompt_columns, _SUMMARIES[settings.summary][1]
+        ones = np.ones(self.n_prompts)
+        divided_by = ones if divisor is None else columns[divisor].astype(np.float64)
+        weight = np.divide(1.0, divided_by, out=np.zeros(self.n_prompts), where=divided_by > 0)
+        exact = distances.astype(np.float64)
+        nearest, farthest = np.quantile(exact, [_QUARTILE, 1 - _QUARTILE])
+        return pd.DataFrame(
+            {
+                "prompt": columns["prompt"],
+                "weight": weight,
+                "weighted_distance": weight * exact**settings.distance_power,
+                "near": weight * (exact <= nearest),
+                "far": weight * (exact >= farthest),
+            }
+        )
+
+    def neuron_sums(
+        self, distances: Float[np.ndarray, "prompt"], settings: ScoreSettings | None = None
+    ) -> pd.DataFrame:
+        """Sums over the reference prompts for Eq. 1 of the Topic Alignment paper, added up in double precision.
+
+        Args:
+            distances: of each reference prompt from the topic, Euclidean; the settings say which power of it counts.
+
+        Returns:
+            One row an active neuron, by number: neuron, prompts (on which it is active), weight (summed summary), g
+            (the summary-weighted mean of the distance), near and far (share of weight on the quarter of the prompts
+            that is nearest to, and farthest from, the topic).
+        """
+        if distances.shape != (self.n_prompts,):
+            raise ValueError(f"one distance for each of {self.n_prompts} prompts, not shape {distances.shape}")
+        settings = settings or ScoreSettings()
+        column = f'"{_SUMMARIES[settings.summary][0]}"'
+        with self._cursor() as con:
+            con.register("weights_frame", self._prompt_weights(distances, settings))
+            # a temporary table joins twice as fast as the registered frame
+            con.execute("CREATE OR REPLACE TEMP TABLE weights AS SELECT * FROM weights_frame")
+            return con.execute(
+                f"""SELECT neuron, prompts, weight, moment / weight AS g, near / weight AS near, far / weight AS far
+                    FROM (SELECT neuron, count(*) AS prompts, sum({column} * w.weight) AS weight,
+                                 sum({column} * w.weighted_distance) AS moment,
+                                 sum({column} * w.near) AS near, sum({column} * w.far) AS far
+                          FROM store.activations JOIN weights AS w USING (prompt) GROUP BY neuron)
+                    ORDER BY neuron"""
+            ).df()
+
+    def group_mass(self, neurons: Sequence[int] | None = None) -> pd.DataFrame:
+        """Share of the summed activation of these neurons (or all) that lies in each group of prompts, largest first.
+
+        Raises:
+            NeuronRangeError: the SAE has no such neuron.
+        """
+        chosen = "" if neurons is None else "WHERE neuron IN (SELECT unnest(?))"
+        parameters = [] if neurons is None else [self._known(neurons)]
+        return self._frame(
+            f"""SELECT grp AS "group", mass / sum(mass) OVER () AS share
+                FROM (SELECT grp, sum("sum"::DOUBLE) AS mass
+                      FROM store.activations JOIN store.prompts USING (prompt) {chosen} GROUP BY grp)
+                ORDER BY share DESC, "group" """,
+            parameters,
+        )
+
+    def summary_matrix(self, summary: Summary = "sum") -> "csr_array":
+        """Every neuron's summary on every reference prompt, float64 [prompt d_sae]; an entry only where it is active.
+
+        For experiments that add up over many sets of prompts; about 30 bytes an activation while it is read, 12 after.
+        A topic on the whole reference set is `neuron_sums`.
+        """
+        from scipy.sparse import coo_array
+
+        column, divisor = _SUMMARIES[summary]
+        rows = self._columns(f'SELECT prompt, neuron, "{column}" AS activation FROM store.activations')
+        values = rows["activation"].astype(np.float64)
+        if divisor is not None:
+            values /= self._prompt_columns[divisor][rows["prompt"]]
+        shape = (self.n_prompts, self.d_sae)
+        return coo_array((values, (rows["prompt"], rows["neuron"])), shape=shape).tocsr()
+
+    # ---- one neuron ----
+
+    def neuron_rows(self, neuron: int) -> pd.DataFrame:
+        """The reference prompts on which a neuron is active.
+
+        Returns:
+            prompt, sum, max, n_tokens (active ones), text, task, group, total (the prompt's activation of all
+            neurons), prompt_tokens (their number).
+
+        Raises:
+            NeuronRangeError: the SAE has no such neuron.
+        """
+        return self._frame(
+            """SELECT a.prompt, a.sum, a.max, a.n_tokens, p.text, p.task, p.grp AS "group", p.total,
+                      p.n_tokens AS prompt_tokens
+               FROM store.activations AS a JOIN store.prompts AS p USING (prompt)
+               WHERE a.neuron = ? ORDER BY a.prompt""",
+            self._known([neuron]),
+        )
+
+    def contexts(self, neuron: int) -> list[Context]:
+        """The (at most ten) prompts with a neuron's highest activations, highest first.
+
+        Raises:
+            NeuronRangeError: the SAE has no such neuron.
+        """
+        rows = self._frame(
+            """SELECT c.prompt, p.text, p.tokens, c.positions, c.activations, c.max
+               FROM store.contexts AS c JOIN store.prompts AS p USING (prompt) WHERE c.neuron = ? ORDER BY c.rank""",
+            self._known([neuron]),
+        )
+        found = []
+        for row in rows.itertuples(index=False):
+            activations = np.zeros(len(row.tokens), dtype=np.float32)
+            activations[row.positions] = row.activations
+            found.append(Context(int(row.prompt), row.text, list(row.tokens), activations, float(row.max)))
+        return found
+
+    # ---- queries ----
+
+    def _known(self, neurons: Sequence[int]) -> list[int]:
+        for neuron in neurons:
+            if not 0 <= neuron < self.d_sae:
+                raise NeuronRangeError(neuron, self.d_sae)
+        return [int(neuron) for neuron in neurons]
+
+    @contextmanager
+    def _cursor(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        cursor = self._con.cursor()
+        try:
+            yield cursor
+        except duckdb.Error as exc:
+            raise StoreDamagedError(self.path, one_line(exc), self._mend) from exc
+        finally:
+            cursor.close()
+
+    def _frame(self, sql: str, parameters: Sequence[Any] = ()) -> pd.DataFrame:
+        with self._cursor() as con:
+            return con.execute(sql, list(parameters)).df()
+
+    def _columns(self, sql: str) -> dict[str, np.ndarray]:
+        with self._cursor() as con:
+            return dict(con.execute(sql).fetchnumpy())
+
+
+def _identity(path: Path) -> tuple[int, int, int] | None:
+    """What tells one file of that name from the next."""
+    try:
+        stat = path.stat()
+    except FileNotFoundError:
+        return None
+    return stat.st_ino, stat.st_mtime_ns, stat.st_size

@@ -1,0 +1,198 @@
+"""What an alpha sweep is asked for, before a model is loaded: alphas as typed, questions, neurons, names of its tables.
+
+A sweep adds one neuron's decoder row, times alpha, to the residual stream (FAST paper, Eq. 8 and section 6).
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from core.catalog import all_setups
+from core.errors import ChatSetupError, MissingFileError, NeuronRangeError, SettingsError, UsageError
+from core.store.reader import Store
+from core.text.prompts import questions as bundled_questions
+from core.text.prompts import read_prompts
+
+AUTO = "auto"
+MAX_ALPHAS = 33  # of one question: they share a batch
+PUBLISHED_NEURON = 13_794  # the one that the FAST paper steers, in its SAE of Qwen2.5-7B-Instruct
+
+
+def _bundled() -> tuple[str, ...]:
+    return tuple(bundled_questions())
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepSettings:
+    """One sweep, whatever the neuron.
+
+    Raises:
+        SettingsError: alphas that cannot be, too many of them, or no question.
+    """
+
+    alphas: tuple[float, ...] | None = None  # in units of the decoder row; None: up to twice the mean residual norm
+    questions: tuple[str, ...] = field(default_factory=_bundled)
+    max_new_tokens: int = 64
+
+    def __post_init__(self) -> None:
+        if not self.questions:
+            raise SettingsError("a sweep needs at least one question")
+        if self.alphas is None:
+            return
+        if wrong := [alpha for alpha in self.alphas if not math.isfinite(alpha)]:
+            raise SettingsError(f"alpha is a finite number, not {wrong[0]}")
+        if 0.0 not in self.alphas:
+            raise SettingsError("0 is among the alphas: every answer is compared with the unsteered one")
+        if len(self.alphas) > MAX_ALPHAS:
+            raise SettingsError(f"a sweep takes at most {MAX_ALPHAS} alphas, not {len(self.alphas):,}; widen the step")
+
+
+def parse_alphas(text: str) -> tuple[float, ...] | None:
+    """Alphas as they are typed, in order, with 0 (the unsteered answer) among them; None for `auto`.
+
+    Args:
+        text: `0:150:25` (start, end and step; the end is included where a step meets it), `25,50,75`, or `auto`.
+
+    Raises:
+        SettingsError: none of these, or too many.
+    """
+    if text.strip().lower() == AUTO:
+        return None
+    values = _range(text) if ":" in text else [_number(part) for part in text.split(",")]
+    return SweepSettings(alphas=tuple(sorted({0.0, *map(float, values)}))).alphas
+
+
+def _number(text: str) -> Decimal:
+    try:
+        number = Decimal(text.strip())
+    except InvalidOperation:
+        raise SettingsError(
+            f"alphas are a range as in 0:150:25, a list as in 25,50,75, or {AUTO}; '{text.strip()}' is no number"
+        ) from None
+    if not number.is_finite():
+        raise SettingsError(f"alpha is a finite number, not {text.strip()}")
+    return number
+
+
+def _range(text: str) -> list[Decimal]:
+    parts = [_number(part) for part in text.split(":")]
+    if len(parts) != 3:
+        raise SettingsError(f"a range of alphas is a start, an end and a step as in 0:150:25, not '{text}'")
+    start, end, step = parts
+    if step <= 0 or end < start:
+        raise SettingsError(f"a range of alphas ends above its start and has a step above 0, not '{text}'")
+    if end - start >= step * MAX_ALPHAS:  # before they are made
+        raise SettingsError(f"a sweep takes at most {MAX_ALPHAS} alphas, and '{text}' has more; widen the step")
+    return [start + i * step for i in range(int((end - start) / step) + 1)]
+
+
+def read_questions(file: Path | None) -> tuple[str, ...]:
+    """The questions of a file of prompts, or the ten bundled ones.
+
+    Raises:
+        MissingFileError, PromptFileError: see `read_prompts`.
+    """
+    if file is None:
+        return _bundled()
+    if not file.is_file():
+        raise MissingFileError(file, "name a file of questions (.txt has one a line)")
+    return tuple(prompt.text for prompt in read_prompts(file))
+
+
+# ---- neurons ----
+
+
+def check_chat(chat: bool, what: str) -> None:
+    """Raises ChatSetupError unless prompts go through a chat template."""
+    if not chat:
+        raise ChatSetupError(what, [name for name, setup in all_setups().items() if setup.chat])
+
+
+def check_neuron(neuron: int, d_sae: int) -> None:
+    """Raises NeuronRangeError, which names the setups here that are wide enough, where the SAE has no such neuron."""
+    if not 0 <= neuron < d_sae:
+        raise NeuronRangeError(neuron, d_sae, wide_enough(neuron))
+
+
+def wide_enough(neuron: int) -> list[str]:
+    """Setups whose SAE lies on this machine and has a neuron of that number: another neuron, of course."""
+    widths = {name: _width(Path(setup.sae)) for name, setup in all_setups().items()}
+    return [name for name, width in widths.items() if 0 <= neuron < width]
+
+
+def _width(sae: Path) -> int:
+    try:
+        return int(json.loads((sae / "cfg.json").read_text(encoding="utf-8"))["d_sae"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0  # none here, or not to be read
+
+
+def random_neuron(store: Store, seed: int = 0, exclude: Sequence[int] = ()) -> int:
+    """A neuron for control: drawn, by the seed, among those that fire somewhere on the reference prompts.
+
+    Raises:
+        SettingsError: none is left to draw.
+    """
+    alive = np.flatnonzero(store.reference_max() > 0)
+    # drawn in an order of their own, so that leaving one out changes no other draw
+    order = (int(neuron) for neuron in np.random.default_rng(seed).permutation(alive))
+    drawn = next((neuron for neuron in order if neuron not in exclude), None)
+    if drawn is None:
+        raise SettingsError("no other neuron fires on the reference prompts: there is none to draw at random")
+    return drawn
+
+
+def strongest_on(table: pd.DataFrame | None, token: str, setup: str) -> int:
+    """The neuron that is most active on a token of the chat template.
+
+    Args:
+        table: what the experiment `special` saved, if it was run.
+
+    Raises:
+        UsageError: it was not, or the template has no such token.
+    """
+    if table is None:
+        raise UsageError(f"the template's neurons are not known yet: python -m core evaluate {setup} --what special")
+    mine = table[(table["token"] == token) & (table["rank"] == 1)]
+    if mine.empty:
+        raise UsageError(
+            f"no template token '{token}' with an active neuron; there are {', '.join(table['token'].unique())}"
+        )
+    return int(mine["neuron"].iloc[0])
+
+
+# ---- tables ----
+
+
+def rows_table(neuron: int) -> str:
+    """Name of the table that has every answer of a neuron's sweep."""
+    return f"sweep-{neuron}-rows"
+
+
+def means_table(neuron: int) -> str:
+    """Name of the table that has a row an alpha."""
+    return f"sweep-{neuron}"
+
+
+def swept_neurons(tables: Sequence[str]) -> list[int]:
+    """The neurons that have a sweep among tables of these names."""
+    numbers = (name.removeprefix("sweep-").removesuffix("-rows") for name in tables if name.endswith("-rows"))
+    return sorted(int(number) for number in numbers if number.isdecimal())
+
+
+def run_key(fingerprint: str, neuron: int, alphas: Sequence[float], settings: SweepSettings) -> str:
+    """Tells one sweep from another: rows of equal key belong together, so that a killed sweep continues.
+
+    Args:
+        fingerprint: of the setup's store: model, SAE and setup.
+        alphas: those of the settings, or what `auto` came to.
+    """
+    content = json.dumps([fingerprint, neuron, [*alphas], settings.questions, settings.max_new_tokens])
+    return hashlib.sha256(content.encode()).hexdigest()[:16]

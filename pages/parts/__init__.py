@@ -1,0 +1,1 @@
+"""What one page alone needs, a folder a page."""

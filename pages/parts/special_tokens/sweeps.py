@@ -1,0 +1,95 @@
+"""Alpha sweeps on a page: those that are saved, and running more of them."""
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+import streamlit as st
+
+from core.catalog import Setup
+from core.errors import SteerscopeError, UsageError
+from core.store.reader import Store
+from core.sweep.request import SweepSettings, means_table, rows_table, swept_neurons
+from pages.shared.messages import show_error
+from pages.shared.resources import app_store, workbench
+
+
+@dataclass(frozen=True)
+class SavedSweep:
+    """What is saved of one neuron's sweep, whole or not."""
+
+    rows: pd.DataFrame  # an answer each
+    means: pd.DataFrame  # an alpha each
+
+
+def saved_sweeps(setup: Setup, neurons: Sequence[int]) -> dict[int, SavedSweep]:
+    """The saved sweeps of these neurons, in that order; those without one are left out."""
+    store = app_store()
+    found = {}
+    for neuron in dict.fromkeys(neurons):
+        rows, means = store.result(setup.name, rows_table(neuron)), store.result(setup.name, means_table(neuron))
+        if rows is not None and means is not None:
+            found[neuron] = SavedSweep(rows, means)
+    return found
+
+
+def neurons_with_sweep(setup: Setup) -> list[int]:
+    """The neurons that a sweep of this setup is saved of."""
+    saved = app_store().results()
+    return swept_neurons(saved.loc[saved["setup"] == setup.name, "what"].tolist())
+
+
+def parse_neurons(text: str) -> list[int]:
+    """Neuron numbers as they are typed, separated by commas or spaces.
+
+    Raises:
+        UsageError: a word that is no number.
+    """
+    words = text.replace(",", " ").split()
+    if wrong := [word for word in words if not word.isdecimal()]:
+        raise UsageError(f"neurons are numbers separated by commas, as in 12, 500; '{wrong[0]}' is none")
+    return list(dict.fromkeys(map(int, words)))
+
+
+def sweep_command(setup: Setup, neurons: Sequence[int], alphas: str) -> str:
+    """The command that runs the same sweeps."""
+    words = ["python", "-m", "core", "sweep", setup.name]
+    for neuron in neurons:
+        words += ["--neuron", str(neuron)]
+    return shlex.join([*words, "--alphas", alphas.strip()])
+
+
+@st.cache_data(max_entries=64, show_spinner=False)
+def largest_alpha(setup_name: str, fingerprint: str, neuron: int, _setup: Setup, _store: Store) -> float:
+    """The alpha at which the neuron's row shifts the residual stream by twice its mean norm.
+
+    Raises:
+        SteerscopeError: the setup cannot be loaded.
+    """
+    from core.sweep.run import mean_residual_norm, sweep_alphas
+
+    bench, settings = workbench(_setup, _store), SweepSettings()
+    return sweep_alphas(bench, neuron, settings, mean_residual_norm(bench, settings.questions))[-1]
+
+
+def run_sweeps(setup: Setup, store: Store, neurons: Sequence[int], settings: SweepSettings) -> None:
+    """Sweeps one neuron after the other, with a bar; any other use of the page stops it, and it continues later."""
+    from core.sweep.run import available_measures, run_sweep
+
+    bar = st.progress(0.0, "Sweep")
+    st.button("Stop", key="stop sweep", help="What is done is kept: the same sweep goes on where it was")
+
+    try:
+        bench, measures = workbench(setup, store), available_measures()
+        for number, neuron in enumerate(neurons):
+
+            def report(stage: str, share: float, number: int = number) -> None:
+                done = f"{stage}, {number + 1} of {len(neurons)}: {share:.0%} of the questions"
+                bar.progress(min(1.0, (number + share) / len(neurons)), done)
+
+            run_sweep(bench, neuron, settings, app_store(), setup.name, measures=measures, progress=report)
+    except SteerscopeError as exc:
+        show_error(exc)
+        return
+    st.rerun()

@@ -1,0 +1,150 @@
+"""The chat template's tokens and their strongest neurons: choosing one, and the tables of F.3."""
+
+from html import escape
+
+import pandas as pd
+import streamlit as st
+
+from core.catalog import Setup
+from core.store.reader import Store
+from core.sweep.request import PUBLISHED_NEURON, random_neuron
+from pages.shared.charts.methods import METHODS
+from pages.shared.columns import number
+from pages.shared.glossary.index import help_text
+from pages.shared.messages import plain
+
+N_SHOWN = 5  # as in the paper
+_DEFAULT_MODEL, _DEFAULT_METHOD = "Qwen2.5-7B-Instruct", "FAST, x8"
+PAPER = (
+    "From *Training Superior Sparse Autoencoders for Instruct Models*, arXiv:2506.07691, F.3: published figures, none "
+    "measured here. The captions are lost; which model is which follows from token ids and widths. The layer is not "
+    "stated, presumably a middle one."
+)
+
+
+def default_neuron(store: Store, table: pd.DataFrame | None) -> int:
+    """The paper's number where the SAE has it, else the strongest on the first template token, else any active one."""
+    if store.d_sae > PUBLISHED_NEURON:
+        return PUBLISHED_NEURON
+    return random_neuron(store) if table is None or table.empty else int(table["neuron"].iloc[0])
+
+
+def choose_neuron(setup: Setup, store: Store, table: pd.DataFrame | None) -> int:
+    """The neuron that is typed, in the link, or picked among the strongest of a template token.
+
+    Args:
+        table: of the experiment `special`, if it was run.
+    """
+    default = default_neuron(store, table)
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
+        typed = st.number_input(
+            "Neuron",
+            value=None,
+            step=1,
+            key="neuron",
+            bind="query-params",
+            placeholder=str(default),
+            help=f"0 to {store.d_sae - 1:,}. " + help_text("neuron"),
+            width=150,
+        )
+        neuron = default if typed is None else typed
+        if table is not None and not table.empty:
+            _pick(table, neuron)
+    st.caption(plain(_about(neuron, store.d_sae, table)))
+    return neuron
+
+
+def _pick(table: pd.DataFrame, neuron: int) -> None:
+    """The strongest neurons of one token of the template."""
+    tokens = table["token"].drop_duplicates().tolist()
+    token = st.selectbox(
+        "Strongest on", tokens, key="token", bind="query-params", width=170, help=help_text("special tokens")
+    )
+    top = table[(table["token"] == token) & (table["rank"] <= N_SHOWN)]
+    values = {str(n): f"{n:,}: {number(value)}" for n, value in zip(top["neuron"], top["mean_max"], strict=True)}
+    st.session_state["strongest"] = str(neuron) if str(neuron) in values else None
+    st.pills(
+        f"Neurons most active on {token}",
+        list(values),
+        key="strongest",
+        format_func=lambda key: values[key],
+        on_change=_on_pick,
+        help=help_text("mean max"),
+    )
+
+
+def _on_pick() -> None:
+    if picked := st.session_state["strongest"]:
+        st.session_state["neuron"] = int(picked)
+
+
+def _about(neuron: int, d_sae: int, table: pd.DataFrame | None) -> str:
+    """What is to be known of a neuron's number here."""
+    parts = []
+    if table is not None:
+        mine = table[table["neuron"] == neuron]
+        places = [f"{token} (rank {rank})" for token, rank in zip(mine["token"], mine["rank"], strict=True)]
+        if places:
+            parts.append(f"Neuron {neuron:,} is among the 20 most active on {', '.join(places)}.")
+    if d_sae <= PUBLISHED_NEURON:
+        parts.append(f"{PUBLISHED_NEURON}, the number that the paper steers, is not here: this SAE has {d_sae:,}.")
+    elif neuron == PUBLISHED_NEURON:
+        parts.append(f"{PUBLISHED_NEURON} is the number that the paper steers, in its SAE of Qwen2.5-7B-Instruct.")
+    parts.append("A number means another neuron in another SAE.")
+    return " ".join(parts)
+
+
+# ---- F.3 ----
+
+
+def token_table(table: pd.DataFrame) -> str:
+    """The first neurons of each token, as `index:value`, strongest in front (HTML).
+
+    Args:
+        table: columns token, rank, neuron, mean_max.
+    """
+    lines = []
+    for token, group in table.groupby("token", sort=False):
+        best = group.nsmallest(N_SHOWN, "rank")
+        cells = [
+            f'<td style="padding-left:0.75rem">{n}:<b>{number(value)}</b></td>'
+            for n, value in zip(best["neuron"], best["mean_max"], strict=True)
+        ]
+        lines.append(f'<tr><th scope="row"><code>{escape(token)}</code></th>{"".join(cells)}</tr>')
+    return (
+        '<div style="overflow-x:auto"><table class="ss-figures" style="white-space:nowrap">'
+        f"<tbody>{''.join(lines)}</tbody></table></div>"
+    )
+
+
+def published_tokens(table: pd.DataFrame, alphas: pd.DataFrame) -> None:
+    """The published neurons of one model and approach, and the alphas that helped there."""
+    table = table.assign(approach=table["method"].map(METHODS) + ", x" + table["expansion"].astype(str))
+    with st.container(horizontal=True):
+        models = table["model"].drop_duplicates().tolist()
+        model = st.selectbox(
+            "Model", models, models.index(_DEFAULT_MODEL), key="paper_model", bind="query-params", width=230
+        )
+        approaches = table.loc[table["model"] == model, "approach"].drop_duplicates().tolist()
+        approach = st.selectbox(
+            "Approach",
+            approaches,
+            approaches.index(_DEFAULT_METHOD),
+            key="paper_method",
+            bind="query-params",
+            width=150,
+        )
+    st.html(token_table(table[(table["model"] == model) & (table["approach"] == approach)]))
+    for line in _useful_alphas(alphas[alphas["model"] == model]):
+        st.caption(line)
+    st.caption(PAPER)
+
+
+def _useful_alphas(alphas: pd.DataFrame) -> list[str]:
+    """What the paper says of the alphas that helped, a line a question."""
+    lines = []
+    for row in alphas.itertuples():
+        known = pd.notna(row.alpha_low)
+        span = f"alpha {row.alpha_low:g} to {row.alpha_high:g}" if known else "numbers lost in the text we have"
+        lines.append(plain(f"Question {row.question} of the paper, neuron {row.neuron}: {span}; {row.effect}."))
+    return lines

@@ -1,0 +1,191 @@
+"""One neuron in detail: its figures for the topic, its prompts, its tokens."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from html import escape
+from typing import get_args
+
+import pandas as pd
+import streamlit as st
+
+from core.catalog import Setup
+from core.errors import SteerscopeError
+from core.scoring.scores import TopicScores
+from core.settings import Distance, ScoreSettings, Summary
+from core.store.reader import Store
+from core.text.prompts import Topic
+from pages.shared.charts import figures as charts
+from pages.shared.glossary.index import help_text, term_link
+from pages.shared.messages import count, show_error
+from pages.shared.resources import app_store, score
+from pages.shared.tokens import Shaded, case_mark, legend, token_list, token_spans
+
+_GROUPS = 6  # shown, largest first
+
+
+@dataclass(frozen=True)
+class OpenNeuron:
+    """A neuron with what the store knows of it, and its row of the scores."""
+
+    number: int
+    known: pd.Series
+    figures: pd.Series  # of `TopicScores.table`, with rank (NaN when too rare)
+    n_scored: int
+
+
+def open_neuron(store: Store, scores: TopicScores, number: int) -> OpenNeuron:
+    """The neuron of that number.
+
+    Raises:
+        NeuronRangeError: the SAE has no such neuron.
+    """
+    known = store.neurons([number]).iloc[0]
+    ranks = scores.ranked().set_index("neuron")["rank"]
+    figures = scores.table.iloc[number].copy()
+    figures["rank"] = ranks.get(number, float("nan"))
+    return OpenNeuron(number, known, figures, len(ranks))
+
+
+def choose_neuron(store: Store, best: int) -> int:
+    """The neuron that is typed, in the link, or selected in the ranking; otherwise the best one."""
+    typed = st.number_input(
+        "Neuron",
+        value=None,
+        step=1,
+        key="neuron",
+        bind="query-params",
+        placeholder=f"{best} (best)",
+        help=f"Select one in the ranking, or type 0 to {store.d_sae - 1:,}. " + help_text("neuron"),
+        width=160,
+    )
+    return best if typed is None else typed
+
+
+def show_figures(neuron: OpenNeuron, min_prompts: int, more: Mapping[str, str]) -> None:
+    """Score, rank, case and what they rest on.
+
+    Args:
+        more: other figures, as HTML by term.
+    """
+    figures = neuron.figures
+    facts = {"g": f"{figures['g']:.3f}", "prompts": f"{figures['prompts']:,}", "case": case_mark(figures["case"])}
+    if pd.notna(figures["score"]):
+        rank = f"<small>rank {figures['rank']:,.0f} of {neuron.n_scored:,}</small>"
+        facts = {"score": f"{figures['score']:.3f} {rank}", **facts}
+    if not figures["prompts"]:
+        del facts["g"]
+    facts |= more
+    cells = "".join(f"<div><dt>{term_link(name, name)}</dt><dd>{shown}</dd></div>" for name, shown in facts.items())
+    st.html(f'<dl class="ss-facts">{cells}</dl>')
+    if figures["case"] == "too rare":
+        st.caption(
+            f"Active in {count(figures['prompts'], 'reference prompt')}: too rare to score, which takes {min_prompts}. "
+            "In steering it counts as score 0.",
+            help=help_text("too rare"),
+        )
+    else:
+        st.caption(
+            f"{figures['near']:.0%} of its activation lies on the quarter of the prompts nearest to the topic, "
+            f"{figures['far']:.0%} on the farthest.",
+            help=help_text("case"),
+        )
+
+
+def show_summaries(store: Store, scores: TopicScores, neuron: OpenNeuron) -> None:
+    """Its prompts: how active it is on each, against their distance from the topic."""
+    if not neuron.known["prompts"]:
+        st.markdown("It is active on no reference prompt: there is no activation to show.")
+        return
+    rows = store.neuron_rows(neuron.number)
+    figure = charts.summary_against_distance(rows, scores.distances, scores.settings)
+    st.plotly_chart(figure, config=charts.CONFIG, key="summaries")
+
+
+def show_histogram(neuron: OpenNeuron) -> None:
+    """How often it fires how strongly."""
+    if not neuron.known["tokens"]:
+        return
+    st.markdown(f"**Activations of neuron {neuron.number:,}**", help=help_text("histogram"))
+    figure = charts.activation_histogram(neuron.known["histogram"], float(neuron.known["max"]))
+    st.plotly_chart(figure, config=charts.CONFIG, key="histogram")
+
+
+def show_ranks(setup: Setup, store: Store, topic: Topic, chosen: ScoreSettings, neuron: OpenNeuron) -> None:
+    """Its rank under every summary and distance, the page's own in bold."""
+    if pd.isna(neuron.figures["score"]):
+        return  # too few prompts, whatever the setting
+    rows = []
+    for summary in get_args(Summary):
+        cells = []
+        for distance in get_args(Distance):
+            settings = replace(chosen, summary=summary, distance=distance)
+            ranked = score(setup, store, topic, settings).scores.ranked()
+            rank = int(ranked.loc[ranked["neuron"] == neuron.number, "rank"].iloc[0])
+            mark = ' class="ss-best"' if settings == chosen else ""
+            cells.append(f"<td{mark}>{rank:,}</td>")
+        rows.append(f"<tr><th>{summary}</th>{''.join(cells)}</tr>")
+    heads = "".join(f"<td>{distance}</td>" for distance in get_args(Distance))
+    st.markdown(f"**Ranks of neuron {neuron.number:,} among {neuron.n_scored:,}**", help=help_text("rankings"))
+    st.html(f'<table class="ss-figures">{"".join([f"<tr><th></th>{heads}</tr>", *rows])}</table>')
+
+
+def show_tokens(neuron: OpenNeuron) -> None:
+    """The tokens it fires on, and those that it promotes and suppresses."""
+    for label, column, key in (
+        ("Fires on", "top_tokens", "top tokens"),
+        ("Promotes", "promoted", "promotes"),
+        ("Suppresses", "suppressed", "promotes"),
+    ):
+        if len(neuron.known[column]):
+            st.markdown(f"**{label}**", help=help_text(key))
+            st.html(token_list(neuron.known[column]))
+
+
+def show_contexts(store: Store, neuron: OpenNeuron) -> None:
+    """The prompts with its highest activations, token by token."""
+    contexts, largest = store.contexts(neuron.number), float(neuron.known["max"])
+    if not contexts:
+        return
+    st.markdown(f"**Contexts of neuron {neuron.number:,}**", help=help_text("contexts"))
+    paragraphs = [legend("0", f"{largest:.3g}", "activation")]
+    for context in contexts:
+        pairs = zip(context.tokens, context.activations.tolist(), strict=True)
+        tokens = [Shaded(token, a, f"activation {a:.3g}" if a else "") for token, a in pairs]
+        paragraphs.append(token_spans(tokens, largest))
+    st.html("".join(paragraphs))
+
+
+def show_groups(store: Store, neuron: OpenNeuron) -> None:
+    """The groups of reference prompts that its activation lies in, beside all neurons'."""
+    shares = store.group_mass([neuron.number]).head(_GROUPS)
+    if shares.empty:
+        return
+    everyone = store.group_mass().rename(columns={"share": "share_all"})
+    shares = shares.merge(everyone, on="group", how="left")
+    shares["group"] = shares["group"].map(lambda name: escape(name) or "no group")
+    st.markdown(f"**Groups of prompts of neuron {neuron.number:,}**", help=help_text("groups"))
+    st.plotly_chart(charts.group_bars(shares), config=charts.CONFIG, key="groups")
+
+
+def collect_button(setup: Setup, topic: Topic, neuron: OpenNeuron, output_score: float | None) -> None:
+    """Adds the neuron, with its figures for the topic, to the collected rows."""
+    if not st.button("Collect", help="Adds this neuron, with its figures for the topic, to Compare and export"):
+        return
+    figures = {name: neuron.figures[name] for name in ("score", "rank", "g") if pd.notna(neuron.figures[name])}
+    row = {
+        "kind": "neuron",
+        "setup": setup.name,
+        "topic": topic.title,
+        "neuron": neuron.number,
+        **{name: int(value) if name == "rank" else float(value) for name, value in figures.items()},
+        **({} if output_score is None else {"output_score": output_score}),
+        "prompts": int(neuron.figures["prompts"]),
+        "case": neuron.figures["case"],
+        "top_tokens": " ".join(neuron.known["top_tokens"]),
+    }
+    try:
+        app_store().collect(row)
+    except SteerscopeError as exc:
+        show_error(exc)
+    else:
+        st.toast(f"Neuron {neuron.number:,} is in Compare and export.")

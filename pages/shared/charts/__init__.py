@@ -1,0 +1,1 @@
+"""Figures, and every colour of the app."""

@@ -1,0 +1,129 @@
+"""Figures of the Layer output page: neurons changed, reconstruction delta against contamination, topic distances."""
+
+from html import escape
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from pages.shared.charts.colours import ALIGNED, RAMP_STEPS, UNALIGNED, Theme, ramp
+from pages.shared.charts.figures import hover, layout
+
+SETS = {"aligned": ALIGNED, "unaligned": UNALIGNED}
+INTRA, INTER = ALIGNED, UNALIGNED
+_DRAWN = 2_000  # points
+_ROW = 26  # pixels of a topic
+
+
+def changed_bars(changed: pd.DataFrame) -> go.Figure:
+    """Share of each set's tokens by number of neurons that the edit changed there (Fig. 5).
+
+    Args:
+        changed: set, neurons_changed, share, tokens.
+    """
+    figure = go.Figure()
+    for name, colour in SETS.items():
+        mine = changed[changed["set"] == name]
+        figure.add_bar(
+            x=mine["neurons_changed"],
+            y=mine["share"],
+            marker={"color": colour},
+            customdata=mine["tokens"],
+            hovertemplate=f"%{{x}} neurons changed on %{{y:.1%}} of {name} tokens (%{{customdata:,}})<extra></extra>",
+        )
+    figure.update_xaxes(title="neurons changed on a token")
+    if changed["neurons_changed"].nunique() == 1:  # clamp: one bar would fill the figure
+        (only,) = changed["neurons_changed"].unique()
+        figure.update_xaxes(range=[max(0, only - 5) - 0.5, only + 5.5], dtick=1)
+    figure.update_yaxes(title="tokens", tickformat=".0%")
+    return layout(figure, 320, barmode="group", bargap=0.15)
+
+
+def _context(row: pd.Series) -> str:
+    """The token in bold among what stands around it; markup is shown, not run."""
+    before, token, after = (hover(part) for part in (row["before"], row["token"], row["after"]))
+    return f"{before} <b>{token or escape(repr(row['token']))}</b> {after}"
+
+
+def delta_scatter(points: pd.DataFrame) -> go.Figure:
+    """Reconstruction delta of tokens against their contamination, by set (Fig. 6; Fig. 13 for weight).
+
+    Args:
+        points: rows of the table `layer-tokens` of one edit; a sample is drawn where there are many.
+    """
+    drawn = points.sample(min(_DRAWN, len(points)), random_state=0)  # shuffled, so that no set covers the other
+    figure = go.Figure(
+        go.Scattergl(
+            x=drawn["contamination"],
+            y=drawn["reconstruction_delta"],
+            mode="markers",
+            marker={"size": 6, "color": drawn["set"].map(SETS), "opacity": 0.55},
+            customdata=list(
+                zip(drawn.apply(_context, axis=1), drawn["neurons_changed"].astype(int), drawn["set"], strict=True)
+            ),
+            hovertemplate="%{customdata[0]}<br>delta %{y:.3g}, contamination %{x:.3g}, %{customdata[1]} neurons "
+            "changed<extra>%{customdata[2]}</extra>",
+        )
+    )
+    if points["reconstruction_delta"].min() < np.ptp(points["reconstruction_delta"]):  # near enough to be drawn
+        figure.add_hline(y=0, line={"color": UNALIGNED, "width": 1, "dash": "dot"})
+    figure.update_xaxes(title="contamination")
+    figure.update_yaxes(title="reconstruction delta")
+    return layout(figure, 320)
+
+
+def intra_inter(table: pd.DataFrame, titles: dict[str, str]) -> go.Figure:
+    """Mean distance within each topic and from the other topics, with 95% intervals (Table 5), closest topic first.
+
+    Args:
+        table: rows of the table `distances` among one choice of topics.
+        titles: of the topics by name.
+    """
+    ordered = table.sort_values("intra", ascending=False)
+    figure = go.Figure()
+    for column, colour, words in (("inter", INTER, "from the others"), ("intra", INTRA, "from each other")):
+        figure.add_scatter(
+            x=ordered[column],
+            y=ordered["topic"],
+            customdata=ordered["topic"].map(titles),
+            mode="markers",
+            marker={"size": 9, "color": colour},
+            error_x={
+                "array": ordered[f"{column}_high"] - ordered[column],
+                "arrayminus": ordered[column] - ordered[f"{column}_low"],
+                "color": colour,
+                "thickness": 1.5,
+                "width": 0,
+            },
+            hovertemplate=f"%{{customdata}}: %{{x:.3f}} {words}<extra></extra>",
+        )
+    figure.update_xaxes(title="mean distance of its prompts")
+    return layout(figure, 70 + _ROW * len(ordered))
+
+
+def distance_map(pairs: pd.DataFrame, titles: dict[str, str], theme: Theme) -> go.Figure:
+    """Mean distance of every topic from every other and from itself; the nearer, the more of the accent.
+
+    Args:
+        pairs: the table `distances-pairs`.
+    """
+    order = list(dict.fromkeys(pairs["topic"]))
+    matrix = pairs.pivot(index="topic", columns="other", values="distance").loc[order, order]
+    pair = [[f"{titles[first]} and {titles[second]}" for second in order] for first in order]
+    scale = [(i / (RAMP_STEPS - 1), colour) for i, (colour, _) in enumerate(reversed(ramp(theme)))]
+    figure = go.Figure(
+        go.Heatmap(
+            z=matrix.to_numpy(),
+            x=order,
+            y=order,
+            customdata=pair,
+            colorscale=scale,
+            colorbar={"thickness": 10, "outlinewidth": 0, "tickformat": ".2f"},
+            xgap=1,
+            ygap=1,
+            hovertemplate="%{customdata}: %{z:.3f}<extra></extra>",
+        )
+    )
+    figure.update_yaxes(autorange="reversed", showgrid=False, dtick=1)
+    figure.update_xaxes(showgrid=False, tickangle=-90, dtick=1)
+    return layout(figure, 90 + _ROW * len(order))

@@ -1,0 +1,329 @@
+"""The app's words: one sentence for the help text of each, and the rest for the glossary page."""
+
+from html import escape
+
+from core.scoring.scores import CASE_SHARE
+from pages.shared.glossary.amplifying import AMPLIFYING
+from pages.shared.glossary.layer import BETWEEN_TOPICS, LAYER, OUTPUT
+from pages.shared.glossary.steering import STEERING
+from pages.shared.glossary.term import Term
+from pages.shared.glossary.text import TEXT
+
+SETTING_UP = {
+    "setup": Term(
+        "Setup",
+        "A language model, a hook point in it, an SAE trained there, and the reference prompts.",
+        "Everything on a page is computed for one setup. Your own go into a file `setups.toml`; the README shows one.",
+    ),
+    "neuron": Term("Neuron", "One latent of the SAE, by its number.", "The papers' word; elsewhere called a feature."),
+    "reference": Term(
+        "Reference prompt",
+        "One of the prompts about many subjects on which every neuron's activation was stored.",
+        "Special tokens (beginning of text, chat template) are left out of every sum.",
+    ),
+    "topic": Term(
+        "Topic",
+        "One or more prompts that say what you mean; each line is one prompt.",
+        "A prompt's distance from the topic is its distance from the nearest of these.",
+    ),
+}
+
+SCORING = {
+    "score": Term(
+        "Score",
+        "1 for the neuron whose prompts lie closest to the topic, 0 for the farthest.",
+        "(max g - g) / (max g - min g), over the scored neurons: Eq. 2 of the Topic Alignment paper with its sign "
+        "turned, since as printed the farthest neuron has 1, against the paper's own text and figures.",
+    ),
+    "g": Term(
+        "g",
+        "Mean distance of the neuron's prompts from the topic, weighted by how active it is on each.",
+        "Eq. 1. Unlike the score it can be compared between SAEs and topics. Unit: distance, 0 to 2; squared settings "
+        "square it.",
+    ),
+    "prompts": Term("Prompts", "Number of reference prompts on which the neuron is active."),
+    "too rare": Term(
+        "Too rare",
+        "A neuron active in too few reference prompts has no score.",
+        "The least number is a setting, 20 by default. In steering such a neuron counts as score 0.",
+    ),
+    "case": Term(
+        "Case",
+        f"Aligned: at least {CASE_SHARE:.0%} of the neuron's activation lies on the quarter of the prompts nearest to "
+        f"the topic; unaligned: at least {CASE_SHARE:.0%} on the farthest quarter; else polysemantic.",
+        "The rule is ours. Activation means the chosen summary, summed over prompts.",
+    ),
+    "top tokens": Term("Top tokens", "The tokens that carry most of the neuron's activation on the reference prompts."),
+    "histogram": Term(
+        "Activations", "How often the neuron fires how strongly: tokens by activation, from 0 to its largest."
+    ),
+    "summary": Term(
+        "Summary",
+        "How a neuron's activation on a prompt becomes one number.",
+        "sum: over tokens, divided by the prompt's total over all neurons (the paper's). max: over tokens. mean: per "
+        "token. count: share of tokens on which it is active.",
+    ),
+    "distance": Term(
+        "Distance",
+        "Between sentence embeddings of unit length: 0 is the same meaning, 1.41 unrelated, 2 opposite.",
+        "Squared Euclidean distance is twice the cosine distance, so it gives cosine's scores.",
+    ),
+    "variant": Term(
+        "Variant",
+        "What g is the weighted mean of: the distance, or its square.",
+        "The square is the weighted variance that the paper's text names.",
+    ),
+    "min prompts": Term("Least prompts", "A neuron active in fewer reference prompts than this has no score."),
+    "contexts": Term(
+        "Contexts",
+        "The reference prompts with the neuron's highest activations; each token is shaded by its activation.",
+    ),
+    "promotes": Term(
+        "Promotes and suppresses",
+        "The tokens whose probability the neuron's decoder row raises and lowers most.",
+        "Through the unembedding alone (logit lens): later blocks may do something else.",
+    ),
+    "groups": Term(
+        "Groups",
+        "Share of the neuron's activation by group of reference prompts, beside that of all neurons together.",
+    ),
+    "nearest": Term("Nearest and farthest", "The reference prompts closest to the topic, and farthest from it."),
+}
+
+FIGURES = {
+    "text distance": Term(
+        "Distance of the text",
+        "Distance of the continuation from the topic, 0 to 2; lower is closer.",
+    ),
+    "topic_percentile": Term(
+        "Topic percentile",
+        "Share of reference prompts that are closer to the topic than the continuation: 0 is as close as the closest.",
+    ),
+    "perplexity": Term(
+        "Perplexity",
+        "How surprising the continuation is to the unsteered model; lower is more fluent to it.",
+        "exp of the mean negative log-likelihood of the continuation's tokens. Repetitive text has a low one too.",
+    ),
+    "contamination": Term(
+        "Contamination",
+        "Activation after the edit on neurons far from the topic, mean over tokens: sum of a' (1 - score).",
+        "Not defined for the original. Its size depends on the SAE's scale.",
+    ),
+    "contamination_share": Term(
+        "Contamination share",
+        "Contamination as a share of all activation on the token, 0 to 1.",
+        "It ranks clamp lowest by construction: clamp puts huge values on neurons of score near 1.",
+    ),
+    "neurons_changed": Term(
+        "Neurons changed", "Number of neurons whose activation on a token the edit changed, mean over tokens."
+    ),
+    "reconstruction_delta": Term(
+        "Reconstruction delta",
+        "Squared error of the edited activation less that of the SAE; below 0 is closer to the original than the SAE.",
+    ),
+    "distinct_2": Term("Distinct-2", "Different pairs of tokens over all pairs; lower is more repetitive."),
+    "repetition": Term("Repetition", "Share of tokens that already stood among the 16 before them."),
+}
+
+TRAINING = {
+    "fast": Term(
+        "FAST",
+        "Finetuning-aligned Sequential Training: each conversation, in the model's chat template, is run alone.",
+        "Truncated only where it is longer than a limit (8,192 tokens in the paper).",
+    ),
+    "btp": Term(
+        "BT(P)",
+        "Block training on pretraining text: documents are concatenated and cut into blocks of one length.",
+    ),
+    "btf": Term(
+        "BT(F)",
+        "Block training on fine-tuning data: conversations in the chat template, concatenated and cut into blocks.",
+    ),
+    "special tokens": Term(
+        "Special tokens and role words",
+        "What the chat template adds: marks such as <|im_start|>, and words such as user that name who speaks.",
+        "Known by their place, never by their spelling: a 'user' that somebody writes is content.",
+    ),
+    "sparsity": Term(
+        "Lambda",
+        "Weight of the penalty on activity in the loss: of L1 (Standard, Gated) or L0 (JumpReLU); for TopK, k.",
+        "The larger lambda, the fewer active neurons. k is the number of active neurons itself.",
+    ),
+    "mse": Term(
+        "MSE",
+        "Squared error of the reconstruction by dimension: mean over tokens, then over held-out texts.",
+        "Eq. 7 of the FAST paper as we read it. Shown as log2, averaged over seeds (1 lower is half the error), and "
+        "raw: 2 to the power of that mean.",
+    ),
+    "mse special": Term(
+        "MSE of special tokens", "The same error over the special tokens and role words of the template alone."
+    ),
+    "mse special without roles": Term(
+        "MSE of special tokens without role words", "The same error over special tokens, words such as user left out."
+    ),
+    "l0": Term(
+        "L0",
+        "Number of active neurons a token, mean over held-out tokens.",
+        "More active neurons reconstruct better: errors compare fairly only at one L0.",
+    ),
+    "explained_variance": Term(
+        "Explained variance",
+        "Share of the activations' variance that the SAE reconstructs; 1 is all.",
+        "A few huge directions flatter it; cross-entropy recovered does not rest on them.",
+    ),
+    "dead_share": Term("Dead neurons", "Share of the neurons that fire on none of the held-out tokens."),
+    "ce_recovered": Term(
+        "Cross-entropy recovered",
+        "How well the model predicts with the SAE in place: 1 as well as without it, 0 as badly as with zeros there.",
+    ),
+    "matched l0": Term(
+        "Matched L0",
+        "Figures at the same L0 for all methods, interpolated between the SAEs of each method and seed.",
+        "Nothing is extrapolated: a method whose SAEs all lie on one side of that L0 has no figures.",
+    ),
+    "spread": Term("Spread", "After the ±: sample standard deviation over seeds; none where there is one seed."),
+    "training loss": Term(
+        "Training loss",
+        "Squared error plus lambda times the penalty, of the batch at hand, in units of the scaled activations.",
+        "Losses of different lambdas do not compare; the figures of held-out text do.",
+    ),
+}
+
+TOP_K = {
+    "top-k": Term(
+        "Top-k share",
+        "Share of a text's tokens on which at least one of the k best-scored neurons fires.",
+        "Fig. 4 of the Topic Alignment paper. Scores know the topic's prompts only by their sentence embeddings, so "
+        "that the tokens of these prompts can test the scores. Special tokens are left out.",
+    ),
+    "unaligned": Term(
+        "Unaligned text",
+        "40 prompts about none of the bundled topics (`data/unaligned.txt`), the same for every topic.",
+    ),
+    "area": Term(
+        "Area between the curves",
+        "Mean difference between the topic's share and that of unaligned text, over k on a logarithmic axis, -1 to 1.",
+        "From k = 1 to the number of scored neurons, so that small k count as much as they show. The linear area gives "
+        "every k the same weight, and most of it lies where both shares are near 1.",
+    ),
+    "chance": Term(
+        "Chance",
+        "95th percentile of the areas of 200 random rankings of the same neurons: 5% of them reach further.",
+        "Such a ranking knows nothing of the topic. A neuron that fires often, and more in one of the two texts, makes "
+        "the area large where it happens to stand in front.",
+    ),
+    "top-k neurons": Term(
+        "Top-k neurons",
+        "Share of the k best neurons that fire on at least one token of a text.",
+        "A longer text fires more neurons: compare the two only with their numbers of tokens in mind.",
+    ),
+    "top-k tokens": Term(
+        "Tokens of the top k",
+        "The tokens on which at least one of the k best neurons fires, the most frequent first.",
+        "7 means all 7 places where the token stands; 7/33 means 7 of its 33 places.",
+    ),
+}
+
+DISTRIBUTIONS = {
+    "violin": Term(
+        "Violin",
+        "Distribution of all scored neurons; its tick is the median.",
+        "The best neuron has score 1 and the farthest 0 in every violin: only g compares between setups and topics.",
+    ),
+    "format": Term(
+        "Prompts of the topic",
+        "The first 6 prompts of a topic, or all of them.",
+        "More prompts bring every reference prompt nearer to the closest of them, so g can only fall.",
+    ),
+    "kendall": Term(
+        "Kendall's tau",
+        "How alike two rankings order the neurons: 1 the same order, 0 unrelated, -1 reversed.",
+        "Tau-b, over the scored neurons; pairs that tie in one ranking agree and disagree with nothing.",
+    ),
+    "powers": Term(
+        "Powers of the distance",
+        "What g is the mean of: the distance, its square, or the square of that.",
+        "The square is also what cosine distance and the variance give; with the variance it is squared twice.",
+    ),
+    "strawman": Term(
+        "Strawman",
+        "Share of the topic's own tokens on which the neuron fires, without any score.",
+        "What the Topic Alignment paper argues against: a few prompts do not tell what else a neuron fires on.",
+    ),
+}
+
+COVERAGE = {
+    "coverage": Term(
+        "Coverage",
+        "Share of the SAE's neurons that fire in at least 1, or in more than 20, of a set of reference prompts.",
+        "Samples are drawn with replacement, as in the Topic Alignment paper; a prompt drawn twice counts once. A "
+        "score takes 20 prompts; the paper's Fig. 3 counts more than 20.",
+    ),
+    "tokens per neuron": Term(
+        "Tokens per neuron",
+        "On how many tokens, or in how many prompts, of the reference set a neuron is active.",
+        "From 8 on, each bar is about 1.4 times as wide as the one before. Special tokens are left out.",
+    ),
+    "dead neurons": Term(
+        "Dead on the reference prompts",
+        "A neuron that fires on no reference prompt: nothing is known of it, and it has no score.",
+        "It may still fire on other text.",
+    ),
+    "design": Term(
+        "Design of a reference set",
+        "How its prompts are chosen: at random, evenly over tasks, spread out, or by contrast between topics.",
+        "Random and per task: 5 samples each, without replacement. Farthest points: each prompt is the farthest, in "
+        "the sentence embedding, from those before it. Contrastive: near one of the bundled topics and, on average, "
+        "far from the others, the topics in turns; for an unseen topic, by the other topics alone. Disjoint: two "
+        "random sets without a common prompt, compared with each other.",
+    ),
+    "agreement": Term(
+        "Agreement with the whole set",
+        "How alike a smaller set and the whole reference set rank the neurons of a topic.",
+        "Kendall's tau-b over the neurons that both score; how many of the 20 best are the same; and the share of the "
+        "scored neurons that the smaller set scores too, with the same least number of prompts (20).",
+    ),
+    "suggested size": Term(
+        "Suggested size",
+        "The smallest set whose ranking agrees with the whole set's, as every larger set tried does.",
+        "Two rules, ours. The whole set's ranking: tau of at least 0.9, mean over the topics. What is reproducible of "
+        "it: tau of at least that between the two largest disjoint sets, since other prompts would have changed the "
+        "ranking as much. Both ask that 90% of the neurons that the whole set scores are scored. Sizes tried are "
+        "powers of 2.",
+    ),
+    "coactivation": Term(
+        "Coactivation",
+        "Jaccard index of two neurons: the prompts on which both fire, over those on which at least one does.",
+        "1: always together; 0: never. A topic's best neurons may well fire on different prompts about it.",
+    ),
+}
+
+SECTIONS = {
+    "Setups and prompts": SETTING_UP,
+    "Scores": SCORING,
+    "What a neuron writes": OUTPUT,
+    "Top-k tokens": TOP_K,
+    "Distributions": DISTRIBUTIONS,
+    "Coverage and reference sets": COVERAGE,
+    "Distances between topics": BETWEEN_TOPICS,
+    "Steering": STEERING,
+    "Layer output": LAYER,
+    "Amplifying a neuron": AMPLIFYING,
+    "Figures of a text": FIGURES,
+    "Results and texts compared": TEXT,
+    "Training of SAEs": TRAINING,
+}
+TERMS = {key: term for section in SECTIONS.values() for key, term in section.items()}
+
+
+def term_link(key: str, label: str) -> str:
+    """A label (HTML) that explains itself on hover and leads to its term."""
+    term = TERMS[key]
+    link = f'href="glossary#{term.anchor}" target="_blank" title="{escape(term.short)}"'
+    return f'<a class="ss-term" {link}>{escape(label)}</a>'
+
+
+def help_text(key: str) -> str:
+    """The sentence that explains a term, and the way to the rest (Markdown, for `help=`)."""
+    term = TERMS[key]
+    return f"{term.short} [Glossary](glossary#{term.anchor})"
