@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.timing import Figure, median_ms
-from core.build.activations import ActivationBatch
 from core.evaluation.coverage import coverage, sample_sizes, summarise
 from core.evaluation.topk import Ranks, curves, firing
 from core.scoring.scores import score_topic
+from core.store.batch import ActivationBatch
 from core.store.reader import Store
 from core.store.schema import assemble
 from core.store.shards import Parts

@@ -10,7 +10,7 @@ import pandas as pd
 from core.catalog import all_setups, missing_parts
 from core.errors import SteerscopeError, StoreNotBuiltError
 from core.models.embeddings import embedded_model_folder
-from core.models.language_model import best_device
+from core.models.loading import best_device
 from core.store.reader import Store
 
 PACKAGES = ("torch", "transformers", "transformer-lens", "sae-lens", "sentence-transformers", "streamlit", "duckdb")

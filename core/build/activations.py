@@ -3,31 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Int32
+from jaxtyping import Float32
 from torch import Tensor
 
-from core.models.language_model import LanguageModel, TokenisedPrompt
+from core.models.language_model import LanguageModel
 from core.models.sparse_autoencoder import SparseAutoencoder, check_fits
+from core.models.tokens import TokenisedPrompt
+from core.store.batch import ActivationBatch
 
 BATCH_TOKENS = 4_096  # padded tokens in one forward pass
 _ENCODE_TOKENS = 2_048  # tokens encoded at once: bounds the dense [token d_sae] block
-
-
-@dataclass(frozen=True)
-class ActivationBatch:
-    """Active neurons of some prompts, special tokens left out. Rows are ordered by prompt and position."""
-
-    prompts: Int32[np.ndarray, "prompt"]  # ids
-    n_tokens: Int32[np.ndarray, "prompt"]  # ordinary tokens
-    tokens: list[list[str]]  # their strings
-    prompt: Int32[np.ndarray, "active"]
-    position: Int32[np.ndarray, "active"]  # among the prompt's ordinary tokens, from 0
-    neuron: Int32[np.ndarray, "active"]
-    activation: Float32[np.ndarray, "active"]
 
 
 def length_sorted_batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:

@@ -11,9 +11,11 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from core.build.pipeline import CHUNK_PROMPTS, Build, ModelPipeline, Pipeline, Progress, Stage, build
+from core.build.pipeline import CHUNK_PROMPTS, Build, Stage, build
+from core.build.through_models import ModelPipeline, Pipeline
 from core.catalog import Setup
 from core.errors import EngineError
+from core.progress import Progress
 from core.ray_tasks import Resources, cluster, run_tasks, seen_here, slots
 from core.text.prompts import reference_prompts
 

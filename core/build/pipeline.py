@@ -3,65 +3,33 @@
 Each finished chunk of prompts is kept as shards, so that a build which was killed goes on where it stopped.
 """
 
-import hashlib
-import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
-from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import Literal, Protocol
 
 import numpy as np
-from jaxtyping import Float32
 
+from core.build.fingerprint import fingerprint, reference_digest
+from core.build.through_models import ModelPipeline, Pipeline
 from core.catalog import Setup
 from core.errors import AutoencoderError, StoreError, StoreWriteError
 from core.files import exclusive_lock
+from core.progress import Progress
+from core.store.batch import ActivationBatch
 from core.store.reader import Store
-from core.store.schema import SCHEMA_VERSION, assemble, build_command, one_line, store_path
+from core.store.schema import assemble, build_command, one_line, store_path
 from core.store.shards import Parts
 from core.text.prompts import Prompt, reference_prompts
 
-if TYPE_CHECKING:
-    from core.build.activations import ActivationBatch
-    from core.models.embeddings import EmbeddingModel
-    from core.models.language_model import LanguageModel
-    from core.models.sparse_autoencoder import SparseAutoencoder
-
 CHUNK_PROMPTS = 512
-LENS_TOKENS = 10  # promoted, and as many suppressed, for each neuron
-_LENS_NEURONS = 1_024  # at once: bounds the [neuron vocabulary] block
-_SAMPLE_BYTES = 2**20  # read at both ends of a file to tell one set of weights from another
-# what loading a model, an SAE or an embedding model reads; cards and evaluations beside them count for nothing
-_WEIGHT_FILES = ("*.safetensors", "cfg.json", "*config.json", "*token*", "vocab.*", "merges.txt", "chat_template*")
-_NOT_IN_FINGERPRINT = ("name", "title", "origin", "device", "n_parameters")  # none of them changes a number
 _VERSIONS = ("torch", "transformers", "sae-lens", "sentence-transformers", "duckdb")
 
 Stage = Literal["activations", "embeddings"]
-Progress = Callable[[str, float], None]  # stage (load, activations, embeddings, assemble) and its share, 0 to 1
-
-
-class Pipeline(Protocol):
-    """What a build runs the prompts through."""
-
-    def load(self) -> None:
-        """Loads the language model and the SAE."""
-
-    def activations(self, texts: Sequence[str], ids: Sequence[int]) -> Iterator["ActivationBatch"]:
-        """Active neurons of some prompts."""
-
-    def describe(self) -> dict[str, str]:
-        """Facts of model and SAE for the store's `meta`."""
-
-    def lens(self) -> tuple[list[list[str]], list[list[str]]]:
-        """For each neuron the tokens that its decoder row promotes, and those that it suppresses."""
-
-    def embed(self, texts: Sequence[str]) -> Float32[np.ndarray, "prompt d_embedding"]:
-        """Unit-normalised sentence embeddings."""
 
 
 class Spread(Protocol):
@@ -69,100 +37,6 @@ class Spread(Protocol):
 
     def __call__(self, work: "Build", stage: "Stage", missing: Sequence[int]) -> dict[str, str]:
         """Returns when the chunks `missing` have their shards of that stage; what the pipeline says of itself."""
-
-
-class ModelPipeline:
-    """The setup's own language model, SAE and embedding model, each loaded when first used."""
-
-    def __init__(self, setup: Setup) -> None:
-        self.setup = setup
-
-    @cached_property
-    def _models(self) -> tuple["LanguageModel", "SparseAutoencoder"]:
-        from core.models.sparse_autoencoder import load_setup
-
-        return load_setup(self.setup)
-
-    @cached_property
-    def _embedding_model(self) -> "EmbeddingModel":
-        from core.models.embeddings import load_embedding_model
-
-        return load_embedding_model(self.setup.embedding_model)
-
-    def load(self) -> None:
-        _ = self._models
-
-    def activations(self, texts: Sequence[str], ids: Sequence[int]) -> Iterator["ActivationBatch"]:
-        from core.build.activations import token_activations
-
-        return token_activations(*self._models, texts, prompt_ids=ids, max_length=self.setup.context_size)
-
-    def describe(self) -> dict[str, str]:
-        model, sae = self._models
-        return {
-            "hook_name": sae.hook_name,
-            "n_layers": str(model.n_layers),
-            "d_in": str(sae.d_in),
-            "architecture": sae.architecture,
-        }
-
-    def lens(self) -> tuple[list[list[str]], list[list[str]]]:
-        return logit_lens(*self._models)
-
-    def embed(self, texts: Sequence[str]) -> Float32[np.ndarray, "prompt d_embedding"]:
-        return self._embedding_model.embed(texts)
-
-
-def logit_lens(
-    model: "LanguageModel", sae: "SparseAutoencoder", n_tokens: int = LENS_TOKENS
-) -> tuple[list[list[str]], list[list[str]]]:
-    """The tokens that each neuron's decoder row raises and lowers most, through the unembedding.
-
-    Empty for a hook point inside attention, whose vectors are not in the space that the unembedding reads.
-    """
-    if "hook_z" in sae.hook_name or sae.d_in != model.d_model:
-        return [[] for _ in range(sae.d_sae)], [[] for _ in range(sae.d_sae)]
-    promoted: list[list[str]] = []
-    suppressed: list[list[str]] = []
-    for rows in sae.W_dec.split(_LENS_NEURONS):
-        logits = model.unembed(rows)
-        for found, sign in ((promoted, 1), (suppressed, -1)):
-            top = (sign * logits).topk(min(n_tokens, logits.shape[-1])).indices
-            words = iter(model.token_strings(top.flatten().tolist()))
-            found += [[next(words) for _ in row] for row in top]
-    return promoted, suppressed
-
-
-# ---- what is built ----
-
-
-def _folder_digest(folder: Path) -> str:
-    """Tells one set of weights from another by names, sizes and samples of the contents, wherever the folder lies."""
-    digest = hashlib.sha256()
-    for path in sorted({path for pattern in _WEIGHT_FILES for path in folder.glob(pattern)}):
-        size = path.stat().st_size
-        digest.update(f"{path.name}\0{size}\0".encode())
-        with path.open("rb") as file:
-            digest.update(file.read(_SAMPLE_BYTES))
-            file.seek(max(0, size - _SAMPLE_BYTES))
-            digest.update(file.read(_SAMPLE_BYTES))
-    return digest.hexdigest()
-
-
-def _reference_digest(prompts: Sequence[Prompt]) -> str:
-    content = json.dumps([[prompt.text, prompt.task, prompt.group] for prompt in prompts])
-    return hashlib.sha256(content.encode()).hexdigest()
-
-
-def fingerprint(setup: Setup, prompts: Sequence[Prompt], chunk_prompts: int = CHUNK_PROMPTS) -> str:
-    """Digest of all that the numbers of a store follow from; folders of weights count by content, not by place."""
-    fields = {name: value for name, value in asdict(setup).items() if name not in _NOT_IN_FINGERPRINT}
-    for name in ("model", "sae", "embedding_model"):
-        if Path(fields[name]).is_dir():
-            fields[name] = _folder_digest(Path(fields[name]))
-    fields["reference"] = _reference_digest(prompts)
-    content = json.dumps([SCHEMA_VERSION, chunk_prompts, fields], sort_keys=True)
-    return hashlib.sha256(content.encode()).hexdigest()
 
 
 def _is_current(root: Path, setup: Setup, due: str) -> bool:
@@ -280,7 +154,7 @@ class Build:
         """Chunks whose activations are on disk."""
         return len(self.chunks) - len(self.missing("activations"))
 
-    def _check_finite(self, batch: "ActivationBatch") -> None:
+    def _check_finite(self, batch: ActivationBatch) -> None:
         if not np.isfinite(batch.activation).all():
             raise AutoencoderError(
                 f"activations of {self.setup.name} overflow in {self.setup.dtype}; set dtype to float32 or bfloat16"
@@ -309,7 +183,7 @@ class Build:
         return {
             **{name: str(value) for name, value in asdict(self.setup).items()},
             "fingerprint": self.fingerprint,
-            "reference_digest": _reference_digest(self.prompts),
+            "reference_digest": reference_digest(self.prompts),
             "built_at": datetime.now(UTC).isoformat(timespec="seconds"),
             "chunks": str(len(self.chunks)),
             **{f"seconds_{stage}": f"{seconds:.3f}" for stage, seconds in self.seconds.items()},  # of this run alone

@@ -12,7 +12,7 @@ from core.settings import ScoreSettings, store_root
 
 if TYPE_CHECKING:
     from core.catalog import Setup
-    from core.steering.workbench import ScoredTopic
+    from core.scoring.scorer import ScoredTopic
     from core.store.reader import Store
     from core.text.prompts import Topic
 
@@ -103,7 +103,7 @@ def show(frame: pd.DataFrame, *, as_json: bool, out: Path | None = None, title: 
 
 def score_in(setup: str, topic: "Topic", store: Path | None, settings: ScoreSettings) -> tuple["Store", "ScoredTopic"]:
     from core.models.embeddings import load_embedding_model
-    from core.steering.workbench import Scorer
+    from core.scoring.scorer import Scorer
 
     opened = open_store(setup, store)
     return opened, Scorer(opened, load_embedding_model(setup_named(setup).embedding_model)).score(topic, settings)

@@ -93,7 +93,8 @@ def generate(
     as_json: AsJson = False,
 ) -> None:
     """Continue a prompt under each edit, with the figures of the text."""
-    from core.steering.workbench import SteeringSettings, across_layers
+    from core.steering.settings import SteeringSettings
+    from core.steering.workbench import across_layers
 
     alphas, vector_alpha = _strengths(neuron or [], alpha or [])
     steering = SteeringSettings(
@@ -190,7 +191,8 @@ def evaluate(
 ) -> None:
     """Run experiments on a setup; results go into the store and are printed."""
     from core.results.app_store import AppStore
-    from core.steering.workbench import Scorer, SteeringSettings, open_scorer
+    from core.scoring.scorer import Scorer, open_scorer
+    from core.steering.settings import SteeringSettings
     from core.text.prompts import bundled_topics, find_topic
 
     experiments = find_experiments(what)

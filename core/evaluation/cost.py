@@ -13,16 +13,18 @@ from dataclasses import astuple
 
 import pandas as pd
 
-from core.evaluation.experiments import ExperimentOptions, Progress
-from core.evaluation.statistics import Interval, bootstrap_mean
+from core.evaluation.experiments import ExperimentOptions
 from core.evaluation.text_columns import FT, NONE
 from core.models.embeddings import distances_to_topic
 from core.models.language_model import LanguageModel
+from core.progress import Progress
 from core.results.published import published
 from core.scoring.scores import scores_from_sums
 from core.settings import GenerationSettings, ScoreSettings
+from core.statistics import Interval, bootstrap_mean
 from core.steering.generation import Generator
-from core.steering.workbench import SteeringSettings, Workbench
+from core.steering.settings import SteeringSettings
+from core.steering.workbench import Workbench
 from core.store.reader import Store
 from core.text.prompts import Topic, continuations
 from core.training.finetuning import Finetuned, finetune

@@ -13,12 +13,13 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Int
 
-from core.evaluation.experiments import ExperimentOptions, Progress
+from core.evaluation.experiments import ExperimentOptions
+from core.progress import Progress
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
-    from core.steering.workbench import Scorer  # imports torch
+    from core.scoring.scorer import Scorer  # imports torch
 
 FIRST_SIZE = 64  # 2^6, the smallest of Fig. 3
 N_SAMPLES = 5  # of each size

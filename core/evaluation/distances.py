@@ -14,9 +14,10 @@ import pandas as pd
 from jaxtyping import Bool, Float
 
 from core.errors import UsageError
-from core.evaluation.experiments import ExperimentOptions, Progress
-from core.evaluation.statistics import bootstrap_mean
-from core.steering.workbench import Scorer
+from core.evaluation.experiments import ExperimentOptions
+from core.progress import Progress
+from core.scoring.scorer import Scorer
+from core.statistics import bootstrap_mean
 from core.text.prompts import Topic
 
 PAPER_TOPICS = ("amazon", "yelp", "imdb", "wikipedia")

@@ -15,8 +15,9 @@ from jaxtyping import Float
 from scipy.stats import kendalltau
 
 from core.build.activations import token_activations
-from core.evaluation.experiments import ALL_TOPICS, ExperimentOptions, Progress
+from core.evaluation.experiments import ALL_TOPICS, ExperimentOptions
 from core.models.embeddings import EmbeddingModel
+from core.progress import Progress
 from core.scoring.scores import TopicScores, score_topic, strawman
 from core.settings import ScoreSettings, Summary
 from core.steering.workbench import Workbench

@@ -11,14 +11,16 @@ from typing import TYPE_CHECKING, Protocol, cast
 import pandas as pd
 
 from core.errors import UsageError
+from core.progress import Progress
 from core.results.app_store import AppStore
 from core.settings import GenerationSettings
 from core.text.prompts import Topic, bundled_topics
 
 if TYPE_CHECKING:  # imports torch
-    from core.steering.workbench import Scorer, SteeringSettings, Workbench
+    from core.scoring.scorer import Scorer
+    from core.steering.settings import SteeringSettings
+    from core.steering.workbench import Workbench
 
-Progress = Callable[[str, float], None]  # what is being done, and the share of it that is done
 ALL_TOPICS = "all"  # instead of a topic's name: the mean over topics
 PROMPT_SETS = ("main", "aligned", "unaligned")  # what texts continue: see `evaluation.text`
 PAPER_COLUMNS = ("ft", "none", "sae", "clamp", "swap", "swap-shuffled")  # the paper's, and a control

@@ -21,13 +21,16 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from core.build.activations import BATCH_TOKENS, length_sorted_batches
-from core.evaluation.experiments import ExperimentOptions, Progress
-from core.evaluation.statistics import bootstrap_mean, paired_difference
+from core.evaluation.experiments import ExperimentOptions
 from core.models.language_model import LanguageModel
+from core.progress import Progress
+from core.scoring.scorer import ScoredTopic
+from core.statistics import bootstrap_mean, paired_difference
 from core.steering.code_edits import CodeOutcome, Edit
 from core.steering.edits import EditName
 from core.steering.metrics import contamination, contamination_share, neurons_changed, reconstruction_delta
-from core.steering.workbench import ScoredTopic, SteeringSettings, Workbench
+from core.steering.settings import SteeringSettings
+from core.steering.workbench import Workbench
 from core.text.prompts import unaligned_prompts
 
 COLUMNS: tuple[EditName, ...] = ("sae", "clamp", "swap", "weight")

@@ -23,9 +23,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from core.errors import AutoencoderError, UsageError
-from core.evaluation.experiments import ExperimentOptions, Progress
-from core.models.language_model import LanguageModel, TokenisedPrompt, Tokens
+from core.evaluation.experiments import ExperimentOptions
+from core.models.language_model import LanguageModel
 from core.models.sparse_autoencoder import PreActivations, SparseAutoencoder, SparseCode
+from core.models.tokens import TokenisedPrompt, Tokens
+from core.progress import Progress
 from core.steering.workbench import Workbench
 from core.text.chat_template import encode_text
 from core.text.prompts import Topic, continuations

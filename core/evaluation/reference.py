@@ -20,8 +20,9 @@ from scipy.stats import kendalltau
 
 from core.errors import ScoringError
 from core.evaluation.coverage import FIRST_SIZE, N_SAMPLES, sample_sizes
-from core.evaluation.experiments import ExperimentOptions, Progress
+from core.evaluation.experiments import ExperimentOptions
 from core.evaluation.reference_sets import MAX_FARTHEST, contrastive, farthest_points, in_turns
+from core.progress import Progress
 from core.scoring.scores import scores_from_sums
 from core.settings import ScoreSettings
 from core.text.prompts import Topic, bundled_topics
@@ -29,7 +30,7 @@ from core.text.prompts import Topic, bundled_topics
 if TYPE_CHECKING:
     from scipy.sparse import csc_array, csr_array
 
-    from core.steering.workbench import Scorer  # imports torch
+    from core.scoring.scorer import Scorer  # imports torch
 
 N_TOP = 20  # the best neurons of a topic: how many of them a set keeps, and which fire together
 SAME_TAU = 0.9  # a ranking that agrees this well with the whole set's counts as the same

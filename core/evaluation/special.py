@@ -17,9 +17,11 @@ import torch
 from jaxtyping import Float64
 
 from core.build.activations import BATCH_TOKENS, length_sorted_batches
-from core.evaluation.experiments import ExperimentOptions, Progress
-from core.models.language_model import LanguageModel, TokenisedPrompt
+from core.evaluation.experiments import ExperimentOptions
+from core.models.language_model import LanguageModel
 from core.models.sparse_autoencoder import SparseAutoencoder, check_fits
+from core.models.tokens import TokenisedPrompt
+from core.progress import Progress
 from core.steering.workbench import Workbench
 from core.sweep.request import check_chat
 from core.text.prompts import dialogues

@@ -16,8 +16,7 @@ import numpy as np
 import pandas as pd
 
 from core.errors import UsageError
-from core.evaluation.experiments import ALL_TOPICS, PROMPT_SETS, ExperimentOptions, Progress
-from core.evaluation.statistics import bootstrap_mean
+from core.evaluation.experiments import ALL_TOPICS, PROMPT_SETS, ExperimentOptions
 from core.evaluation.text_columns import (
     FT,
     N_REPORTED,
@@ -32,11 +31,15 @@ from core.evaluation.text_columns import (
 from core.models.acceptability import ACCEPTED, load_acceptability
 from core.models.judge import Rating, judge_from_environment
 from core.models.language_model import LanguageModel
+from core.progress import Progress
 from core.results.published import published
+from core.scoring.scorer import ScoredTopic
+from core.statistics import bootstrap_mean
 from core.steering.generation import Generation
 from core.steering.metrics import distinct_n, harmonic_mean, language_switch, next_token_confidence
+from core.steering.settings import SteeringSettings
 from core.steering.ways import Way
-from core.steering.workbench import FIGURE_NAMES, ScoredTopic, SteeringSettings, Workbench
+from core.steering.workbench import FIGURE_NAMES, Workbench
 from core.text.prompts import continuations, unaligned_prompts
 
 FIGURES = (

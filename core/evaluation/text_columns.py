@@ -21,12 +21,14 @@ from jaxtyping import Float, Int
 from core.build.activations import token_activations
 from core.errors import UsageError
 from core.evaluation.experiments import TEXT_COLUMNS
+from core.scoring.scorer import ScoredTopic
 from core.scoring.scores import strawman
 from core.settings import GenerationSettings, ScoreSettings
 from core.steering.edits import make_edit
 from core.steering.metrics import concept_score, fluency_score, harmonic_mean
+from core.steering.settings import SteeringSettings
 from core.steering.ways import Way
-from core.steering.workbench import ScoredTopic, SteeringSettings, Workbench, across_layers
+from core.steering.workbench import Workbench, across_layers
 from core.text.prompts import unaligned_prompts
 from core.training.finetuning import Finetuned, finetune
 

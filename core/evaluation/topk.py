@@ -19,11 +19,14 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
-from core.build.activations import ActivationBatch, token_activations
+from core.build.activations import token_activations
 from core.errors import ScoringError
-from core.evaluation.experiments import ExperimentOptions, Progress
+from core.evaluation.experiments import ExperimentOptions
+from core.progress import Progress
+from core.scoring.scorer import ScoredTopic
 from core.scoring.scores import TopicScores
-from core.steering.workbench import ScoredTopic, Workbench
+from core.steering.workbench import Workbench
+from core.store.batch import ActivationBatch
 from core.text.prompts import unaligned_prompts
 
 SHOWN_K = (4, 16, 64)  # at which a topic counts as ahead or not

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from core.catalog import DATA
 from core.errors import AcceptabilityError, UnsafeWeightsError
 from core.models.embeddings import embedded_model_folder
-from core.models.language_model import best_device
+from core.models.loading import best_device
 
 VARIABLE = "STEERSCOPE_ACCEPTABILITY"  # a classifier's folder or hub name
 PUBLISHED = "textattack/roberta-base-CoLA"

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from core.catalog import Setup
 from core.errors import AutoencoderError, HubError, UnsafeWeightsError
-from core.models.language_model import LanguageModel, load_language_model
+from core.models.language_model import LanguageModel
+from core.models.loading import load_language_model
 
 ARCHITECTURES = ("standard", "topk", "abstopk", "jumprelu", "gated")
 NORMALISATIONS = ("none", "expected_average_only_in", "layer_norm", "constant_norm_rescale")

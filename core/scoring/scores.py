@@ -18,7 +18,7 @@ from core.settings import ScoreSettings
 from core.store.reader import Store
 
 if TYPE_CHECKING:  # imports torch
-    from core.build.activations import ActivationBatch
+    from core.store.batch import ActivationBatch
 
 CASE_SHARE = 0.6  # of a neuron's summed summary, on the nearest or farthest quarter of the prompts; the rule is ours
 _ROUNDING = 1e-9  # g that differ by less, relative to the largest, are equal

@@ -15,7 +15,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from core.errors import EditError, PromptTooLongError, UsageError
-from core.models.language_model import LanguageModel, TokenisedPrompt, Tokens
+from core.models.language_model import LanguageModel
+from core.models.tokens import TokenisedPrompt, Tokens
 from core.settings import GenerationSettings
 from core.steering.code_edits import CodeOutcome
 from core.steering.metrics import contamination, contamination_share, neurons_changed, reconstruction_delta

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from core.errors import EditError
-from core.models.language_model import HookSite, LanguageModel, TokenisedPrompt
+from core.models.language_model import HookSite, LanguageModel
 from core.models.sparse_autoencoder import SparseAutoencoder
+from core.models.tokens import TokenisedPrompt
 from core.settings import GenerationSettings
 from core.steering.code_edits import Clamp, CodeEdit, Edit, Swap, Weight
 from core.steering.edits import Add, Vector

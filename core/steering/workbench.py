@@ -18,14 +18,15 @@ from core.errors import EditError, UsageError
 from core.models.embeddings import EmbeddingModel, load_embedding_model
 from core.models.language_model import LanguageModel
 from core.models.sparse_autoencoder import SparseAutoencoder, load_setup, load_sparse_autoencoder
-from core.scoring.scores import TopicScores, score_topic
-from core.settings import GenerationSettings, ScoreSettings
+from core.scoring.scorer import ScoredTopic, Scorer
+from core.settings import GenerationSettings
 from core.steering.code_edits import Edit
 from core.steering.directions import mean_activation
 from core.steering.edits import EDIT_NAMES, EditName, make_edit
 from core.steering.generation import Generation, Generator
 from core.steering.metrics import distinct_n, perplexity, repetition, text_distances, topic_percentile
 from core.steering.placement import PlacedEdit, Positions, placed_edit
+from core.steering.settings import SteeringSettings
 from core.steering.ways import Way
 from core.store.reader import Store
 from core.text.prompts import Topic, unaligned_prompts
@@ -46,30 +47,6 @@ FIGURE_NAMES = (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class SteeringSettings:
-    """How the edits of a comparison are made; see `edits.make_edit`."""
-
-    keep_error: bool = False
-    matched_count: bool = False
-    n: int = 5  # neurons that clamp forces
-    multiplier: float = 10.0  # times the reference value
-    current: bool = False  # clamp relative to the neuron's own activation on the token
-    alphas: tuple[tuple[int, float], ...] = ()  # (neuron, alpha) of add; none: the best-scored at its reference value
-    vector_alpha: float = 1.0  # 1: the difference in means itself
-    reach: float | None = None  # clamp, swap, weight: only where a neuron of more than this score is within reach
-    positions: Positions | None = None  # None: each edit's own
-
-
-@dataclass(frozen=True)
-class ScoredTopic:
-    """A topic, its embeddings and every neuron's score."""
-
-    topic: Topic
-    embeddings: Float[np.ndarray, "align d_embedding"]
-    scores: TopicScores
-
-
 @dataclass(frozen=True)
 class Proof:
     """Whether a way of steering at zero strength writes what it has to."""
@@ -85,22 +62,6 @@ class Column:
     name: str
     generations: list[Generation]
     figures: list[dict[str, float]]
-
-
-class Scorer:
-    """Topics against a store; needs no language model."""
-
-    def __init__(self, store: Store, embedding_model: EmbeddingModel) -> None:
-        self.store, self.embedding_model = store, embedding_model
-
-    def score(self, topic: Topic, settings: ScoreSettings | None = None) -> ScoredTopic:
-        """Scores every neuron of the store against the topic.
-
-        Raises:
-            ScoringError: no neuron fires on enough reference prompts.
-        """
-        embeddings = self.embedding_model.embed(topic.prompts)
-        return ScoredTopic(topic, embeddings, score_topic(self.store, embeddings, settings or ScoreSettings()))
 
 
 class Workbench(Scorer):
@@ -319,15 +280,6 @@ def _token_means(generation: Generation) -> dict[str, float]:
     return {
         name: mean(name) for name in ("contamination", "contamination_share", "reconstruction_delta", "neurons_changed")
     }
-
-
-def open_scorer(setup: Setup, store: Store) -> Scorer:
-    """Loads the setup's embedding model alone.
-
-    Raises:
-        EmbeddingModelError: it cannot be loaded.
-    """
-    return Scorer(store, load_embedding_model(setup.embedding_model))
 
 
 def open_workbench(setup: Setup, store: Store, *, beside: Workbench | None = None) -> Workbench:

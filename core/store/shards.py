@@ -18,7 +18,7 @@ from core.files import written_whole
 from core.text.prompts import Prompt
 
 if TYPE_CHECKING:
-    from core.build.activations import ActivationBatch
+    from core.store.batch import ActivationBatch
 
 Kind = Literal["tokens", "prompts", "embeddings"]
 

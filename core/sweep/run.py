@@ -14,8 +14,8 @@ import pandas as pd
 import torch
 
 from core.errors import EditError
-from core.evaluation.experiments import Progress
 from core.models.acceptability import ACCEPTED, load_acceptability
+from core.progress import Progress
 from core.results.app_store import AppStore
 from core.settings import GenerationSettings
 from core.steering.edits import add_neurons

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from core.evaluation.statistics import Interval, bootstrap_mean, paired_difference
+from core.statistics import Interval, bootstrap_mean, paired_difference
 
 FIGURES = (
     "perplexity",

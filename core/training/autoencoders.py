@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +26,9 @@ from torch import Tensor
 
 from core.catalog import Setup
 from core.errors import CheckpointError
-from core.models.language_model import LanguageModel, load_language_model
+from core.models.language_model import LanguageModel
+from core.models.loading import load_language_model
+from core.progress import Progress
 from core.training.activation_source import ActivationSource, TokenBatches
 from core.training.autoencoder_config import AutoencoderConfig
 from core.training.checkpoints import check_same_settings, latest_checkpoint, load_checkpoint, save_checkpoint
@@ -39,8 +41,6 @@ from core.training.scaled_topk import ScaledBatchTopKTrainingSAE
 from core.training.shared_activations import KeptChunks
 from core.training.sparse_topk import SparseTopKTrainingSAE
 from core.training.training_text import evaluation_config, token_batches
-
-Progress = Callable[[str, float], None]  # what is being done, and the share of the whole run that is done
 
 SETTINGS_FILE = "training.json"
 _LOG_EVERY_STEPS = 10
@@ -271,7 +271,7 @@ def load_model_to_train_on(config: AutoencoderConfig) -> LanguageModel:
     """The config's language model, on its device.
 
     Raises:
-        ModelFolderError, HubError: see `core.models.language_model.load_language_model`.
+        ModelFolderError, HubError: see `core.models.loading.load_language_model`.
     """
     return load_language_model(
         Setup(

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Int, UInt8
 from torch import Tensor
 
 from core.errors import EmptyDatasetError
-from core.models.language_model import Tokens
+from core.models.tokens import Tokens
 
 CONTENT, TEMPLATE, ROLE = 0, 1, 2  # kind of a token: what was said, a special token or the template's text, a role word
 

@@ -14,8 +14,9 @@ import pandas as pd
 from core.errors import GridError, in_one_line
 from core.files import written_whole
 from core.models.language_model import LanguageModel
+from core.progress import Progress
 from core.training.autoencoder_config import AutoencoderConfig
-from core.training.autoencoders import Progress, load_model_to_train_on, train_autoencoder
+from core.training.autoencoders import load_model_to_train_on, train_autoencoder
 from core.training.grid import Grid
 from core.training.sae_evaluation import EVALUATION_FILE
 from core.training.shared_activations import SharedActivations

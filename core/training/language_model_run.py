@@ -2,7 +2,7 @@
 
 import json
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,8 @@ from tokenizers import Tokenizer
 from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen2ForCausalLM
 
 from core.catalog import Setup
-from core.models.language_model import load_language_model
+from core.models.loading import load_language_model
+from core.progress import Progress
 from core.settings import GenerationSettings
 from core.steering.generation import Generator
 from core.text.prompts import continuations, dialogues, questions, reference_prompts
@@ -31,8 +32,6 @@ from core.training.language_model import (
 _TOKENIZER_SHARE = 0.5  # of the documents that a pass takes: enough for merge counts
 _N_SAMPLES, _SAMPLE_TOKENS = 10, 60
 _N_REFERENCE = 1_000  # reference prompts that bits per byte is reported on
-
-Progress = Callable[[str, float], None]
 
 
 @dataclass(frozen=True)

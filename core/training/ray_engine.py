@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import TrainingConfigError
+from core.progress import Progress
 from core.ray_tasks import Outcome, Resources, cluster, run_tasks, seen_here
 from core.training.autoencoder_config import AutoencoderConfig
-from core.training.autoencoders import Progress
 from core.training.grid import Grid
 from core.training.grid_run import (
     LOSSES_FILE,

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from core.catalog import DATA
 from core.errors import CheckpointError, GridError, TrainingConfigError
 from core.files import written_whole
+from core.progress import Progress
 from core.results.app_store import AppStore
 from core.training.autoencoder_config import read_table
-from core.training.language_model_run import Progress
 
 if TYPE_CHECKING:
     from core.training.grid import Grid

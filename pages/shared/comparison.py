@@ -17,10 +17,11 @@ from pages.shared.resources import ScoredIn, scored_topic, workbench, workbench_
 
 if TYPE_CHECKING:  # imports torch, which waits until something is generated
     from core.catalog import Setup
+    from core.scoring.scorer import ScoredTopic
     from core.steering.generation import Generation
     from core.steering.snippet import Snippet
     from core.steering.ways import Way
-    from core.steering.workbench import Proof, ScoredTopic
+    from core.steering.workbench import Proof
 
 COLUMNS = {
     "none": "Original",
@@ -64,7 +65,7 @@ class Request:
     topic: Topic
     edits: tuple[str, ...]
     generation: GenerationSettings
-    steering: dict[str, Any]  # every field of `core.steering.workbench.SteeringSettings`, which is loaded with torch
+    steering: dict[str, Any]  # every field of `core.steering.settings.SteeringSettings`, which is loaded with torch
     also: tuple[str, ...] = ()  # setups at other layers of the model, steered at the same time
 
     def command(self) -> str:
@@ -130,7 +131,8 @@ class Comparison:
         Raises:
             SteerscopeError: what concerns all columns. What concerns one alone becomes its `problem`.
         """
-        from core.steering.workbench import SteeringSettings, across_layers
+        from core.steering.settings import SteeringSettings
+        from core.steering.workbench import across_layers
 
         request = self.request
         bench, self.topic = workbench(request.setup, store), scored_topic(request.topic, scored)

@@ -25,7 +25,8 @@ if TYPE_CHECKING:  # imports torch, which only Generate needs
     from core.models.embeddings import EmbeddingModel
     from core.models.language_model import LanguageModel
     from core.models.sparse_autoencoder import SparseAutoencoder
-    from core.steering.workbench import ScoredTopic, Scorer, Workbench
+    from core.scoring.scorer import ScoredTopic, Scorer
+    from core.steering.workbench import Workbench
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,7 @@ def scorer(setup: Setup, store: Store) -> "Scorer":
     Raises:
         EmbeddingModelError: the setup's embedding model cannot be loaded.
     """
-    from core.steering.workbench import Scorer
+    from core.scoring.scorer import Scorer
 
     return Scorer(store, embedding_model(setup.embedding_model))
 
@@ -183,6 +184,6 @@ def workbench_beside(setup: Setup, store: Store, main: Setup, main_store: Store)
 
 def scored_topic(topic: Topic, scored: ScoredIn) -> "ScoredTopic":
     """Scores as a workbench takes them."""
-    from core.steering.workbench import ScoredTopic
+    from core.scoring.scorer import ScoredTopic
 
     return ScoredTopic(topic, scored.embeddings, scored.scores)

@@ -10,8 +10,10 @@ import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from core.catalog import find_setup
+from core.scoring.scorer import ScoredTopic
 from core.settings import GenerationSettings, ScoreSettings
-from core.steering.workbench import ScoredTopic, SteeringSettings, Workbench, open_workbench
+from core.steering.settings import SteeringSettings
+from core.steering.workbench import Workbench, open_workbench
 from core.store.reader import Store
 from core.text.prompts import parse_topic
 from pages.shared.charts.colours import ramp

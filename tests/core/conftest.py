@@ -26,7 +26,7 @@ settings.load_profile("untimed")
 @pytest.fixture(scope="session")
 def gpt2(gpt2_folder: Path) -> LanguageModel:
     """Base model: prompts begin with `<|endoftext|>`."""
-    from core.models.language_model import load_language_model
+    from core.models.loading import load_language_model
 
     return load_language_model(Setup(name="gpt2", model=str(gpt2_folder), sae="none", device="cpu"))
 
@@ -34,7 +34,7 @@ def gpt2(gpt2_folder: Path) -> LanguageModel:
 @pytest.fixture(scope="session")
 def qwen2(qwen2_folder: Path) -> LanguageModel:
     """Chat model: prompts go through the chat template."""
-    from core.models.language_model import load_language_model
+    from core.models.loading import load_language_model
 
     return load_language_model(Setup(name="qwen2", model=str(qwen2_folder), sae="none", device="cpu", chat=True))
 

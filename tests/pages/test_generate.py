@@ -18,16 +18,9 @@ from core.catalog import Setup, find_setup
 from core.cli import main as run_command
 from core.results.app_store import AppStore
 from core.settings import GenerationSettings, ScoreSettings
+from core.steering.settings import SteeringSettings
 from core.steering.snippet import SCORES_FILE, python_snippet
-from core.steering.workbench import (
-    FIGURE_NAMES,
-    WAY_NAMES,
-    Column,
-    SteeringSettings,
-    Workbench,
-    across_layers,
-    open_workbench,
-)
+from core.steering.workbench import FIGURE_NAMES, WAY_NAMES, Column, Workbench, across_layers, open_workbench
 from core.store.reader import Store
 from core.text.prompts import parse_topic
 from pages.shared.columns import FIGURES, best_columns, number

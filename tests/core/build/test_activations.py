@@ -11,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sae_lens import SAE
 
-from core.build.activations import ActivationBatch, length_sorted_batches, token_activations
+from core.build.activations import length_sorted_batches, token_activations
 from core.errors import AutoencoderError
 from core.models.language_model import LanguageModel
 from core.models.sparse_autoencoder import SparseAutoencoder
+from core.store.batch import ActivationBatch
 from tests.fixtures.autoencoders import D_SAE, HOOK_LAYER
 
 PROMPTS = (

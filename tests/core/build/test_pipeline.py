@@ -9,7 +9,9 @@ import duckdb
 import numpy as np
 import pytest
 
-from core.build.pipeline import build, fingerprint, logit_lens
+from core.build.fingerprint import fingerprint
+from core.build.pipeline import build
+from core.build.through_models import logit_lens
 from core.catalog import Setup
 from core.errors import StoreDamagedError
 from core.store.reader import Store

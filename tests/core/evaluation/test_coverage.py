@@ -20,7 +20,7 @@ from core.evaluation.coverage import (
     summarise,
 )
 from core.evaluation.experiments import ExperimentOptions
-from core.steering.workbench import Scorer
+from core.scoring.scorer import Scorer
 from core.store.reader import Store
 from tests.fixtures.stores import Dense, random_dense
 

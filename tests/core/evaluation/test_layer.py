@@ -30,7 +30,8 @@ from core.evaluation.layer import (
     token_figures,
 )
 from core.results.app_store import AppStore
-from core.steering.workbench import SteeringSettings, Workbench
+from core.steering.settings import SteeringSettings
+from core.steering.workbench import Workbench
 from core.text.prompts import bundled_topics, unaligned_prompts
 from tests.fixtures.autoencoders import HOOK_LAYER, K
 

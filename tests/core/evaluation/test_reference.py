@@ -31,9 +31,9 @@ from core.evaluation.reference import (
 from core.evaluation.reference_sets import contrast, contrastive, farthest_points, in_turns
 from core.models.embeddings import distances_to_topic
 from core.results.app_store import AppStore
+from core.scoring.scorer import Scorer
 from core.scoring.scores import score_topic
 from core.settings import ScoreSettings
-from core.steering.workbench import Scorer
 from core.store.reader import Store
 from core.text.prompts import Topic, bundled_topics
 from tests.fixtures.stores import Dense, random_dense

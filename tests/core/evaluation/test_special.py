@@ -10,8 +10,9 @@ import torch
 from core.errors import ChatSetupError
 from core.evaluation.experiments import ExperimentOptions
 from core.evaluation.special import N_TOP, as_printed, run, strongest_neurons, template_tokens
-from core.models.language_model import LanguageModel, TokenisedPrompt
+from core.models.language_model import LanguageModel
 from core.models.sparse_autoencoder import SparseAutoencoder
+from core.models.tokens import TokenisedPrompt
 from core.steering.workbench import Workbench
 
 CHATS = [

@@ -14,7 +14,8 @@ from core.evaluation.text_columns import SHUFFLED, TUNED, VARIANTS, TopicColumns
 from core.models.acceptability import Acceptability
 from core.models.judge import Rating
 from core.settings import GenerationSettings, ScoreSettings
-from core.steering.workbench import SteeringSettings, Workbench
+from core.steering.settings import SteeringSettings
+from core.steering.workbench import Workbench
 from core.text.prompts import Topic, bundled_topics, continuations, unaligned_prompts
 
 LAW = Topic("law", "Law", ("A contract is void.", "The court rules on the case."))

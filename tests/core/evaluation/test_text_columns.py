@@ -6,7 +6,8 @@ import pytest
 
 from core.evaluation.text_columns import TUNED, TopicColumns, best_by_output, shuffled_scores, steering_scores
 from core.settings import GenerationSettings
-from core.steering.workbench import SteeringSettings, Workbench
+from core.steering.settings import SteeringSettings
+from core.steering.workbench import Workbench
 from core.text.prompts import Topic
 
 LAW = Topic("law", "Law", ("A contract is void.", "The court rules on the case."))

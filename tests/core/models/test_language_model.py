@@ -17,7 +17,9 @@ from transformers import AutoTokenizer
 
 from core.catalog import Setup
 from core.errors import HubError, ModelFolderError, SetupConfigError, UnknownHookError, UnsafeWeightsError
-from core.models.language_model import LanguageModel, TokenisedPrompt, load_language_model
+from core.models.language_model import LanguageModel
+from core.models.loading import load_language_model
+from core.models.tokens import TokenisedPrompt
 
 RESID_POST = "blocks.1.hook_resid_post"
 HOOKS = (RESID_POST, "blocks.0.hook_resid_pre", "blocks.2.hook_mlp_out", "blocks.1.attn.hook_z")

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from core.errors import EditError
-from core.models.language_model import LanguageModel, Tokens
+from core.models.language_model import LanguageModel
 from core.models.sparse_autoencoder import SparseAutoencoder
+from core.models.tokens import Tokens
 from core.settings import GenerationSettings
 from core.steering.code_edits import Edit, Reconstruct
 from core.steering.generation import Generator

@@ -16,8 +16,9 @@ from core.steering.code_edits import Swap
 from core.steering.directions import mean_activation
 from core.steering.edits import Add, Vector
 from core.steering.metrics import perplexity
+from core.steering.settings import SteeringSettings
 from core.steering.ways import Way
-from core.steering.workbench import WAY_NAMES, Proof, SteeringSettings, Workbench, across_layers, open_workbench
+from core.steering.workbench import WAY_NAMES, Proof, Workbench, across_layers, open_workbench
 from core.store.reader import Store
 from core.text.prompts import Topic, parse_topic, unaligned_prompts
 

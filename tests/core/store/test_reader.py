@@ -40,7 +40,7 @@ def copy(root: Path, tmp_path: Path) -> Path:
 
 
 def test_fake_batch_is_the_real_one() -> None:
-    from core.build.activations import ActivationBatch
+    from core.store.batch import ActivationBatch
 
     assert [field.name for field in fields(Batch)] == [field.name for field in fields(ActivationBatch)]
 

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from core.catalog import Setup
-from core.models.language_model import LanguageModel, load_language_model
+from core.models.language_model import LanguageModel
+from core.models.loading import load_language_model
 from core.training.autoencoder_config import AutoencoderConfig
 from core.training.corpus import TextSource
 from tests.fixtures.text import sample_rows

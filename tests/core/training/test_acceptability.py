@@ -16,16 +16,10 @@ from core.errors import MissingFileError, PromptFileError, TrainingConfigError
 from core.models.acceptability import ACCEPTED, WEIGHTS, MiniLMClassifier, load_minilm_classifier
 from core.training.acceptability import (
     AcceptabilityConfig,
-    Sentence,
-    best_threshold,
     config_from_table,
     fit,
-    made_up,
-    matthews,
-    matthews_interval,
-    read_cola,
-    split,
 )
+from core.training.cola import Sentence, best_threshold, made_up, matthews, matthews_interval, read_cola, split
 from core.training.run import run_training
 
 GOOD = [

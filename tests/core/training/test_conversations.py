@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from core.catalog import Setup
 from core.errors import ConversationError, TrainingConfigError
-from core.models.language_model import LanguageModel, load_language_model
+from core.models.language_model import LanguageModel
+from core.models.loading import load_language_model
 from core.training.activation_source import ActivationSource, kept_positions
 from core.training.conversations import ConversationBatches, encode_conversations, pack
 from core.training.corpus import Document

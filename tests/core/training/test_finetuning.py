@@ -6,7 +6,8 @@ import torch
 
 from core.catalog import find_setup
 from core.errors import EmptyTopicError
-from core.models.language_model import LanguageModel, load_language_model
+from core.models.language_model import LanguageModel
+from core.models.loading import load_language_model
 from core.steering.metrics import perplexity
 from core.training.finetuning import Finetuned, FinetuningSettings, finetune
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from core.errors import GridError, TrainingConfigError
+from core.progress import Progress
 from core.results.app_store import AppStore
 from core.training.autoencoder_config import AutoencoderConfig
-from core.training.autoencoders import Progress
 from core.training.grid import Grid, load_grid
 from core.training.grid_run import results_table, run_grid
 from core.training.run import run_training

@@ -18,11 +18,12 @@ from safetensors.torch import load_file
 from core.cli import main
 from core.errors import EngineError, TrainingConfigError
 from core.models.language_model import LanguageModel
+from core.progress import Progress
 from core.ray_tasks import PIN, Resources, run_tasks, slots
 from core.results.app_store import AppStore
 from core.training import training_text
 from core.training.autoencoder_config import AutoencoderConfig
-from core.training.autoencoders import Progress, train_autoencoder
+from core.training.autoencoders import train_autoencoder
 from core.training.encoded_texts import EncodedTexts
 from core.training.grid import Grid
 from core.training.grid_run import JobResult, results_table, run_grid

@@ -16,7 +16,8 @@ from core.errors import (
     MissingFileError,
     TrainingConfigError,
 )
-from core.models.language_model import LanguageModel, load_language_model
+from core.models.language_model import LanguageModel
+from core.models.loading import load_language_model
 from core.training.corpus import TextSource, is_held_out, read_documents
 from core.training.encoded_texts import CONTENT, TEMPLATE
 from core.training.hub_text import document_of, read_hub_documents

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.evaluation.statistics import bootstrap_mean, paired_difference
+from core.statistics import bootstrap_mean, paired_difference
 
 
 def test_bootstrap_mean_covers_the_normal_interval() -> None:

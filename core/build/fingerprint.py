@@ -1,0 +1,45 @@
+"""What the numbers of a store follow from, as one digest."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from core.catalog import Setup
+from core.store.schema import SCHEMA_VERSION
+from core.text.prompts import Prompt
+
+_SAMPLE_BYTES = 2**20  # read at both ends of a file to tell one set of weights from another
+# what loading a model, an SAE or an embedding model reads; cards and evaluations beside them count for nothing
+_WEIGHT_FILES = ("*.safetensors", "cfg.json", "*config.json", "*token*", "vocab.*", "merges.txt", "chat_template*")
+_NOT_IN_FINGERPRINT = ("name", "title", "origin", "device", "n_parameters")  # none of them changes a number
+
+
+def _folder_digest(folder: Path) -> str:
+    """Tells one set of weights from another by names, sizes and samples of the contents, wherever the folder lies."""
+    digest = hashlib.sha256()
+    for path in sorted({path for pattern in _WEIGHT_FILES for path in folder.glob(pattern)}):
+        size = path.stat().st_size
+        digest.update(f"{path.name}\0{size}\0".encode())
+        with path.open("rb") as file:
+            digest.update(file.read(_SAMPLE_BYTES))
+            file.seek(max(0, size - _SAMPLE_BYTES))
+            digest.update(file.read(_SAMPLE_BYTES))
+    return digest.hexdigest()
+
+
+def reference_digest(prompts: Sequence[Prompt]) -> str:
+    content = json.dumps([[prompt.text, prompt.task, prompt.group] for prompt in prompts])
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def fingerprint(setup: Setup, prompts: Sequence[Prompt], chunk_prompts: int) -> str:
+    """Digest of all that the numbers of a store follow from; folders of weights count by content, not by place."""
+    fields = {name: value for name, value in asdict(setup).items() if name not in _NOT_IN_FINGERPRINT}
+    for name in ("model", "sae", "embedding_model"):
+        if Path(fields[name]).is_dir():
+            fields[name] = _folder_digest(Path(fields[name]))
+    fields["reference"] = reference_digest(prompts)
+    content = json.dumps([SCHEMA_VERSION, chunk_prompts, fields], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()

