@@ -14,8 +14,20 @@ ROOT = Path(__file__).resolve().parent.parent
 # Top to bottom: a module or folder imports only what stands above it; inside a folder there are no cycles.
 ORDER = (
     *("errors", "progress", "settings", "files", "statistics", "ray_tasks", "catalog", "console"),  # the ground
-    *("text", "models", "store", "results", "build", "scoring", "steering", "sweep", "training", "evaluation"),
-    *("doctor", "commands", "cli", "__main__"),
+    *(
+        "text",
+        "models",
+        "store",
+        "results",
+        "build",
+        "scoring",
+        "steering",
+        "inspection",
+        "sweep",
+        "training",
+        "evaluation",
+    ),
+    *("doctor", "api", "commands", "cli", "__main__"),
 )
 SQL_PLACES = ("core/store", "core/results/app_store.py")  # the only ones with SQL
 # What must start fast: no deep-learning library at import, not even through another module.

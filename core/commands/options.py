@@ -102,8 +102,7 @@ def show(frame: pd.DataFrame, *, as_json: bool, out: Path | None = None, title: 
 
 
 def score_in(setup: str, topic: "Topic", store: Path | None, settings: ScoreSettings) -> tuple["Store", "ScoredTopic"]:
-    from core.models.embeddings import load_embedding_model
-    from core.scoring.scorer import Scorer
+    from core import api
 
-    opened = open_store(setup, store)
-    return opened, Scorer(opened, load_embedding_model(setup_named(setup).embedding_model)).score(topic, settings)
+    bench = api.open_topics(setup, store=store)
+    return bench.store, api.score(bench, topic, settings)

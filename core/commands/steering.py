@@ -22,8 +22,6 @@ from core.commands.options import (
     TopicText,
     app,
     one_topic,
-    open_store,
-    setup_named,
 )
 from core.console import print_json, print_table, stage_progress
 from core.errors import UsageError
@@ -42,8 +40,6 @@ from core.settings import GenerationSettings, store_root
 if TYPE_CHECKING:
     from core.steering.placement import Positions
     from core.steering.workbench import Column, Workbench
-
-DEFAULT_COLUMNS = ("none", "sae", "clamp", "swap")
 
 
 @app.command()
@@ -93,8 +89,8 @@ def generate(
     as_json: AsJson = False,
 ) -> None:
     """Continue a prompt under each edit, with the figures of the text."""
+    from core import api
     from core.steering.settings import SteeringSettings
-    from core.steering.workbench import across_layers
 
     alphas, vector_alpha = _strengths(neuron or [], alpha or [])
     steering = SteeringSettings(
@@ -111,20 +107,27 @@ def generate(
     generation = GenerationSettings(max_new_tokens=tokens, seed=seed, greedy=greedy)
     chosen = None if topic is None and topic_file is None else one_topic(topic, topic_file)
     bench, others = _open_workbenches(setup, also or [], store)
-    scored = [None if chosen is None else each.score(chosen) for each in (bench, *others)]
-    ways = [across_layers([bench, *others], name, scored, steering) for name in edit or DEFAULT_COLUMNS]
-    columns = bench.columns(ways, [prompt], scored[0], generation)
-    for note in dict.fromkeys(note for way in ways for note in way.notes):
+    scored = [None if chosen is None else api.score(each, chosen) for each in (bench, *others)]
+    columns = api.generate(
+        bench,
+        prompt,
+        scored[0],
+        edits=edit or api.DEFAULT_EDITS,
+        steering=steering,
+        generation=generation,
+        also=dict(zip(others, scored[1:], strict=True)),
+    )
+    for note in dict.fromkeys(note for column in columns for note in column.notes):
         typer.echo(note, err=True)
     _print_columns(columns, seed=seed, per_token=per_token, as_json=as_json)
 
 
 def _open_workbenches(setup: str, also: list[str], store: Path | None) -> tuple["Workbench", tuple["Workbench", ...]]:
     """A setup, and those at other layers of its model."""
-    from core.steering.workbench import open_workbench
+    from core.api import open_setup
 
-    bench = open_workbench(setup_named(setup), open_store(setup, store))
-    return bench, tuple(open_workbench(setup_named(name), open_store(name, store), beside=bench) for name in also)
+    bench = open_setup(setup, store=store)
+    return bench, tuple(open_setup(name, store=store, beside=bench) for name in also)
 
 
 def _strengths(neurons: list[int], alphas: list[float]) -> tuple[tuple[tuple[int, float], ...], float]:
@@ -190,8 +193,8 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Run experiments on a setup; results go into the store and are printed."""
+    from core.api import Scorer, open_topics
     from core.results.app_store import AppStore
-    from core.scoring.scorer import Scorer, open_scorer
     from core.steering.settings import SteeringSettings
     from core.text.prompts import bundled_topics, find_topic
 
@@ -201,7 +204,7 @@ def evaluate(
     if any(experiment.needs_model for experiment in experiments.values()):
         bench, others = _open_workbenches(setup, also or [], store)
     else:
-        bench = open_scorer(setup_named(setup), open_store(setup, store))
+        bench = open_topics(setup, store=store)
     options = ExperimentOptions(
         topics=tuple(find_topic(name) for name in topic) if topic else tuple(bundled_topics().values()),
         n=n,

@@ -82,18 +82,16 @@ def sweep(
     opened, results = open_store(setup, store), AppStore(store_root(store))
     neurons = _neurons(setup, opened, results, neuron or [], strongest or [], random, seed)
 
-    from core.steering.workbench import open_workbench
-    from core.sweep.run import MEASURES, available_measures, run_sweep
+    from core import api
+    from core.sweep.run import MEASURES, available_measures
     from core.sweep.windows import RULES, compare_neurons, means_by_alpha
 
-    bench = open_workbench(chosen, opened)
+    bench = api.open_setup(setup, store=store)
     rows: dict[int, pd.DataFrame] = {}
     measures = available_measures()
     with stage_progress(f"Sweeping {len(neurons)} of {bench.sae.d_sae:,} neurons") as progress:
         for number in neurons:
-            rows[number] = run_sweep(
-                bench, number, settings, results, setup, resume=resume, measures=measures, progress=progress
-            )
+            rows[number] = api.sweep(bench, number, settings, resume=resume, measures=measures, progress=progress)
     windows = compare_neurons(rows)
     windows.insert(1, "control", [random and number == neurons[-1] for number in neurons])
     means = {number: means_by_alpha(table) for number, table in rows.items()}

@@ -62,6 +62,7 @@ class Column:
     name: str
     generations: list[Generation]
     figures: list[dict[str, float]]
+    notes: tuple[str, ...] = ()  # what this way can change and what it cannot, in words
 
 
 class Workbench(Scorer):
@@ -238,7 +239,10 @@ class Workbench(Scorer):
         generations = self.together(ways, prompts, scored, generation).finish()
         figures, n = self.figures(generations, scored), len(prompts)
         parts = [slice(i * n, (i + 1) * n) for i in range(len(ways))]
-        return [Column(way.name, generations[part], figures[part]) for way, part in zip(ways, parts, strict=True)]
+        return [
+            Column(way.name, generations[part], figures[part], tuple(way.notes))
+            for way, part in zip(ways, parts, strict=True)
+        ]
 
 
 def _prefix(scored: ScoredTopic | None) -> str:

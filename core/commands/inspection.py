@@ -1,0 +1,77 @@
+"""What fires on one's own text: inspect."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import pandas as pd
+import typer
+
+from core.commands.options import AsJson, Out, SetupName, StoreDir, TopicFile, TopicText, app, one_topic, show
+from core.console import print_json
+from core.errors import MissingFileError, UsageError
+
+if TYPE_CHECKING:
+    from core.inspection import Inspection
+    from core.steering.workbench import Workbench
+
+
+@app.command()
+def inspect(
+    setup: SetupName,
+    text: Annotated[str | None, typer.Option("--text", help="The text to inspect.")] = None,
+    text_file: Annotated[Path | None, typer.Option("--text-file", help="The text as a UTF-8 file.")] = None,
+    chat: Annotated[bool, typer.Option("--chat", help="The text is a user's message in the chat template.")] = False,
+    topic: TopicText = None,
+    topic_file: TopicFile = None,
+    top: Annotated[int, typer.Option("--top", min=1, help="How many of the text's neurons, largest sum first.")] = 20,
+    tokens: Annotated[bool, typer.Option("--tokens", help="Each token's strongest neurons instead.")] = False,
+    out: Out = None,
+    store: StoreDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show which neurons fire on a text, token by token and in all."""
+    from core import api
+
+    typed = _text(text, text_file)
+    chosen = None if topic is None and topic_file is None else one_topic(topic, topic_file)
+    bench = api.open_setup(setup, store=store)
+    scored = None if chosen is None else api.score(bench, chosen)
+    found = api.inspect(bench, [{"role": "user", "content": typed}] if chat else typed, scored)
+    neurons = _with_top_tokens(bench, found, top)
+    if as_json and out is None:
+        print_json({"tokens": found.tokens.to_dict("records"), "neurons": neurons.to_dict("records")})
+        return
+    show(_token_table(found) if tokens else neurons, as_json=False, out=out, title=f"What fires on it in {setup}")
+
+
+def _text(text: str | None, file: Path | None) -> str:
+    """The text of the options.
+
+    Raises:
+        UsageError: both or none of them, or a file that is not UTF-8.
+        MissingFileError: no such file.
+    """
+    if (text is None) == (file is None):
+        raise UsageError("give the text either as --text TEXT or as --text-file FILE")
+    if file is None:
+        return text or ""
+    if not file.is_file():
+        raise MissingFileError(file, "name a text file")
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as exc:
+        raise UsageError(f"'{file}' is not UTF-8 (byte {exc.start}); save it as UTF-8") from exc
+
+
+def _with_top_tokens(bench: "Workbench", found: "Inspection", top: int) -> pd.DataFrame:
+    """The text's first neurons with the tokens that they fire on most in the reference prompts."""
+    first = found.neurons.head(top)
+    known = bench.store.neurons(first["neuron"].tolist())[["neuron", "top_tokens"]]
+    return first.merge(known, on="neuron", how="left").dropna(axis="columns", how="all")
+
+
+def _token_table(found: "Inspection") -> pd.DataFrame:
+    """One row a token, its strongest neurons as `neuron:activation`."""
+    pairs = zip(found.tokens["neurons"], found.tokens["activations"], strict=True)
+    named = [" ".join(f"{n}:{a:.3g}" for n, a in zip(*pair, strict=True)) for pair in pairs]
+    return found.tokens[["token", "special", "n_active", "topic_share"]].assign(strongest=named)
