@@ -1,7 +1,7 @@
 """Alpha sweeps: one neuron amplified, the same questions answered at every alpha (FAST paper, section 6, Eq. 8).
 
-Greedy decoding through the chat template; all alphas of a question share a batch, each row with an edit of its own.
-What is done is kept question by question, so that a killed sweep continues.
+Answers are decoded greedily through the chat template. All alphas of a question share one batch, in which each row has
+its own edit. Results are saved after each question, so that a killed sweep can continue.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from core.sweep.request import SweepSettings, check_chat, check_neuron, means_ta
 from core.sweep.windows import mark_collapsed, means_by_alpha
 
 AUTO_ALPHAS = 9
-_AUTO_DIGITS = 3  # significant ones
+_AUTO_DIGITS = 3  # significant digits
 
-# a further figure of answers, NaN where it has none: (questions, answers) -> one value each
+# an extra figure: (questions, answers) -> one value per answer, NaN where it is not defined
 Measure = Callable[[Sequence[str], Sequence[str]], Sequence[float]]
-MEASURES = ("acceptability", "judge")  # n/a unless the caller brings one
+MEASURES = ("acceptability", "judge")  # not available unless the caller passes one
 
 
 def available_measures() -> dict[str, Measure]:
-    """The measures that this machine has: acceptability, 1 where its classifier accepts the answer, else 0.
+    """The measures available on this machine: acceptability, 1 where the classifier accepts the answer, else 0.
 
     Raises:
-        AcceptabilityError, UnsafeWeightsError: a classifier is named and cannot be loaded.
+        AcceptabilityError, UnsafeWeightsError: a classifier is configured but cannot be loaded.
     """
     classifier = load_acceptability()
     if classifier is None:
@@ -56,7 +56,7 @@ def available_measures() -> dict[str, Measure]:
 def mean_residual_norm(workbench: Workbench, questions: Sequence[str]) -> float:
     """Mean Euclidean norm of the activation at the hook point over the questions' own tokens.
 
-    Template tokens are left out: the first one of a text has a norm many times that of the others.
+    Template tokens are left out, because the first token of a text has a norm many times that of the others.
     """
     model = workbench.model
     norms = []
@@ -67,13 +67,16 @@ def mean_residual_norm(workbench: Workbench, questions: Sequence[str]) -> float:
 
 
 def auto_alphas(mean_norm: float, row_norm: float) -> tuple[float, ...]:
-    """Evenly spaced alphas that shift the residual stream by 0 to twice its mean norm, of three significant digits.
+    """Evenly spaced alphas from 0 to the one that shifts the residual stream by twice its mean norm.
+
+    Each is rounded to three significant digits.
 
     Args:
-        row_norm: of the neuron's decoder row, whose multiples are added.
+        mean_norm: see `mean_residual_norm`.
+        row_norm: Euclidean norm of the neuron's decoder row, multiples of which are added to the residual stream.
 
     Raises:
-        EditError: the row is zero.
+        EditError: the decoder row is zero.
     """
     if not row_norm > 0:
         raise EditError("this neuron's decoder row is zero: adding it changes nothing; choose another neuron")
@@ -85,7 +88,7 @@ def auto_alphas(mean_norm: float, row_norm: float) -> tuple[float, ...]:
 
 
 def _placed(workbench: Workbench, neuron: int, alphas: Sequence[float]) -> list[PlacedEdit]:
-    """`add` on each row of a batch with its own alpha; a row of alpha 0 is left untouched."""
+    """One `add` edit per batch row, each with its own alpha; a row with alpha 0 has no edit."""
     rows = torch.eye(len(alphas), dtype=torch.bool, device=workbench.model.device)
     return [
         PlacedEdit(add_neurons(workbench.sae, {neuron: alpha}), DEFAULT_POSITIONS["add"], rows[row])
@@ -97,9 +100,9 @@ def _placed(workbench: Workbench, neuron: int, alphas: Sequence[float]) -> list[
 def answers(
     workbench: Workbench, neuron: int, question: str, alphas: Sequence[float], max_new_tokens: int
 ) -> Generator:
-    """The question answered under every alpha, a row each, in one batch; ready to stream.
+    """A generator of the answers to one question, one batch row per alpha.
 
-    A row whose output overflows ends there, with its `problem`.
+    A row whose output overflows ends there and records the `problem`.
 
     Raises:
         NeuronRangeError: the SAE has no such neuron.
@@ -119,11 +122,14 @@ def answer_rows(
     made: Sequence[Generation],
     measures: Mapping[str, Measure] | None = None,
 ) -> pd.DataFrame:
-    """A row an answer with its figures; one that overflowed counts as collapsed, and has none if nothing was written.
+    """One row per answer with its figures, in the order of `alphas`.
+
+    An answer whose output overflowed counts as collapsed; if nothing was written, its figures are not defined.
 
     Args:
-        alphas: in order, 0 among them: the unsteered answer says what language is usual and what has collapsed.
-        measures: further figures, by names of `MEASURES`.
+        alphas: must include 0; the unsteered answer is the reference for language switch and collapse.
+        made: the answer at each alpha.
+        measures: extra figures by name, out of `MEASURES`.
     """
     ids, texts = [generation.ids for generation in made], [generation.text for generation in made]
     usual = f"{question}\n{texts[list(alphas).index(0.0)]}"
@@ -150,13 +156,13 @@ def answer_rows(
 
 
 def _unfinished(results: AppStore, setup: str, neuron: int, key: str) -> pd.DataFrame | None:
-    """The rows that an earlier run of the same sweep left; None where there are none."""
+    """The rows saved by an earlier run of the same sweep; None if there are none."""
     rows = results.result(setup, rows_table(neuron))
     return rows if rows is not None and set(rows["run"]) == {key} else None
 
 
 def sweep_alphas(workbench: Workbench, neuron: int, settings: SweepSettings, mean_norm: float) -> tuple[float, ...]:
-    """The alphas of the settings, or what `auto` comes to for this neuron."""
+    """The alphas of the settings, or for `auto` those computed for this neuron."""
     if settings.alphas is not None:
         return settings.alphas
     return auto_alphas(mean_norm, float(workbench.sae.W_dec[neuron].float().norm()))
@@ -173,25 +179,29 @@ def run_sweep(
     measures: Mapping[str, Measure] | None = None,
     progress: Progress = lambda stage, share: None,
 ) -> pd.DataFrame:
-    """Every question at every alpha; saves the rows and the means by alpha after each question, and returns the rows.
+    """Answers every question at every alpha, and saves the rows and the means per alpha after each question.
 
-    Continues where a stopped or killed run of the same sweep (setup, neuron, alphas, questions, tokens) left off; one
-    with other alphas, questions or tokens is replaced.
+    A stopped or killed run of the same sweep (setup, neuron, alphas, questions, tokens) continues where it left off.
+    The saved rows of a sweep with other settings are replaced.
 
     Args:
-        resume: False begins anew.
-        progress: told after each question, when it is saved.
+        resume: False starts again from the first question.
+        measures: extra figures by name, out of `MEASURES`.
+        progress: called after each question, once it is saved.
+
+    Returns:
+        The rows of all answers.
 
     Raises:
         ChatSetupError: the setup's model answers without a chat template.
         NeuronRangeError: the SAE has no such neuron.
-        PromptTooLongError, UsageError: a question that cannot be asked; nothing has been run then.
+        PromptTooLongError, UsageError: a question cannot be asked; checked before anything is generated.
         StoreBusyError, StoreWriteError, StoreDamagedError: see `AppStore`.
     """
     check_chat(workbench.model.chat, "an alpha sweep")
     check_neuron(neuron, workbench.sae.d_sae)
     generation = GenerationSettings(max_new_tokens=settings.max_new_tokens)
-    tokenise_prompts(workbench.model, settings.questions, generation)  # a question too long ends it here
+    tokenise_prompts(workbench.model, settings.questions, generation)  # a question that is too long fails here
     mean_norm = mean_residual_norm(workbench, settings.questions)
     alphas = sweep_alphas(workbench, neuron, settings, mean_norm)
     key = run_key(workbench.store.meta["fingerprint"], neuron, alphas, settings)
@@ -203,10 +213,10 @@ def run_sweep(
             made = answers(workbench, neuron, question, alphas, settings.max_new_tokens).finish()
             table = answer_rows(workbench, neuron, question, alphas, made, measures)
             table = table.assign(question=number, n_questions=len(settings.questions), run=key)
-            table["shift"] = table["alpha"] * row_norm / mean_norm  # of the residual stream, in its mean norms
+            table["shift"] = table["alpha"] * row_norm / mean_norm  # in units of the residual stream's mean norm
             rows = table if rows is None else pd.concat([rows, table], ignore_index=True)
             results.save_result(setup, rows_table(neuron), rows)
             results.save_result(setup, means_table(neuron), means_by_alpha(rows).assign(run=key))
         progress(f"neuron {neuron}", number / len(settings.questions))
-    assert rows is not None  # there is a question
+    assert rows is not None  # there is at least one question
     return rows

@@ -1,7 +1,6 @@
-"""What the rows of an alpha sweep say: means by alpha, where amplifying is harmless, helps, or makes text collapse.
+"""Windows of an alpha sweep: where amplifying a neuron is harmless, where it helps, and where the text collapses.
 
-The windows' rules are ours (the FAST paper, F.4, judges by eye); `RULES` has them in words, for wherever a window is
-shown.
+The rules are ours, as the FAST paper (F.4) judges by eye. `RULES` states them in words for pages and commands.
 """
 
 from __future__ import annotations
@@ -27,15 +26,15 @@ FIGURES = (
     "acceptability",
     "judge",
 )
-# what may be better than unsteered, the one to trust most first, and which end is better
+# figures that may improve on the unsteered answers, most trusted first, and their better direction
 IMPROVING: dict[str, Literal["low", "high"]] = {"judge": "high", "acceptability": "high", "distinct_2": "high"}
 IMPROVING |= {"repetition": "low", "perplexity": "low", "confidence": "high"}
 
-# times the unsteered answers' perplexity; a greedy answer of the model's own is about as low as its perplexity gets
+# times the unsteered answers' perplexity; a model's own greedy answers have about the lowest that it gives
 TOLERANCE = 2.0
 COLLAPSE_PERPLEXITY = 10.0  # times the unsteered answer's
-HARMLESS_COLLAPSED = 0.1  # of the questions
-COLLAPSED = 0.5  # of the questions
+HARMLESS_COLLAPSED = 0.1  # share of the questions
+COLLAPSED = 0.5  # share of the questions
 
 RULES = {
     "collapsed": "An answer has collapsed if the model's output overflows, if nothing is left of it, if its "
@@ -49,7 +48,7 @@ RULES = {
     "collapse": f"Collapse: the alpha nearest to 0 at which at least {COLLAPSED:.0%} of the answers have collapsed.",
 }
 
-Window = tuple[float, float]  # lowest and highest alpha of a grid
+Window = tuple[float, float]  # lowest and highest alpha
 
 
 @dataclass(frozen=True)
@@ -58,15 +57,15 @@ class Windows:
 
     harmless: Window
     improved: Window | None
-    improved_by: str  # the figure
+    improved_by: str  # name of the figure
     collapse: tuple[float, ...]  # at most one on either side of 0
 
 
 def mark_collapsed(rows: pd.DataFrame) -> pd.Series:
-    """Which answers of one question have collapsed; the unsteered one (alpha 0) never has.
+    """Marks which answers to one question have collapsed; the unsteered one (alpha 0) never has.
 
     Args:
-        rows: columns alpha, overflow, n_tokens, perplexity, repetition; one has alpha 0.
+        rows: columns alpha, overflow, n_tokens, perplexity, repetition; one row has alpha 0.
     """
     unsteered = rows.loc[rows["alpha"] == 0].iloc[0]
     nothing_left = (rows["n_tokens"] == 0) & (unsteered["n_tokens"] > 0)
@@ -76,20 +75,21 @@ def mark_collapsed(rows: pd.DataFrame) -> pd.Series:
 
 
 def _by_question(rows: pd.DataFrame, figure: str) -> pd.DataFrame:
-    """[question, alpha] of one figure."""
+    """One figure as a table [question, alpha]."""
     return rows.pivot(index="question", columns="alpha", values=figure).astype(float)
 
 
 def _log_ratios(rows: pd.DataFrame) -> pd.DataFrame:
-    """[question, alpha]: ln of the perplexity over that of the unsteered answer."""
+    """Natural log of each answer's perplexity over that of the unsteered answer, as a table [question, alpha]."""
     logs = np.log(_by_question(rows, "perplexity"))
     return logs.sub(logs[0.0], axis=0)
 
 
 def means_by_alpha(rows: pd.DataFrame) -> pd.DataFrame:
-    """A row an alpha: each figure's mean with its 95% bootstrap interval, over the questions where it is defined.
+    """One row per alpha: each figure's mean over the questions where it is defined, with its 95% bootstrap interval.
 
-    `perplexity_ratio` is the geometric mean of the perplexity over that of the unsteered answer, `collapsed` a share.
+    `perplexity_ratio` is the geometric mean of perplexity over that of the unsteered answer, `collapsed` the share of
+    collapsed answers.
     """
     ratios = _log_ratios(rows)
     table = []
@@ -112,15 +112,16 @@ def _columns(name: str, interval: Interval) -> dict[str, float]:
 
 
 def measured_figures(rows: pd.DataFrame) -> list[str]:
-    """The figures of `IMPROVING` that the rows have values of."""
+    """The figures of `IMPROVING` that have a value in at least one row."""
     return [figure for figure in IMPROVING if rows[figure].notna().any()]
 
 
 def find_windows(rows: pd.DataFrame, figure: str | None = None) -> Windows:
-    """The windows of one neuron's rows.
+    """The suggested windows of one neuron's sweep, by `RULES`.
 
     Args:
-        figure: what counts as improvement; by default the first of `IMPROVING` that is measured.
+        rows: the answers of the sweep, as `core.sweep.run.answer_rows` returns them.
+        figure: the figure that has to improve; by default the first of `IMPROVING` that is measured.
     """
     chosen = figure or measured_figures(rows)[0]
     alphas = sorted(rows["alpha"].unique())
@@ -141,7 +142,7 @@ def find_windows(rows: pd.DataFrame, figure: str | None = None) -> Windows:
 
 
 def _runs(alphas: Sequence[float], wanted: set[float]) -> list[list[float]]:
-    """The wanted alphas in runs of neighbours on the grid."""
+    """The wanted alphas, grouped into runs of neighbours on the grid."""
     runs: list[list[float]] = [[]]
     for alpha in alphas:
         if alpha in wanted:
@@ -152,19 +153,20 @@ def _runs(alphas: Sequence[float], wanted: set[float]) -> list[list[float]]:
 
 
 def _is_better(rows: pd.DataFrame, figure: str, alpha: float) -> bool:
-    """Whether the figure's paired difference from unsteered lies wholly on its better side."""
+    """Whether the interval of the figure's paired difference from unsteered lies entirely on its better side."""
     values = _by_question(rows, figure)
     change = paired_difference(values[alpha], values[0.0])
-    if change.n < 2:  # one question has no interval
+    if change.n < 2:  # a single question has no interval
         return False
     return change.low > 0 if IMPROVING[figure] == "high" else change.high < 0
 
 
 def compare_neurons(sweeps: Mapping[int, pd.DataFrame], figure: str | None = None) -> pd.DataFrame:
-    """The windows of several neurons, a row each, in the order given.
+    """One row per neuron with the windows of its sweep, in the order given.
 
     Args:
-        sweeps: rows by neuron.
+        sweeps: the rows of each sweep, by neuron.
+        figure: see `find_windows`.
     """
     table = []
     for neuron, rows in sweeps.items():
