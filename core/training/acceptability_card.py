@@ -1,4 +1,4 @@
-"""What an acceptability classifier measures, and its card."""
+"""The card (README) of a trained acceptability classifier, and the figures in it."""
 
 import random
 from collections.abc import Sequence
@@ -13,8 +13,8 @@ from core.text.prompts import reference_prompts
 from core.training.cola import Sentence, labels, matthews, matthews_interval
 from core.training.made_up_texts import GIBBERISH, gibberish, paragraph
 
-_CHECKED_PROMPTS = 500  # bundled reference prompts that the card tells acceptance of
-_CHECKED_MADE_UP = 200  # texts of each kind
+_CHECKED_PROMPTS = 500  # bundled reference prompts whose acceptance rate the card reports
+_CHECKED_MADE_UP = 200  # made-up texts of each kind
 
 
 def acceptability_figures(
@@ -26,8 +26,8 @@ def acceptability_figures(
     dev: Sequence[Sentence],
     test: Sequence[Sentence],
 ) -> dict[str, Any]:
-    """What the card tells, measured on the written classifier."""
-    written = load_minilm_classifier.__wrapped__(folder)  # not the one that an earlier run left in the cache
+    """The figures for the card, measured on the classifier saved in `folder`."""
+    written = load_minilm_classifier.__wrapped__(folder)  # bypasses the cache, which may hold an earlier one
 
     def accepted(texts: Sequence[str]) -> Bool[np.ndarray, "text"]:
         return written.probabilities(texts) >= ACCEPTED
@@ -65,7 +65,7 @@ def acceptability_figures(
 
 
 def _measured(figures: dict[str, Any]) -> str:
-    """The card's table."""
+    """The card's table of measured figures, in Markdown."""
     dev, test, accepted = figures["dev"], figures["test"], figures["accepted"]
     low, high = test["interval"]
     made = {"paragraphs": "paragraphs", **{kind: f"gibberish ({kind})" for kind in GIBBERISH}}
@@ -89,7 +89,7 @@ def _measured(figures: dict[str, Any]) -> str:
 
 
 def card(figures: dict[str, Any]) -> str:
-    """The classifier's README."""
+    """The classifier's card (README.md), in Markdown."""
     config = figures["config"]
     return f"""# acceptability
 

@@ -1,4 +1,4 @@
-"""Activations for training, chunk after chunk: batches of tokens through the model as far as its hook point."""
+"""Activations for SAE training: batches of tokens run through the model up to its hook point."""
 
 from dataclasses import replace
 from typing import Protocol
@@ -12,11 +12,11 @@ from core.training.encoded_texts import TrainingTokens
 from core.training.precision import Autocast, in_bfloat16
 from core.training.shared_activations import KeptChunks
 
-_PARTS = ("ids", "attention", "special", "role")  # tensors of TrainingTokens
+_PARTS = ("ids", "attention", "special", "role")  # the tensors of TrainingTokens
 
 
 class TokenBatches(Protocol):
-    """Batches of tokens without end, by number: what a resumed run asks for is what an unbroken one saw."""
+    """An endless series of token batches, by number, so that a resumed run gets the batches of an unbroken one."""
 
     @property
     def batches_in_first_pass(self) -> int: ...
@@ -27,7 +27,7 @@ class TokenBatches(Protocol):
 
 
 class ActivationSource:
-    """The activations of one batch of tokens after another at one hook point."""
+    """Activations at one hook point, batch after batch."""
 
     def __init__(
         self,
@@ -40,7 +40,7 @@ class ActivationSource:
         autocast: Autocast = False,
         kept: KeptChunks | None = None,
     ) -> None:
-        """Activations where `kept_positions` says; `kept`: shared with others."""
+        """`keep_special` and `skip_first` as in `kept_positions`; `kept` holds chunks shared with other runs."""
         self.position = 0  # number of the next batch
         self._model, self._hook_name, self._batches = model, hook_name, batches
         self._keep_special, self._skip_first, self._kept = keep_special, skip_first, kept
@@ -48,13 +48,13 @@ class ActivationSource:
 
     @property
     def d_in(self) -> int:
-        """Width of the activations, as one token shows it."""
+        """Width of the activations, found by running one token through the model."""
         tokens = on_device(self._batches.batch(self.position), self._model.device)
         first = replace(tokens, **{part: getattr(tokens, part)[:1, :1] for part in _PARTS})
         return int(self._model.activations(first, self._hook_name).shape[-1])
 
     def next_chunk(self) -> Float[Tensor, "token d_in"]:
-        """The activations of the next batch, padding left out, in float32."""
+        """Activations of the next batch at the positions of `kept_positions`, in float32."""
         number = self.position
         self.position += 1
         if self._kept is None:
@@ -71,7 +71,12 @@ class ActivationSource:
 def kept_positions(
     tokens: TrainingTokens, keep_special: bool, *, skip_first: bool = False
 ) -> Bool[Tensor, "prompt pos"]:
-    """Where activations count: never at padding, at special tokens only if asked for."""
+    """Mask of the positions whose activations are used; padding never is.
+
+    Args:
+        keep_special: whether special tokens are used.
+        skip_first: whether the first position of every sequence is left out.
+    """
     kept = tokens.attention if keep_special else tokens.attention & ~tokens.special
     if skip_first:
         kept = kept.clone()

@@ -1,9 +1,9 @@
 """Trains one sparse autoencoder with sae_lens's training classes and `SAETrainer`, fed by our own data provider.
 
-Initialisation as the FAST paper's Appendix A: Kaiming uniform, decoder rows of unit norm, decoder bias at the geometric
-median of a sample of activations, encoder bias 0. Loss, gradient and optimiser are sae_lens's own, and so is the format
-on disk. The decoder of the saved SAE has unit norm in every architecture: what training let it drift by is folded into
-the encoder, which leaves the function as it is.
+Initialisation follows the FAST paper, Appendix A: Kaiming uniform weights, decoder rows of unit norm, the decoder bias
+at the geometric median of a sample of activations, and encoder bias 0. Loss, gradient, optimiser and the format on disk
+are those of sae_lens. The saved SAE has decoder rows of unit norm in every architecture: norms that training changed
+are folded into the encoder, which leaves the function unchanged.
 """
 
 import json
@@ -47,11 +47,11 @@ _LOG_EVERY_STEPS = 10
 
 
 def new_autoencoder(config: AutoencoderConfig, d_in: int) -> TrainingSAE[Any]:
-    """An SAE of `expansion * d_in` neurons, its weights drawn from the config's seed; the decoder bias is still 0.
+    """A new SAE with weights drawn from the config's seed; the decoder bias is still 0.
 
-    The decoder is drawn Kaiming uniform, each row then brought to unit norm, and the encoder is its transpose. JumpReLU
-    instead multiplies encoder, encoder bias and threshold by the norm that each row had (FAST paper, Appendix A), so
-    that the reconstruction stays what it was before.
+    The decoder is drawn Kaiming uniform, each row is scaled to unit norm, and the encoder is its transpose. JumpReLU
+    instead multiplies encoder, encoder bias and threshold by each row's former norm (FAST paper, Appendix A), which
+    leaves the reconstruction unchanged.
     """
     common: dict[str, Any] = {
         "d_in": d_in,
@@ -64,7 +64,7 @@ def new_autoencoder(config: AutoencoderConfig, d_in: int) -> TrainingSAE[Any]:
             model_name=config.model,
             hook_name=config.hook_name,
             context_size=config.max_conversation_tokens if config.method == "fast" else config.context_size,
-            prepend_bos=config.method == "btp" or config.first_token is not None,  # as plain documents begin
+            prepend_bos=config.method == "btp" or config.first_token is not None,  # how plain documents begin
             first_token=config.first_token,
             skip_first=config.skip_first,
             training_method=config.method,
@@ -104,7 +104,7 @@ def _of_architecture(config: AutoencoderConfig, common: dict[str, Any]) -> Train
 
 
 def new_trainer(config: AutoencoderConfig, sae: TrainingSAE[Any]) -> Any:
-    """sae_lens's trainer for the config; it is stepped from outside, with batches of the mixing buffer."""
+    """sae_lens's trainer for the config; the caller steps it with batches from the mixing buffer."""
     settings = SAETrainerConfig(
         total_training_samples=config.steps * config.batch_size,
         train_batch_size_samples=config.batch_size,
@@ -124,7 +124,7 @@ def new_trainer(config: AutoencoderConfig, sae: TrainingSAE[Any]) -> Any:
 
 @torch.no_grad()
 def initialise_from_activations(trainer: Any, sample: Float[Tensor, "token d_in"], config: AutoencoderConfig) -> None:
-    """Sets the scale of the activations and the decoder bias: the geometric median of the scaled sample."""
+    """Sets the activation scale, and the decoder bias to the geometric median of the scaled sample (FAST, Eq. 9-12)."""
     scale = 1.0
     if config.normalise:
         scale = sample.shape[1] ** 0.5 / sample.norm(dim=1).mean().item()
@@ -133,7 +133,7 @@ def initialise_from_activations(trainer: Any, sample: Float[Tensor, "token d_in"
 
 
 class AutoencoderRun:
-    """One training run in its folder: `checkpoints/`, `losses.jsonl`, at the end `sae/`."""
+    """One training run and its folder: `checkpoints/` and `losses.jsonl`, and at the end `sae/`."""
 
     def __init__(
         self,
@@ -143,7 +143,7 @@ class AutoencoderRun:
         folder: Path,
         kept: KeptChunks | None = None,
     ) -> None:
-        """`kept`: activations that other runs share."""
+        """Continues from the folder's latest checkpoint, if any; `kept` holds activations shared with other runs."""
         self.config, self.folder = config, folder
         folder.mkdir(parents=True, exist_ok=True)
         self.source = ActivationSource(
@@ -179,13 +179,13 @@ class AutoencoderRun:
         return self.folder / "losses.jsonl"
 
     def _cut_log(self) -> None:
-        """Drops log rows of steps after the checkpoint: they are taken again."""
+        """Drops log rows of steps after the checkpoint, which are trained again."""
         rows = self._log_path.read_text(encoding="utf-8").splitlines(True) if self._log_path.exists() else []
         kept = [row for row in rows if row.endswith("\n") and json.loads(row)["step"] <= self.trainer.n_training_steps]
         self._log_path.write_text("".join(kept), encoding="utf-8")
 
     def train(self, progress: Progress) -> None:
-        """Steps to the end, with a checkpoint every `checkpoint_steps`.
+        """Trains to the last step, with a checkpoint every `checkpoint_steps`.
 
         Raises:
             CheckpointError: the disk is full; the last checkpoint is intact.
@@ -195,7 +195,7 @@ class AutoencoderRun:
 
     @contextmanager
     def _full_disk_told(self) -> Iterator[None]:
-        """Turns what the disk refused, a log's row or shared activations, into an error that names the checkpoint."""
+        """Turns a disk error while logging or sharing activations into one that names the last checkpoint."""
         try:
             yield
         except OSError as exc:
@@ -229,17 +229,24 @@ class AutoencoderRun:
         return {name: round(value, 5) for name, value in row.items()}
 
     def save_inference_model(self, folder: Path) -> None:
-        """Writes the SAE in sae_lens's inference format; scale and decoder norms are folded in, so train no further."""
+        """Writes the SAE in sae_lens's inference format.
+
+        This folds the activation scale and decoder norms into the weights, so the run cannot be trained further.
+        """
         sae, scale = self.trainer.sae, self.trainer.activation_scaler.scaling_factor
         self.trainer.set_final_sae_metadata()
         if scale is not None:
             sae.fold_activation_norm_scaling_factor(scale)
-        if self.config.architecture in ("standard", "gated", "jumprelu"):  # sae_lens itself folds the others on saving
+        if self.config.architecture in ("standard", "gated", "jumprelu"):  # sae_lens folds the others on saving
             sae.fold_W_dec_norm()
         sae.save_inference_model(folder)
 
     def finish(self, model: LanguageModel, held_out: TokenBatches, *, keep_special: bool, data: str) -> Path:
-        """Saves and evaluates the SAE, writes its settings and its card, and drops the checkpoints.
+        """Saves and evaluates the SAE, writes its settings and card, and deletes the checkpoints.
+
+        Args:
+            keep_special: whether special tokens count in the evaluation.
+            data: describes the training text, for the card.
 
         Raises:
             CheckpointError: the disk is full; the last checkpoint is intact.
@@ -268,7 +275,7 @@ class AutoencoderRun:
 
 
 def load_model_to_train_on(config: AutoencoderConfig) -> LanguageModel:
-    """The config's language model, on its device.
+    """Loads the config's language model on its device.
 
     Raises:
         ModelFolderError, HubError: see `core.models.loading.load_language_model`.
@@ -293,19 +300,19 @@ def train_autoencoder(
     model: LanguageModel | None = None,
     kept: KeptChunks | None = None,
 ) -> Path:
-    """Trains, saves and evaluates one SAE; a run that was interrupted continues, a finished one is left as it is.
+    """Trains, saves and evaluates one SAE. An interrupted run continues; a finished one is left as it is.
 
     Args:
-        model: the config's own, if it is loaded already.
-        kept: the activations that jobs of the same stream share.
+        model: the config's language model, if it is already loaded.
+        kept: activations shared with other jobs that train on the same ones.
 
     Returns:
-        `work_folder/<name>/sae`, whole or not there: `cfg.json` and `sae_weights.safetensors` for sae_lens's
+        `work_folder/<name>/sae`, which is complete or absent: `cfg.json` and `sae_weights.safetensors` for sae_lens's
         `SAE.load_from_disk`, the settings `training.json`, the figures `evaluation.json`, the card `README.md`.
 
     Raises:
-        TrainingConfigError: a wrong setting, or the folder belongs to a run with other settings.
-        EmptyDatasetError, MissingFileError, PromptFileError, ConversationError: its texts.
+        TrainingConfigError: a setting is wrong, or the folder belongs to a run with other settings.
+        EmptyDatasetError, MissingFileError, PromptFileError, ConversationError: the texts cannot be used.
         CheckpointError: the disk is full; what was saved before is intact.
     """
     folder = work_folder / config.name
@@ -317,7 +324,7 @@ def train_autoencoder(
     texts = work_folder / "texts"
     batches = token_batches(config, model, text_folder, texts)
     judged_on = evaluation_config(config)
-    held_out = token_batches(judged_on, model, text_folder, texts, held_out=True)  # a want of it shows before training
+    held_out = token_batches(judged_on, model, text_folder, texts, held_out=True)  # missing text fails before training
     run = AutoencoderRun(config, model, batches, folder, kept)
     run.train(progress)
     progress(f"{config.name}: evaluating on held-out text", 1.0)

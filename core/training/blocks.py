@@ -1,7 +1,7 @@
-"""Block training, BT(P) and BT(F): texts concatenated and cut into blocks of `context_size` tokens.
+"""Block training, BT(P) and BT(F): texts are concatenated and cut into blocks of `context_size` tokens.
 
-FAST paper, Figure 2(b): a block may hold the end of one text and the beginning of the next. BT(P) cuts plain text,
-BT(F) conversations in their chat template; the cutting is the same.
+A block may hold the end of one text and the beginning of the next (FAST paper, Figure 2b). BT(P) uses plain text, BT(F)
+conversations in their chat template; both are cut alike.
 """
 
 import numpy as np
@@ -15,10 +15,10 @@ from core.training.encoded_texts import EncodedTexts, TrainingTokens
 def cut_blocks(
     texts: EncodedTexts, context_size: int, rng: np.random.Generator
 ) -> tuple[Int[np.ndarray, "block pos"], UInt8[np.ndarray, "block pos"]]:
-    """Ids and kinds of all whole blocks of the texts in a random order; the remainder at the end is dropped.
+    """Token ids and kinds of all whole blocks of the texts in random order; the remainder at the end is dropped.
 
     Raises:
-        EmptyDatasetError: fewer tokens than one block.
+        EmptyDatasetError: the texts have fewer tokens than one block.
     """
     ids, kinds = texts.gather(rng.permutation(len(texts)))
     n = len(ids) // context_size
@@ -29,9 +29,9 @@ def cut_blocks(
 
 
 class BlockBatches:
-    """Batches of blocks; the batch of a number depends on the seed and the number alone.
+    """Batches of blocks; a batch depends only on its number and the seed.
 
-    Every pass over the texts concatenates them in a new order, so that its blocks are new.
+    Every pass concatenates the texts in a new order, so its blocks are new.
     """
 
     def __init__(self, texts: EncodedTexts, *, context_size: int, blocks_per_batch: int, seed: int) -> None:
@@ -47,15 +47,15 @@ class BlockBatches:
 
     @property
     def batches_in_first_pass(self) -> int:
-        # every pass has equally many blocks: the same tokens in another order
+        # every pass has the same number of blocks: the same tokens in another order
         return -(-len(self._ids) // self._per_batch)
 
     def describe(self) -> str:
-        """What one pass holds, for the card."""
+        """The contents of one pass in words, for the card."""
         return f"{len(self._texts):,} documents, {len(self._ids):,} blocks in a pass"
 
     def batch(self, number: int) -> TrainingTokens:
-        """The blocks of one forward pass; special are all tokens that are not content."""
+        """The blocks of one forward pass [block pos]; all tokens that are not content count as special."""
         of_pass, place = divmod(number, self.batches_in_first_pass)
         if of_pass != self._pass:
             self._cut(of_pass)

@@ -1,7 +1,7 @@
-"""Checkpoints of SAE training: model, optimiser, schedulers, mixing buffer and its position, all or nothing.
+"""Checkpoints of SAE training: SAE, optimiser, schedulers, mixing buffer and position in the data.
 
-A checkpoint is a folder, written as `.partial` and renamed when whole; the one before it is removed only afterwards. So
-a run that is killed, or that finds the disk full, continues from the last whole one.
+A checkpoint is a folder, written as `.partial` and renamed when it is complete; only then is the previous one removed.
+A run that is killed or finds the disk full therefore continues from the last complete checkpoint.
 """
 
 import json
@@ -27,14 +27,14 @@ def _step(folder: Path) -> int:
 
 
 def latest_checkpoint(folder: Path) -> Path | None:
-    """The last whole checkpoint in a folder of them."""
+    """The latest complete checkpoint in a folder of checkpoints; None if there is none."""
     return max((p for p in folder.glob(f"{_PREFIX}*") if p.name[len(_PREFIX) :].isdigit()), key=_step, default=None)
 
 
 def save_checkpoint(
     folder: Path, config: AutoencoderConfig, trainer: Any, buffer: MixingBuffer, source: ActivationSource
 ) -> Path:
-    """Writes the state after the trainer's last step, then removes older checkpoints.
+    """Saves the state after the trainer's last step, then removes older checkpoints.
 
     Raises:
         CheckpointError: the disk is full or cannot be written; the earlier checkpoint is intact.
@@ -62,10 +62,10 @@ def save_checkpoint(
 def load_checkpoint(
     checkpoint: Path, config: AutoencoderConfig, trainer: Any, buffer: MixingBuffer, source: ActivationSource
 ) -> None:
-    """Puts trainer, SAE, buffer and source where they were.
+    """Restores the trainer, its SAE, the buffer and the source from a checkpoint.
 
     Raises:
-        TrainingConfigError: the checkpoint belongs to a run with other settings, or on a model of another width.
+        TrainingConfigError: the checkpoint belongs to a run with other settings, or to a model of another width.
     """
     position = json.loads((checkpoint / "position.json").read_text(encoding="utf-8"))
     check_same_settings(position["config"], config, checkpoint.parent.parent)
@@ -82,7 +82,11 @@ def load_checkpoint(
 
 
 def check_same_settings(earlier: dict[str, Any], config: AutoencoderConfig, folder: Path) -> None:
-    """Raises TrainingConfigError where what lies in `folder` was trained with settings that give other weights."""
+    """Checks that what `folder` holds was trained with settings that give the same weights.
+
+    Raises:
+        TrainingConfigError: a setting differs.
+    """
     now = config.identity()
     if differing := sorted(key for key in now if earlier.get(key) != now[key]):
         key = differing[0]

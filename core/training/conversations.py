@@ -1,7 +1,7 @@
-"""FAST: each conversation through the model's own chat template, run alone, never concatenated.
+"""FAST: each conversation goes through the model's own chat template and runs alone, never concatenated.
 
-Several conversations share a forward pass, one a row and padded behind; attention is causal, so that a row sees nothing
-but itself (FAST paper, section 3.1).
+Several conversations share a forward pass, one per row and padded on the right. Attention is causal, so a row sees only
+itself (FAST paper, section 3.1).
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,7 +16,7 @@ from core.models.language_model import LanguageModel
 from core.training.corpus import Document, check_messages
 from core.training.encoded_texts import CONTENT, ROLE, TEMPLATE, EncodedTexts, TrainingTokens
 
-_WINDOW = 1_024  # conversations among which those of similar length are brought together
+_WINDOW = 1_024  # conversations that are sorted by length together
 _LONGEST_ROLE_TOKENS = 4
 
 
@@ -25,7 +25,7 @@ def token_kinds(
 ) -> Int[np.ndarray, "token"]:
     """Kind of each token: content, template, or role word.
 
-    A role word is told by its place: the template's first text behind a special token, where it spells a role.
+    A role word is recognised by its place: template text directly after a special token that spells a role.
     """
     kinds = np.where(special, TEMPLATE, CONTENT).astype(np.uint8)
     added = {i for i, token in model.tokenizer.added_tokens_decoder.items() if token.special}
@@ -44,11 +44,11 @@ def token_kinds(
 def encode_conversations(
     documents: Iterator[Document], model: LanguageModel
 ) -> Iterator[tuple[Int[np.ndarray, "token"], Int[np.ndarray, "token"]]]:
-    """Ids and kinds of each conversation in the chat template, whole.
+    """Token ids and kinds of each conversation in the chat template, without truncation.
 
     Raises:
         TrainingConfigError: the tokenizer has no chat template.
-        ConversationError: a message without role or content, or a conversation that the template refuses.
+        ConversationError: a message has no role or content, or the template refuses a conversation.
     """
     if not model.tokenizer.chat_template:
         raise TrainingConfigError(
@@ -68,17 +68,17 @@ def encode_conversations(
 
 
 class ConversationBatches:
-    """Batches of conversations of similar length; the batch of a number depends on the seed and the number alone."""
+    """Batches of conversations of similar length; a batch depends only on its number and the seed."""
 
     def __init__(self, texts: EncodedTexts, *, max_tokens: int, tokens_per_batch: int, seed: int) -> None:
-        """`max_tokens`: what is longer is truncated; `tokens_per_batch`: padding counts."""
+        """Truncates conversations to `max_tokens`; `tokens_per_batch` includes padding, see `pack`."""
         self._texts, self._max_tokens, self._seed = texts, max_tokens, seed
         self._tokens_per_batch = tokens_per_batch
         self._lengths = np.minimum(np.diff(texts.starts), max_tokens)
         self._begin_pass(0, first_number=0)
 
     def describe(self) -> str:
-        """What one pass holds, for the card."""
+        """The contents of one pass in words, for the card."""
         truncated = int((np.diff(self._texts.starts) > self._max_tokens).sum())
         return f"{len(self._texts):,} conversations in a pass, {truncated:,} truncated at {self._max_tokens:,} tokens"
 
@@ -90,14 +90,14 @@ class ConversationBatches:
             self.batches_in_first_pass = len(self._plan)
 
     def batch(self, number: int) -> TrainingTokens:
-        """The conversations of one forward pass, padded behind."""
+        """The conversations of one forward pass [conversation pos], padded on the right."""
         if number < self._first_number:
             self._begin_pass(0, first_number=0)
         while number >= self._first_number + len(self._plan):
             self._begin_pass(self._pass + 1, self._first_number + len(self._plan))
         rows = self._plan[number - self._first_number]
         shape = (len(rows), int(self._lengths[rows].max()))
-        # padding is never attended to: any token will do
+        # padding is never attended to, so any id will do
         ids, kinds = np.zeros(shape, dtype=np.uint32), np.full(shape, TEMPLATE, dtype=np.uint8)
         attention = torch.zeros(shape, dtype=torch.bool)
         for row, conversation in enumerate(rows):
@@ -111,10 +111,13 @@ class ConversationBatches:
 def pack(
     lengths: Int[np.ndarray, "text"], tokens_per_batch: int, rng: np.random.Generator
 ) -> list[Int[np.ndarray, "row"]]:
-    """A random order of all texts, cut into batches of at most `tokens_per_batch` padded tokens.
+    """A random order of all texts, cut into batches of at most `tokens_per_batch` tokens, padding included.
 
-    Within windows of the order texts of similar length come together; the batches of a window are shuffled again. A
-    text that is longer by itself makes a batch of its own.
+    Within windows of this order, texts are sorted by length; the batches of a window are shuffled again. A text longer
+    than `tokens_per_batch` is a batch of its own.
+
+    Returns:
+        The indices of each batch's texts.
     """
     batches: list[np.ndarray] = []
     order = rng.permutation(len(lengths))

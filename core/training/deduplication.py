@@ -1,8 +1,9 @@
-"""N-gram deduplication of conversations (FAST paper, Appendix B, Algorithm 1; details ours): one pass, bounded memory.
+"""N-gram deduplication of conversations in one pass and bounded memory (FAST paper, Algorithm 1; details ours).
 
-Words are what whitespace separates in the lower-cased contents of the messages. A conversation with an n-gram that an
-earlier one has is dropped and adds none; the n-grams of a kept one are remembered. A text of fewer than n words is one
-gram. N-grams are remembered as 64-bit hashes: among a billion of them, one new n-gram in twenty billion looks old.
+Words are what whitespace separates in the lower-cased contents of the messages. A conversation that shares an n-gram
+with an earlier kept one is dropped, and only kept ones add their n-grams. A text shorter than n words is one gram.
+N-grams are remembered as 64-bit hashes: with a billion of them, about one new n-gram in twenty billion is mistaken for
+a known one.
 """
 
 import hashlib
@@ -16,16 +17,16 @@ from core.errors import TrainingConfigError
 
 N_GRAM = 20
 _EMPTY = np.uint64(0)
-_BASE = np.uint64(0x9E3779B97F4A7C15)  # odd: multiplying by it modulo 2^64 loses nothing
+_BASE = np.uint64(0x9E3779B97F4A7C15)  # odd, so multiplication modulo 2^64 is one to one
 _FIRST_SLOTS = 2**16
 _FULL = 0.7  # share of taken slots above which probing gets slow
 
 
 class HashSet:
-    """Non-zero 64-bit hashes in one flat table of 8 bytes a slot, searched by linear probing."""
+    """A set of non-zero 64-bit hashes: one flat table, 8 bytes per slot, searched by linear probing."""
 
     def __init__(self, max_bytes: int) -> None:
-        """Grows by doubling up to `max_bytes`, the old table being copied beside the new one included."""
+        """The table doubles as it fills, up to `max_bytes`, including the copy made while it grows."""
         self._max_slots = max(_FIRST_SLOTS, max_bytes // 12)
         self._slots = np.zeros(_FIRST_SLOTS, dtype=np.uint64)
         self._n = 0
@@ -45,10 +46,10 @@ class HashSet:
         return False
 
     def add(self, hashes: UInt64[np.ndarray, "gram"]) -> None:
-        """Adds hashes that are not in the set, repeats among them counting once.
+        """Adds hashes that are not in the set yet; repeats among them count once.
 
         Raises:
-            TrainingConfigError: the set is as large as it may be.
+            TrainingConfigError: the set has reached its largest size.
         """
         hashes = np.unique(hashes)
         while self._n + len(hashes) > _FULL * len(self._slots):
@@ -66,7 +67,7 @@ class HashSet:
         places = self._home(hashes)
         while len(hashes):
             free = self._slots[places] == _EMPTY
-            self._slots[places[free]] = hashes[free]  # of several hashes for one slot the last stays
+            self._slots[places[free]] = hashes[free]  # if several hashes claim one slot, the last stays
             on = self._slots[places] != hashes
             hashes, places = hashes[on], self._next(places[on])
 
@@ -82,13 +83,13 @@ class HashSet:
 
 
 class Deduplicator:
-    """Tells, conversation by conversation, which to keep."""
+    """Decides, one conversation after another, which to keep."""
 
     def __init__(self, n: int = N_GRAM, *, max_bytes: int = 2**30) -> None:
         self._n, self._seen = n, HashSet(max_bytes)
 
     def is_new(self, messages: Sequence[Mapping[str, str]]) -> bool:
-        """Whether no n-gram of the conversation was in an earlier one that was kept; if so, remembers its n-grams."""
+        """Whether the conversation shares no n-gram with a kept one; if so, remembers its n-grams."""
         hashes = gram_hashes(words(messages), self._n)
         if self._seen.has_any(hashes):
             return False
@@ -97,7 +98,7 @@ class Deduplicator:
 
 
 def words(messages: Sequence[Mapping[str, str]]) -> list[str]:
-    """The words that a conversation is compared by."""
+    """The words by which conversations are compared: lower-cased and separated by whitespace."""
     return " ".join(message["content"] for message in messages).lower().split()
 
 
@@ -107,10 +108,10 @@ def _word_hash(word: str) -> int:
 
 
 def gram_hashes(of_words: Sequence[str], n: int) -> UInt64[np.ndarray, "gram"]:
-    """A hash of every run of n words, in order; of the whole text where it is shorter."""
+    """Hashes of every run of n words, in order; a shorter text gives one hash of all its words."""
     word_hashes = np.fromiter(map(_word_hash, of_words), dtype=np.uint64, count=len(of_words))
     n = min(n, len(of_words))
-    grams = np.full(len(of_words) - n + 1, n, dtype=np.uint64)  # the length tells a short text from a longer one's run
+    grams = np.full(len(of_words) - n + 1, n, dtype=np.uint64)  # the length is hashed along with the words
     for offset in range(n):
         grams = grams * _BASE + word_hashes[offset : offset + len(grams)]
     grams ^= grams >> np.uint64(32)  # the table is addressed by the low bits

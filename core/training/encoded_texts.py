@@ -1,6 +1,6 @@
-"""Texts as token ids in three flat arrays, with each token's kind; on disk as three .npy files, read by memory map.
+"""Texts as token ids in flat arrays, with the kind of each token; saved as three .npy files and memory-mapped.
 
-Encoding is done once per tokenizer and set of sources; the jobs of a grid share the result.
+Texts are encoded once per tokenizer and set of sources; the jobs of a grid share the result.
 """
 
 import os
@@ -17,14 +17,17 @@ from torch import Tensor
 from core.errors import EmptyDatasetError
 from core.models.tokens import Tokens
 
-CONTENT, TEMPLATE, ROLE = 0, 1, 2  # kind of a token: what was said, a special token or the template's text, a role word
+CONTENT, TEMPLATE, ROLE = 0, 1, 2  # kinds of token: text, template (with special tokens), role word
 
 _PARTS = ("ids", "kinds", "starts")
 
 
 @dataclass(frozen=True)
 class TrainingTokens(Tokens):
-    """A batch for one forward pass; `special` covers the template, its role words and padding."""
+    """A batch of tokens for one forward pass.
+
+    `special` covers the template, its role words and padding; `role` the role words alone.
+    """
 
     role: Bool[Tensor, "prompt pos"]
 
@@ -35,7 +38,7 @@ class TrainingTokens(Tokens):
         kinds: UInt8[np.ndarray, "prompt pos"],
         attention: Bool[Tensor, "prompt pos"],
     ) -> "TrainingTokens":
-        """From ids and kinds; padding is special."""
+        """Builds a batch from token ids and kinds; padding counts as special."""
         of_kind = torch.from_numpy(np.array(kinds))
         return cls(
             torch.from_numpy(ids.astype(np.int64)),
@@ -47,7 +50,7 @@ class TrainingTokens(Tokens):
 
 @dataclass(frozen=True)
 class EncodedTexts:
-    """Documents or conversations, one after the other."""
+    """Token ids and kinds of documents or conversations, one after another."""
 
     ids: Int[np.ndarray, "token"]
     kinds: UInt8[np.ndarray, "token"]
@@ -61,16 +64,19 @@ class EncodedTexts:
         return int(self.starts[-1])
 
     def gather(self, order: Int[np.ndarray, "chosen"]) -> tuple[np.ndarray, np.ndarray]:
-        """Ids and kinds of the chosen texts, concatenated in that order."""
+        """Token ids and kinds of the chosen texts, concatenated in that order."""
         spans = [slice(self.starts[i], self.starts[i + 1]) for i in order]
         return np.concatenate([self.ids[s] for s in spans]), np.concatenate([self.kinds[s] for s in spans])
 
     @classmethod
     def join(cls, texts: Iterator[tuple[np.ndarray, np.ndarray]], what: str) -> "EncodedTexts":
-        """From (ids, kinds) of each text.
+        """Concatenates the (ids, kinds) of each text.
+
+        Args:
+            what: what is missing, for the error message.
 
         Raises:
-            EmptyDatasetError: no texts, or none with a word; `what` names where they were to come from.
+            EmptyDatasetError: no text has a content token.
         """
         pairs = [(ids, kinds) for ids, kinds in texts if len(ids)]
         if not any((kinds == CONTENT).any() for _, kinds in pairs):
@@ -79,7 +85,7 @@ class EncodedTexts:
         return cls(np.concatenate([i for i, _ in pairs]), np.concatenate([k for _, k in pairs]), starts)
 
     def save(self, folder: Path) -> None:
-        """Writes the folder whole or not at all; one that is there already is left: its name tells what is in it."""
+        """Writes the folder completely or not at all; an existing one is kept, as its name identifies its contents."""
         partial = folder.with_name(folder.name + ".partial")
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
@@ -94,5 +100,5 @@ class EncodedTexts:
 
     @classmethod
     def load(cls, folder: Path) -> "EncodedTexts":
-        """Maps a saved folder into memory."""
+        """Memory-maps a saved folder."""
         return cls(*(np.load(folder / f"{part}.npy", mmap_mode="r", allow_pickle=False) for part in _PARTS))

@@ -17,29 +17,29 @@ from core.models.language_model import LanguageModel
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuningSettings:
-    """How the baseline is trained; the paper does not give its values, these are ours."""
+    """Training settings of the baseline; ours, as the paper does not give them."""
 
     epochs: int = 10
     batch_size: int = 4
     lr: float = 5e-5  # AdamW, linear decay
-    max_length: int = 128  # tokens of a prompt
+    max_length: int = 128  # tokens per prompt; longer ones are truncated
     seed: int = 0
 
 
 @dataclass(frozen=True)
 class Finetuned:
-    """A fine-tuned copy of a language model and what it cost."""
+    """A fine-tuned copy of a language model, with its training time and losses."""
 
     model: LanguageModel
     seconds: float
-    losses: list[float]  # mean of each epoch, nats a token
+    losses: list[float]  # mean of each epoch, in nats per token
 
 
 def finetune(model: LanguageModel, prompts: Sequence[str], settings: FinetuningSettings | None = None) -> Finetuned:
-    """Trains a copy of the model on the prompts by next-token loss; the model itself stays as it is.
+    """Trains a copy of the model on the prompts by next-token loss; the model itself is unchanged.
 
     Raises:
-        EmptyTopicError: no prompt.
+        EmptyTopicError: there are no prompts.
     """
     if not prompts:
         raise EmptyTopicError
@@ -56,7 +56,7 @@ def finetune(model: LanguageModel, prompts: Sequence[str], settings: FinetuningS
         trainer = Trainer(
             model=trained,
             args=_arguments(Path(folder), settings),
-            train_dataset=cast(Any, rows),  # a list will do
+            train_dataset=cast(Any, rows),  # Trainer accepts a list
             data_collator=DataCollatorForLanguageModeling(tokenizer, mlm=False),
         )
         trainer.remove_callback(PrinterCallback)  # it writes to stdout, where commands print their tables

@@ -1,7 +1,7 @@
 """The geometric median: the point whose weighted distances to given points have the smallest sum.
 
-It initialises an SAE's decoder bias (FAST paper, Appendix A, Eq. 9-12). Weiszfeld's algorithm: start at the weighted
-mean, then take again and again the mean in which each point weighs by its weight over its distance.
+It initialises an SAE's decoder bias (FAST paper, Appendix A, Eq. 9-12). Weiszfeld's algorithm starts at the weighted
+mean and repeatedly takes the mean with each point's weight divided by its distance from the last result.
 """
 
 import torch
@@ -19,18 +19,18 @@ def geometric_median(
     tolerance: float = TOLERANCE,
     max_iterations: int = MAX_ITERATIONS,
 ) -> Float[Tensor, "d"]:
-    """Weighted geometric median, computed in float64, in the dtype of `points`.
+    """Weighted geometric median, computed in float64 and returned in the dtype of `points`.
 
-    A median that coincides with one of the points, where the plain iteration would divide by zero or stop short, is
-    reached by the step of Vardi and Zhang (2000): the pull of the others has to exceed the point's own weight.
+    Where the iteration meets one of the points, the plain step would divide by zero or stop too early. The step of
+    Vardi and Zhang (2000) is taken there: it moves on if the pull of the other points exceeds the point's own weight.
 
     Args:
-        weights: positive weight of each point; equal where not given.
-        tolerance: relative length of the last step. The iteration converges linearly, so that the result is off by a
+        weights: positive weight of each point; by default all are equal.
+        tolerance: relative length of the last step. The iteration converges linearly, so the error of the result is a
             small multiple of it.
 
     Raises:
-        ValueError: no points.
+        ValueError: there are no points.
     """
     if len(points) == 0:
         raise ValueError("the geometric median of no points is not defined")
@@ -50,7 +50,7 @@ def geometric_median(
 def _weiszfeld_step(
     x: Float[Tensor, "point d"], w: Float[Tensor, "point"], y: Float[Tensor, "d"], closest: Float[Tensor, ""]
 ) -> Float[Tensor, "d"]:
-    """One step from `y`; points nearer than `closest` count as being at `y`."""
+    """One step of the iteration from `y`; points nearer than `closest` count as equal to `y`."""
     distances = torch.cdist(x, y[None], compute_mode="donot_use_mm_for_euclid_dist")[:, 0]
     apart = distances > closest
     if not apart.any():

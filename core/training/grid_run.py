@@ -1,4 +1,4 @@
-"""Runs the jobs of a grid one after another; what is finished is skipped, what fails is noted and passed over."""
+"""Runs the jobs of a grid one after another; finished jobs are skipped, and a failed one does not stop the rest."""
 
 import json
 import time
@@ -21,7 +21,7 @@ from core.training.grid import Grid
 from core.training.sae_evaluation import EVALUATION_FILE
 from core.training.shared_activations import SharedActivations
 
-LOSSES_FILE = "losses.jsonl"  # in a job's folder: its log
+LOSSES_FILE = "losses.jsonl"  # training log in a job's folder
 _SETTINGS = ("name", "model", "hook_name", "method", "architecture", "expansion", "seed", "tokens", "sparsity", "k")
 
 TrainOne = Callable[[AutoencoderConfig, Progress], Path]
@@ -29,7 +29,7 @@ TrainOne = Callable[[AutoencoderConfig, Progress], Path]
 
 @dataclass(frozen=True)
 class JobResult:
-    """What came of one job."""
+    """The result of one training job: the folder of its SAE, or why it failed."""
 
     config: AutoencoderConfig
     folder: Path | None  # of the SAE
@@ -37,7 +37,7 @@ class JobResult:
 
 
 class OneModel:
-    """Trains jobs, keeping the language model of the last one: the jobs of a model come in a row."""
+    """Trains jobs, and keeps the last job's language model loaded, as jobs on the same model follow each other."""
 
     def __init__(self, text_folder: Path, work_folder: Path, shared: SharedActivations | None = None) -> None:
         self._text_folder, self._work_folder, self._shared = text_folder, work_folder, shared
@@ -60,10 +60,13 @@ def run_grid(
     progress: Progress = lambda stage, share: None,
     train_one: TrainOne | None = None,
 ) -> list[JobResult]:
-    """Trains every SAE of a grid. A job that fails leaves its error in `work_folder/<job>/error.txt`.
+    """Trains every SAE of a grid. A job that fails leaves its traceback in `work_folder/<job>/error.txt`.
 
     Args:
-        train_one: trains one job instead of `train_autoencoder`.
+        train_one: trains one job; by default `train_autoencoder`, with shared activations.
+
+    Raises:
+        GridError: see `write_results`.
     """
     waiting = [job for job in grid.jobs if not is_finished(job, work_folder)]
     activations = work_folder / f"{grid.name}.activations"
@@ -98,7 +101,7 @@ def is_finished(job: AutoencoderConfig, work_folder: Path) -> bool:
 def attempt(
     job: AutoencoderConfig, work_folder: Path, train_one: TrainOne, progress: Progress = lambda stage, share: None
 ) -> JobResult:
-    """Trains one job; whatever goes wrong with it is noted, as the others are still to be trained."""
+    """Trains one job; an exception becomes a failed result, so that the other jobs are still trained."""
     with suppress(OSError):
         _note(job, work_folder).unlink(missing_ok=True)
     try:
@@ -112,16 +115,16 @@ def _note(job: AutoencoderConfig, work_folder: Path) -> Path:
 
 
 def failed(job: AutoencoderConfig, work_folder: Path, error: str, details: str) -> JobResult:
-    """The result of a job that came to nothing; `details` go into its `error.txt` until it is tried again."""
+    """The result of a failed job; `details` are kept in its `error.txt` until the next attempt."""
     note = _note(job, work_folder)
-    with suppress(OSError):  # on a full disk the one line has to do
+    with suppress(OSError):  # on a full disk the one-line error has to suffice
         note.parent.mkdir(parents=True, exist_ok=True)
         note.write_text(details, encoding="utf-8")
     return JobResult(job, None, error)
 
 
 def write_results(grid: Grid, results: list[JobResult], work_folder: Path) -> None:
-    """Writes the table of results beside the jobs, NAME.json.
+    """Writes the table of results to `work_folder/<grid>.json`.
 
     Raises:
         GridError: the disk is full or cannot be written.
@@ -138,13 +141,13 @@ def write_results(grid: Grid, results: list[JobResult], work_folder: Path) -> No
 
 
 class Clock:
-    """Estimates the time left from the jobs trained so far in this run; those already finished do not count."""
+    """Estimates the time left from the jobs trained in this run; jobs finished earlier do not count."""
 
     def __init__(self, n_jobs: int) -> None:
         self._n_jobs, self._started, self.skipped = n_jobs, time.perf_counter(), 0.0
 
     def left(self, done: float) -> str:
-        """`done`: jobs done, the running one by its share."""
+        """The time left in words; `done` counts finished jobs, plus the share done of the running one."""
         trained = done - self.skipped
         if trained <= 0.01:
             return "time left unknown yet"
@@ -153,7 +156,7 @@ class Clock:
 
 
 def results_table(results: list[JobResult]) -> pd.DataFrame:
-    """One row a job: its settings, its figures on held-out text, its folder or its error."""
+    """One row per job: its settings, its figures on held-out text, and its SAE's folder or its error."""
     return pd.DataFrame([_row(result) for result in results])
 
 
@@ -161,14 +164,14 @@ def _row(result: JobResult) -> dict[str, Any]:
     row: dict[str, Any] = {key: getattr(result.config, key) for key in _SETTINGS}
     if result.folder is not None:
         figures = json.loads((result.folder / EVALUATION_FILE).read_text(encoding="utf-8"))
-        row["evaluated_tokens"] = figures.pop("tokens")  # `tokens` is what it was trained on
+        row["evaluated_tokens"] = figures.pop("tokens")  # the row's `tokens` are those of training
         for key, value in figures.items():
             row |= {f"{key}_{part}": v for part, v in value.items()} if isinstance(value, dict) else {key: value}
     return row | {"folder": result.folder and str(result.folder), "error": result.error}
 
 
 def losses_table(results: list[JobResult]) -> pd.DataFrame:
-    """The logged steps of every finished job: name, step, tokens, losses, L0 and dead share."""
+    """The training logs of all finished jobs: name, step, tokens, losses, L0 and share of dead neurons."""
     logs = [
         pd.read_json(result.folder.parent / LOSSES_FILE, lines=True).assign(name=result.config.name)
         for result in results

@@ -1,4 +1,4 @@
-"""Documents of a Hugging Face dataset (`hub:owner/name`), streamed, by any of the usual names of its columns."""
+"""Documents of a Hugging Face dataset (`hub:owner/name`), streamed; the usual column names are recognised."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -13,16 +13,16 @@ _ROLE_NAMES = {"human": "user", "gpt": "assistant"}  # ShareGPT's names
 
 
 def is_hub_source(path: str) -> bool:
-    """Whether a source's path names a hub's dataset."""
+    """Whether a source's path names a dataset on the Hugging Face hub."""
     return path.startswith(_PREFIX)
 
 
 def read_hub_documents(path: str) -> Iterator[Document]:
-    """The rows of the dataset's train split, shuffled among their neighbours and their shards.
+    """Streams the rows of the dataset's train split, shuffled by shard and within a buffer of 10,000 rows.
 
     Raises:
-        HubError: the hub does not answer, or knows no such dataset.
-        ConversationError: rows with neither text nor messages.
+        HubError: the hub does not answer, or has no such dataset.
+        ConversationError: a row has neither text nor messages.
     """
     import datasets
 
@@ -37,7 +37,11 @@ def read_hub_documents(path: str) -> Iterator[Document]:
 
 
 def document_of(row: Mapping[str, Any], where: str) -> Document:
-    """A row as a document: `text`, or messages as role/content or ShareGPT's from/value pairs."""
+    """One row as a document: its `text`, or its messages as role/content or ShareGPT's from/value pairs.
+
+    Raises:
+        ConversationError: the row has neither text nor messages.
+    """
     for column in _CONVERSATION_COLUMNS:
         if row.get(column):
             messages = tuple(_message(message) for message in row[column])

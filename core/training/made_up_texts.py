@@ -1,28 +1,31 @@
 """Texts that CoLA lacks, made from its sentences: paragraphs, which are acceptable, and gibberish, which is not.
 
-A steered model may write neither English nor a list of wrong words, but pieces of words again and again. A classifier
-that has seen single sentences of grammar books alone has no notion of such text; nor has it of a text of 64 tokens.
+A steered model may write neither English nor a list of wrong words but repeated pieces of words. A classifier trained
+only on single sentences from grammar books has seen neither that nor texts of 64 tokens.
 """
 
 import random
 from collections.abc import Sequence
 
-GIBBERISH = ("shuffled", "pieces", "repetition")  # its kinds: see `gibberish`
-_SENTENCES = (2, 5)
-_LENGTHS = (4, 40)  # pieces, or repeated words
+GIBBERISH = ("shuffled", "pieces", "repetition")  # kinds of it; see `gibberish`
+_SENTENCES = (2, 5)  # of a paragraph, fewest and most
+_LENGTHS = (4, 40)  # pieces or repeated words of a text, fewest and most
 
 
 def paragraph(sentences: Sequence[str], rng: random.Random) -> str:
-    """Two to five of the sentences in a row, in random order."""
+    """A paragraph of two to five of the sentences, drawn in random order."""
     return " ".join(rng.sample(sentences, min(len(sentences), rng.randint(*_SENTENCES))))
 
 
 def gibberish(kind: str, sentences: Sequence[str], rng: random.Random) -> str:
-    """A text of no sense, made of a paragraph of the sentences.
+    """A meaningless text made from the words of a random paragraph.
 
     Args:
-        kind: `shuffled`: its words in random order; `pieces`: 2 to 5 letters of one to four of its words, again and
-            again, with few spaces; `repetition`: one to three of its words in turn.
+        kind: `shuffled` puts the words in random order; `pieces` repeats 2 to 5 letters of one to four of the words,
+            with few spaces; `repetition` repeats one to three of the words in turn.
+
+    Raises:
+        ValueError: no such kind.
     """
     words = paragraph(sentences, rng).split()
     n, few = rng.randint(*_LENGTHS), rng.sample(words, min(len(words), rng.randint(1, 4)))

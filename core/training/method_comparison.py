@@ -1,4 +1,4 @@
-"""FAST, BT(F) and BT(P) side by side: mean and spread over seeds, as trained and at one L0 for all."""
+"""FAST, BT(F) and BT(P) compared: mean and spread over seeds, as trained and at one L0 for all."""
 
 import numpy as np
 import pandas as pd
@@ -13,27 +13,30 @@ FIGURES = (
     "ce_recovered",
 )
 _GROUP = ["model", "hook_name", "expansion", "architecture"]
-_ON_LOG_SCALE = "mse"  # figures that start so are averaged and interpolated as log2
+_ON_LOG_SCALE = "mse"  # figures with this prefix are averaged and interpolated as log2
 _FIXED_K = ("topk", "batchtopk")
 
 
 def compared(results: pd.DataFrame) -> pd.DataFrame:
-    """Mean and spread (sample standard deviation) over seeds of every figure, a row a method and lambda.
+    """Mean and sample standard deviation over seeds of every figure, one row per method and lambda.
 
     Args:
         results: rows of `grid_run.results_table`; failed jobs are left out.
 
     Returns:
-        model, hook_name, expansion, architecture, method, sparsity, seeds, and for each figure `<figure>` and
-        `<figure>_spread`; squared errors as log2, `sparsity` see `with_sparsity_in_force`.
+        Columns model, hook_name, expansion, architecture, method, sparsity (see `with_sparsity_in_force`), seeds (their
+        number), and `<figure>` and `<figure>_spread` for each figure; squared errors are log2.
     """
     return _mean_and_spread(_figures(results), [*_GROUP, "method", "sparsity"])
 
 
 def at_matched_l0(results: pd.DataFrame, l0: float) -> pd.DataFrame:
-    """The same figures at one L0, interpolated between the lambdas of each method and seed; columns as `compared`.
+    """The same figures at one L0, interpolated between the lambdas of each method and seed.
 
-    A method and seed whose L0s all lie on one side of `l0` has no row: nothing is extrapolated.
+    A method and seed whose L0s all lie on one side of `l0` has no row, as nothing is extrapolated.
+
+    Returns:
+        Columns as in `compared`, without sparsity.
     """
     rows = []
     for key, runs in _figures(results).groupby([*_GROUP, "method", "seed"]):
@@ -47,7 +50,7 @@ def at_matched_l0(results: pd.DataFrame, l0: float) -> pd.DataFrame:
 
 
 def with_sparsity_in_force(results: pd.DataFrame) -> pd.DataFrame:
-    """The results with k in place of lambda where the architecture has no lambda: what tells such SAEs apart."""
+    """The results with k as `sparsity` where the architecture has no lambda (TopK and BatchTopK)."""
     return results.assign(sparsity=results["k"].where(results["architecture"].isin(_FIXED_K), results["sparsity"]))
 
 

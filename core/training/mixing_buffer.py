@@ -10,10 +10,10 @@ from core.errors import TrainingConfigError
 
 
 class MixingBuffer(Iterator[Tensor]):
-    """Serves shuffled batches of activations out of a store of fixed size.
+    """Serves shuffled batches of activations from a buffer of fixed size.
 
-    The store is allocated once. What has been served is overwritten in place and a permutation says what is served
-    next, so that shuffling copies nothing. Rows of the latest chunk that find no room wait in `_waiting`.
+    The buffer is allocated once. Served rows are overwritten in place, and a permutation gives the order of serving, so
+    shuffling copies nothing. Rows of the latest chunk that did not fit wait in `_waiting`.
     """
 
     def __init__(
@@ -26,7 +26,7 @@ class MixingBuffer(Iterator[Tensor]):
         seed: int,
         device: str = "cpu",
     ) -> None:
-        """A buffer of `size` activations, served `batch_size` at a time; `next_chunk` brings more, without end.
+        """A buffer of `size` activations, served `batch_size` at a time; `next_chunk` supplies more without end.
 
         Raises:
             TrainingConfigError: half the buffer is not a whole number of batches.
@@ -40,7 +40,7 @@ class MixingBuffer(Iterator[Tensor]):
         self._next_chunk = next_chunk
         self._rows = torch.empty(size, d_in, device=device)
         self._order = torch.arange(size)  # rows in the order in which they are served
-        self._served = size  # how many of `_order` are to be overwritten; all of them before the first filling
+        self._served = size  # how many of `_order` have been served; initially all, so that all are filled
         self._filled = False
         self._waiting = torch.empty(0, d_in, device=device)
         self._generator = torch.Generator().manual_seed(seed)
@@ -53,7 +53,7 @@ class MixingBuffer(Iterator[Tensor]):
         return batch
 
     def _refill(self) -> None:
-        """Overwrites what has been served with new activations and draws a new order."""
+        """Overwrites the served rows with new activations and draws a new order."""
         free = self._order[: self._served]
         done = 0
         while done < len(free):
@@ -67,13 +67,13 @@ class MixingBuffer(Iterator[Tensor]):
         self._served, self._filled = 0, True
 
     def sample(self, n: int) -> Float[Tensor, "token d_in"]:
-        """At most `n` of the activations that are served next; they stay to be served."""
+        """At most `n` of the activations to be served next; they remain to be served."""
         if not self._filled:
             self._refill()
         return self._rows[self._order[self._served : self._served + n]]
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Everything but the source's own position; to be written out before the next batch is drawn."""
+        """The buffer's state without the source's position; save it before the next batch, as it shares memory."""
         return {
             "rows": self._rows.contiguous(),
             "order": self._order.contiguous(),
@@ -83,7 +83,7 @@ class MixingBuffer(Iterator[Tensor]):
         }
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Continues exactly where `state_dict` was taken."""
+        """Restores a state, so that serving continues exactly where `state_dict` was taken."""
         self._rows.copy_(state["rows"])
         self._order = state["order"].cpu()
         self._served, self._filled = int(state["served"][0]), bool(state["served"][1])

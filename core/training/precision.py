@@ -1,4 +1,4 @@
-"""Whether products are taken in bfloat16: a gain where the device has units for them, a great loss elsewhere."""
+"""Whether matrix products run in bfloat16: faster on hardware with bfloat16 units, much slower elsewhere."""
 
 from typing import Literal
 
@@ -20,5 +20,5 @@ def has_bfloat16_units(device: torch.device) -> bool:
 
 
 def in_bfloat16(autocast: Autocast, device: torch.device) -> bool:
-    """What the setting `autocast` comes to on a device; "auto" follows the hardware."""
+    """Whether the setting `autocast` means bfloat16 on this device; "auto" follows the hardware."""
     return has_bfloat16_units(device) if autocast == "auto" else autocast

@@ -25,7 +25,7 @@ def _error_row(name: str, error: MeanSquaredError) -> str:
 
 
 def card(config: AutoencoderConfig, evaluation: Evaluation, d_in: int, data: str) -> str:
-    """The card's text, in Markdown; `data` says how much text a pass held."""
+    """The card's text in Markdown; `data` describes the training text of one pass."""
     sources = "\n".join(f"| `{s.path}` | {s.licence} | {s.share:g} |" for s in config.sources)
     special = "trained on, too" if config.keep_special else "left out"
     return f"""# {config.name}
@@ -69,6 +69,6 @@ at `{config.hook_name}`: {config.architecture}, {config.expansion * d_in:,} neur
 
 
 def write_card(folder: Path, config: AutoencoderConfig, evaluation: Evaluation, d_in: int, data: str) -> None:
-    """Writes the figures and the card beside the SAE; the card last, as it marks the run as finished."""
+    """Writes the figures and the card into the SAE's folder."""
     evaluation.save(folder)
     (folder / "README.md").write_text(card(config, evaluation, d_in, data), encoding="utf-8")

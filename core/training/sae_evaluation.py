@@ -1,8 +1,8 @@
-"""How well an SAE reconstructs held-out text: MSE, L0, explained variance, dead share, cross-entropy recovered.
+"""How well an SAE reconstructs held-out text: MSE, L0, explained variance, dead neurons, cross-entropy recovered.
 
-MSE (FAST paper, Eq. 7, as we read it): mean over sequences of the mean over tokens of ||x - x_hat||^2 / d_in; beside it
-the mean over all tokens pooled, and both over special tokens alone, with and without the role words. Raw values; log2
-of them is how we read the paper's tables.
+MSE (our reading of FAST paper, Eq. 7) is the mean over sequences of the mean over tokens of ||x - x_hat||^2 / d_in.
+Beside it stand the mean over all tokens pooled, and both over special tokens only, with and without the role words.
+Values are raw; we read the paper's tables as log2 of them.
 """
 
 import json
@@ -25,7 +25,7 @@ EVALUATION_FILE = "evaluation.json"
 
 @dataclass(frozen=True, kw_only=True)
 class MeanSquaredError:
-    """One kind of token's error; None where the texts hold no such token."""
+    """The reconstruction error over one kind of token; None if the texts have no such token."""
 
     by_sequence: float | None  # mean over sequences of the mean over their tokens
     pooled: float | None  # mean over all tokens
@@ -39,23 +39,23 @@ class MeanSquaredError:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """Figures of one SAE on one set of held-out texts."""
+    """Figures of one SAE on held-out text."""
 
     sequences: int
     tokens: int  # activations that the figures are over
     mse_all: MeanSquaredError
     mse_special: MeanSquaredError
     mse_special_without_roles: MeanSquaredError
-    l0: float  # mean number of active neurons a token
+    l0: float  # mean number of active neurons per token
     explained_variance: float
     dead_share: float  # share of neurons that fired on none of the tokens
-    ce_model: float  # next-token cross-entropy in nats: of the model itself,
-    ce_spliced: float  # with the SAE's reconstruction at the hook point,
-    ce_zero: float  # and with zeros there
+    ce_model: float  # next-token cross-entropy of the unedited model, in nats per token
+    ce_spliced: float  # the same with the SAE's reconstruction at the hook point
+    ce_zero: float  # the same with zeros at the hook point
 
     @property
     def ce_recovered(self) -> float:
-        """1 where the SAE changes nothing, 0 where it is as bad as zeros."""
+        """Cross-entropy recovered: 1 if the SAE changes nothing, 0 if it is as bad as zeros."""
         return (self.ce_zero - self.ce_spliced) / (self.ce_zero - self.ce_model)
 
     def save(self, folder: Path) -> None:
@@ -65,7 +65,7 @@ class Evaluation:
 
 
 class _Errors:
-    """Running means of the squared error over one kind of token."""
+    """Running sums of the squared error over one kind of token."""
 
     def __init__(self) -> None:
         self.total, self.tokens, self.of_sequences, self.sequences = 0.0, 0, 0.0, 0
@@ -88,7 +88,7 @@ class _Errors:
 
 
 class _Variance:
-    """Total variance of activations, summed over dimensions: the squared distances from their mean."""
+    """Total variance of activations: squared distances from their mean, summed over tokens and dimensions."""
 
     def __init__(self, d_in: int) -> None:
         self.n, self.sum, self.squares = 0, torch.zeros(d_in, dtype=torch.float64), 0.0
@@ -102,7 +102,7 @@ class _Variance:
 
 
 def _next_token_nats(logits: Float[Tensor, "seq pos vocab"], tokens: TrainingTokens) -> tuple[float, int]:
-    """Summed cross-entropy of the tokens that follow another, and their number."""
+    """Cross-entropy summed over all tokens that follow another (nats), and the number of these tokens."""
     real = tokens.attention[:, 1:]
     nats = nn.functional.cross_entropy(logits[:, :-1][real].float(), tokens.ids[:, 1:][real], reduction="sum")
     return nats.item(), int(real.sum())
@@ -111,7 +111,7 @@ def _next_token_nats(logits: Float[Tensor, "seq pos vocab"], tokens: TrainingTok
 def _spliced(
     model: LanguageModel, hook_name: str, tokens: TrainingTokens, new: Tensor, where: Bool[Tensor, "seq pos"]
 ) -> tuple[float, int]:
-    """Cross-entropy with the activation replaced by `new` at the given positions."""
+    """`_next_token_nats` with the activation replaced by `new` at the given positions."""
     with model.intervene({hook_name: lambda x: torch.where(where[..., None], new.to(x), x)}):
         return _next_token_nats(model.forward(tokens), tokens)
 
@@ -126,12 +126,12 @@ def evaluate_autoencoder(
     keep_special: bool,
     skip_first: bool = False,
 ) -> Evaluation:
-    """Measures an SAE over one pass of the batches, or until `max_tokens` activations are seen.
+    """Evaluates an SAE on one pass of the batches, or until `max_tokens` activations are seen.
 
     Args:
-        keep_special: whether special tokens count in all figures and are replaced when the SAE is spliced in; if not,
-            they stay as they are and only their own MSE is taken.
-        skip_first: leaves first positions as they are and out of every figure.
+        keep_special: whether special tokens count in all figures and are replaced when the SAE is spliced in. If not,
+            they keep their activations and only their own MSE is measured.
+        skip_first: whether first positions keep their activations and are left out of every figure over activations.
 
     Raises:
         AutoencoderError: the SAE's width is not the model's.
@@ -182,5 +182,5 @@ def evaluate_autoencoder(
 
 
 def load_trained(folder: Path, device: torch.device) -> SparseAutoencoder:
-    """The SAE in a folder that training wrote."""
+    """Loads the SAE from a folder that training wrote."""
     return load_sparse_autoencoder(Setup(name=folder.parent.name, model="", sae=str(folder)), device)

@@ -1,8 +1,8 @@
-"""TopK training SAEs of sae_lens that rescale by the decoder's norms in the weights instead of in the activations.
+"""BatchTopK training SAE of sae_lens that applies the decoder's norms to the weights instead of the activations.
 
-sae_lens multiplies pre-activations by the norms of the decoder rows, and activations by their inverses, so that
-training cannot change what is chosen by stretching a row. The same holds if encoder columns and decoder rows are
-multiplied: equal up to rounding, and 1.4 times as fast where a batch has many more tokens than d_in.
+sae_lens multiplies pre-activations by the norms of the decoder rows, and post-activations by their inverses, so that
+stretching a row cannot change which neurons are chosen. Multiplying encoder columns and decoder rows instead is equal
+up to rounding, and 1.4 times as fast where a batch has many more tokens than d_in.
 """
 
 from typing import Any
@@ -14,7 +14,7 @@ from torch import Tensor
 
 
 class _ScaledWeights:
-    """Encoder and decoder of unit decoder norm; put before the class of sae_lens."""
+    """Encodes and decodes with decoder rows of unit norm; a mixin that goes before the class of sae_lens."""
 
     def encode_with_hidden_pre(
         self: Any, x: Float[Tensor, "token d_in"]
@@ -31,4 +31,4 @@ class _ScaledWeights:
 
 
 class ScaledBatchTopKTrainingSAE(_ScaledWeights, BatchTopKTrainingSAE):  # type: ignore[misc]
-    """`BatchTopKTrainingSAE`, faster; needs `rescale_acts_by_decoder_norm` and no run-time normalisation."""
+    """A faster `BatchTopKTrainingSAE`; needs `rescale_acts_by_decoder_norm` and no run-time normalisation."""

@@ -1,4 +1,4 @@
-"""Activations kept on disk for the jobs of a grid that train on the same ones, so that the language model runs once."""
+"""Activations kept on disk for jobs of a grid that train on the same ones, so that the language model runs once."""
 
 import shutil
 from collections import Counter
@@ -17,13 +17,13 @@ from core.training.autoencoder_config import AutoencoderConfig
 
 
 class KeptChunks:
-    """Chunks of one stream of activations by their number, the first `max_bytes` of them."""
+    """Chunks of one stream of activations, by number; the first `max_bytes` of them are kept on disk."""
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
         self._folder, self._free = folder, max_bytes
 
     def chunk(self, number: int, compute: Callable[[], Float[Tensor, "token d_in"]]) -> Float[Tensor, "token d_in"]:
-        """The chunk as `compute` gives it: from the disk where it is there, else kept there if there is room.
+        """The chunk from disk if it is there; otherwise computes it, and keeps it if there is room.
 
         Raises:
             OSError: the disk is full.
@@ -44,14 +44,14 @@ class KeptChunks:
 
 
 class SharedActivations:
-    """Hands out `KeptChunks` to jobs that train on the same activations and come in a row.
+    """Hands out `KeptChunks` to consecutive jobs that train on the same activations.
 
-    The activations of one stream at a time are on the disk. None are taken over from an earlier run: its model may
-    have been another.
+    Only one stream's activations are on disk at a time. None are reused from an earlier run, as its model may have been
+    another.
     """
 
     def __init__(self, jobs: Iterable[AutoencoderConfig], folder: Path, max_bytes: int) -> None:
-        """`jobs`: those still to be trained; `max_bytes`: of the disk, 0 to share nothing."""
+        """`jobs` are those still to be trained; `max_bytes` limits the disk space, and 0 shares nothing."""
         self._jobs_of_stream = Counter(job.activation_stream() for job in jobs)
         self._folder, self._max_bytes = folder, max_bytes
         self._stream: tuple[object, ...] | None = None
@@ -68,7 +68,7 @@ class SharedActivations:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def of(self, job: AutoencoderConfig) -> KeptChunks | None:
-        """Where this job's activations are kept; None where no other job needs them."""
+        """The kept chunks of this job's activations; None if no other job needs them."""
         stream = job.activation_stream()
         if stream != self._stream:
             self._delete()

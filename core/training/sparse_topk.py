@@ -1,9 +1,9 @@
-"""A TopK training SAE whose gradients touch the active neurons only.
+"""A TopK training SAE that computes gradients from the active neurons only.
 
-A step of sae_lens takes six dense products `[token d_in d_sae]`; this one takes a single one, the encoder's. Decoding,
-and the gradients of both weights, are sums over the `k` active neurons of each token: the rest is zero. Loss and
-gradients are those of sae_lens's `TopKTrainingSAE` up to rounding. Decoder norms are multiplied into the weights, not
-into the activations, which comes to the same.
+A training step of sae_lens takes six dense products [token d_in d_sae]; this one takes only the encoder's. Decoding and
+the gradients of both weights are sums over the `k` active neurons of each token, as all other terms are zero. Loss and
+gradients are those of sae_lens's `TopKTrainingSAE` up to rounding. Decoder norms are multiplied into the weights
+instead of the activations, which is equivalent.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from sae_lens.saes.sae import TrainStepInput, TrainStepOutput
 from torch import Tensor
 from torch.nn.functional import embedding, embedding_bag
 
-_TOKENS_AT_ONCE = 256  # whose decoder rows are gathered together: few enough to stay in the cache
+_TOKENS_AT_ONCE = 256  # tokens whose rows are gathered together, few enough to stay in the cache
 
 
 class _SparseAutoencode(torch.autograd.Function):
-    """The reconstruction without the decoder bias; its gradients are sums over active neurons."""
+    """The reconstruction without the decoder bias; its gradients are summed over active neurons only."""
 
     @staticmethod
     def forward(
@@ -47,7 +47,7 @@ class _SparseAutoencode(torch.autograd.Function):
         starts = torch.searchsorted(neurons.flatten()[order], torch.arange(len(W_dec), device=neurons.device))
 
         def by_neuron(weights: Float[Tensor, "token k"], vectors: Float[Tensor, "token d_in"]) -> Tensor:
-            """For each neuron, the vectors of the tokens it is active on, weighted and summed."""
+            """For each neuron, the weighted sum of the vectors of the tokens on which it is active [d_sae d_in]."""
             return embedding_bag(tokens, vectors, starts, per_sample_weights=weights.flatten()[order], mode="sum")
 
         grad_x = None
@@ -60,13 +60,13 @@ class _SparseAutoencode(torch.autograd.Function):
 def _dot_rows(
     neurons: Int[Tensor, "token k"], rows: Float[Tensor, "d_sae d_in"], vectors: Float[Tensor, "token d_in"]
 ) -> Float[Tensor, "token k"]:
-    """Each token's vector times the rows of its neurons."""
+    """Dot products of each token's vector with the rows of its active neurons."""
     pairs = zip(neurons.split(_TOKENS_AT_ONCE), vectors.split(_TOKENS_AT_ONCE), strict=True)
     return torch.cat([(embedding(chosen, rows) @ vector.unsqueeze(-1)).squeeze(-1) for chosen, vector in pairs])
 
 
 class SparseTopKTrainingSAE(TopKTrainingSAE):  # type: ignore[misc]
-    """`TopKTrainingSAE`, faster; needs `rescale_acts_by_decoder_norm` and no run-time normalisation."""
+    """A faster `TopKTrainingSAE`; needs `rescale_acts_by_decoder_norm` and no run-time normalisation."""
 
     def training_forward_pass(self, step_input: TrainStepInput) -> TrainStepOutput:
         norms = self.W_dec.norm(dim=-1)
@@ -82,7 +82,7 @@ class SparseTopKTrainingSAE(TopKTrainingSAE):  # type: ignore[misc]
             sae_in=step_input.sae_in,
             sae_out=sae_out,
             feature_acts=_as_sparse(values, neurons, self.cfg.d_sae),
-            hidden_pre=values,  # of the active neurons: sae_lens's trainer only hands it on
+            hidden_pre=values,  # of the active neurons only; sae_lens's trainer just passes it on
             loss=sum(losses.values(), start=torch.zeros_like(mse_loss)),
             losses=losses,
         )
@@ -96,7 +96,7 @@ class SparseTopKTrainingSAE(TopKTrainingSAE):  # type: ignore[misc]
         sae_out: Float[Tensor, "token d_in"],
         step_input: TrainStepInput,
     ) -> Tensor:
-        """How badly the strongest dead neurons reconstruct what the active ones leave: sae_lens's auxiliary loss."""
+        """sae_lens's auxiliary loss: how badly the strongest dead neurons reconstruct the residual error."""
         dead = step_input.dead_neuron_mask
         if dead is None or not (n_dead := int(dead.sum())):
             return sae_out.new_zeros(())
@@ -111,7 +111,7 @@ class SparseTopKTrainingSAE(TopKTrainingSAE):  # type: ignore[misc]
 
 
 def _as_sparse(values: Float[Tensor, "token k"], neurons: Int[Tensor, "token k"], d_sae: int) -> Tensor:
-    """Post-activations as a sparse `[token d_sae]`: what sae_lens's trainer counts firing neurons on."""
+    """Post-activations as a sparse tensor [token d_sae], on which sae_lens's trainer counts firing neurons."""
     tokens = torch.arange(len(values), device=values.device).repeat_interleave(values.shape[1])
     places = torch.stack([tokens, neurons.flatten()])
     active = values.flatten() > 0

@@ -1,4 +1,4 @@
-"""From the sources of a config to batches of tokens, by the config's method; encoded texts are kept for later jobs."""
+"""Turns the sources of a config into batches of tokens, by the config's method; encoded texts are cached on disk."""
 
 import hashlib
 import json
@@ -25,22 +25,22 @@ from core.training.hub_text import is_hub_source, read_hub_documents
 
 
 def documents_of(source: TextSource, text_folder: Path) -> Iterator[Document]:
-    """All documents of a source: a file, or a hub's dataset."""
+    """All documents of a source, which is a file or a Hugging Face dataset."""
     if is_hub_source(source.path):
         return islice(read_hub_documents(source.path), source.limit)
     return islice(read_documents(_file(source, text_folder)), source.limit)
 
 
 def _file(source: TextSource, text_folder: Path) -> Path:
-    """Below the text folder, or below the working folder where the path starts with './'."""
+    """The source's path: below the text folder, or below the working folder if it starts with './'."""
     return Path(source.path) if source.path.startswith("./") else text_folder / source.path
 
 
 def chosen_documents(config: AutoencoderConfig, text_folder: Path, *, held_out: bool) -> Iterator[Document]:
-    """The documents of all sources on one side of the split, a random `share` of each source.
+    """The training or the held-out documents of all sources, a random `share` of each.
 
-    The held-out ones are few, so that of them the largest share counts as 1: more text, the same mixture. Conversations
-    are deduplicated over both sides together, so that no n-gram of one side is on the other.
+    Held-out documents are few, so their shares are scaled up until the largest is 1: more text, the same mixture.
+    Conversations are deduplicated before the split, so no n-gram is on both sides.
     """
     largest = max(source.share for source in config.sources)
     deduplicator = None
@@ -60,7 +60,7 @@ def chosen_documents(config: AutoencoderConfig, text_folder: Path, *, held_out: 
 
 
 def _plain_texts(documents: Iterator[Document], tokenizer: Any, end: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Ids and kinds of documents, each ended by the token that stands between documents."""
+    """Token ids and kinds of plain documents, each followed by the token `end`, which separates documents."""
     for ids in encode_documents((d.text for d in documents), tokenizer.backend_tokenizer, end):
         kinds = np.full(len(ids), CONTENT, dtype=np.uint8)
         kinds[-1] = TEMPLATE
@@ -68,7 +68,7 @@ def _plain_texts(documents: Iterator[Document], tokenizer: Any, end: int) -> Ite
 
 
 def _run_alone(documents: Iterator[Document], model: LanguageModel) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Ids and kinds of texts that run alone: conversations in the template, plain documents after the first token."""
+    """Token ids and kinds of texts that run alone: chats in their template, plain documents after the first token."""
     for is_chat, group in groupby(documents, key=lambda document: bool(document.messages)):
         if is_chat:
             yield from encode_conversations(group, model)
@@ -80,17 +80,17 @@ def _run_alone(documents: Iterator[Document], model: LanguageModel) -> Iterator[
 def encoded_texts(
     config: AutoencoderConfig, model: LanguageModel, text_folder: Path, cache_folder: Path, *, held_out: bool
 ) -> EncodedTexts:
-    """The texts of a config in the model's tokens, from the cache where they are there.
+    """The texts of a config as the model's tokens, from the cache if they are there.
 
     Raises:
-        MissingFileError, PromptFileError, EmptyDatasetError, ConversationError, HubError: the sources.
+        MissingFileError, PromptFileError, EmptyDatasetError, ConversationError, HubError: the sources cannot be used.
         CheckpointError: the disk is full.
     """
     folder = cache_folder / _cache_name(config, model, text_folder, held_out)
     if not folder.exists():
         try:
             cache_folder.mkdir(parents=True, exist_ok=True)
-            # jobs of a grid that run side by side want the same texts: one encodes them, the others wait
+            # parallel jobs of a grid need the same texts: one encodes them, the others wait
             with exclusive_lock(folder.with_suffix(".lock"), busy="", timeout_s=math.inf):
                 if not folder.exists():
                     _encode(config, model, text_folder, held_out=held_out).save(folder)
@@ -113,7 +113,7 @@ def _encode(config: AutoencoderConfig, model: LanguageModel, text_folder: Path, 
 
 
 def _cache_name(config: AutoencoderConfig, model: LanguageModel, text_folder: Path, held_out: bool) -> str:
-    """Changes with whatever the encoded texts depend on."""
+    """A name that changes with everything that the encoded texts depend on."""
     files = [_file(source, text_folder) for source in config.sources]
     chat = config.method != "btp"
     parts = {
@@ -133,11 +133,11 @@ def _cache_name(config: AutoencoderConfig, model: LanguageModel, text_folder: Pa
 def token_batches(
     config: AutoencoderConfig, model: LanguageModel, text_folder: Path, cache_folder: Path, *, held_out: bool = False
 ) -> TokenBatches:
-    """The batches of the config's method; held-out ones for evaluation come in an order of their own.
+    """The batches of the config's method; the order of held-out batches does not depend on the config's seed.
 
     Raises:
-        TrainingConfigError: blocks longer than the model reads.
-        MissingFileError, PromptFileError, EmptyDatasetError, ConversationError, HubError: the sources.
+        TrainingConfigError: blocks are longer than the model's context.
+        MissingFileError, PromptFileError, EmptyDatasetError, ConversationError, HubError: the sources cannot be used.
     """
     texts = encoded_texts(config, model, text_folder, cache_folder, held_out=held_out)
     seed = 0 if held_out else config.seed
@@ -157,8 +157,10 @@ def token_batches(
 
 
 def evaluation_config(config: AutoencoderConfig) -> AutoencoderConfig:
-    """How the held-out texts are formed: conversations run alone, special tokens counted, where the config names
-    `evaluation_sources`; else as for training."""
+    """The config by which held-out texts are formed.
+
+    Where `evaluation_sources` are named, conversations run alone and special tokens count; otherwise as in training.
+    """
     if not config.evaluation_sources:
         return config
     return replace(config, sources=config.evaluation_sources, method="fast", keep_special=True)
