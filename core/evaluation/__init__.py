@@ -1,1 +1,1 @@
-"""Experiments on a setup: each returns a table, which the commands store and the pages show."""
+"""Experiments on a setup. Each returns named tables, which the commands save and print and the pages show."""

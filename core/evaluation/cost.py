@@ -1,7 +1,8 @@
-"""What each way of steering costs, measured here beside the paper's figures (Topic Alignment paper, 4.4; Tables 3, 4).
+"""Times of each way of steering, measured here beside the paper's (Topic Alignment paper, 4.4; Tables 3 and 4).
 
-Set-up is what the store's build took; each topic then needs its scores, or with fine-tuning a model of its own. A
-prompt is timed alone, new tokens without figures; the ways take turns, so that what else the machine does falls on all.
+Set-up is the time of the store's build. Each topic then needs its scores, or for fine-tuning a model of its own.
+Prompts are timed one by one, generating new tokens without figures. The ways of steering take turns, so that other load
+on the machine affects all of them.
 """
 
 from __future__ import annotations
@@ -30,15 +31,15 @@ from core.text.prompts import Topic, continuations
 from core.training.finetuning import Finetuned, finetune
 
 WAYS = (NONE, "sae", "clamp", "swap")
-N_TOPICS = 3  # timed; the first of those asked for
-N_REPEATS = 5  # of the steps of a topic, which take milliseconds
+N_TOPICS = 3  # topics timed: the first of those asked for
+N_REPEATS = 5  # repeats of a topic's steps, which take milliseconds
 N_PROMPTS = 10
 SET_UP, PER_TOPIC, PER_PROMPT = "set-up", "per topic", "per prompt"
 _INTERVAL = ("seconds", "low", "high", "n")
 
 
 def set_up_steps(store: Store) -> pd.DataFrame:
-    """What the build took, by step; NaN where it had been killed and continued, so that its time is not whole."""
+    """Seconds of each step of the store's build; NaN if it was interrupted and resumed, as the times are incomplete."""
     meta = store.meta
     whole = meta.get("chunks_resumed") == "0"
     tokens = int(store.prompts()["n_tokens"].sum())
@@ -48,7 +49,7 @@ def set_up_steps(store: Store) -> pd.DataFrame:
 
 
 def topic_steps(bench: Workbench, topic: Topic) -> pd.DataFrame:
-    """Each step of scoring a topic, timed `N_REPEATS` times. Tokens are the topic's; of distances, the reference's."""
+    """Seconds of each step of scoring a topic, timed `N_REPEATS` times; `tokens` is the topic's number of tokens."""
     settings, rows = ScoreSettings(), []
     topic_tokens = sum(sum(not s for s in bench.model.tokenise(prompt).special) for prompt in topic.prompts)
     reference = bench.store.embeddings()
@@ -77,7 +78,7 @@ def prompt_times(
     steering: SteeringSettings,
     generation: GenerationSettings,
 ) -> pd.DataFrame:
-    """Seconds a new token of each prompt under each way of steering, one row a (edit, prompt)."""
+    """Seconds per new token of each prompt under each way of steering, one row per (edit, prompt)."""
     scored = bench.score(topic)
     ways = {name: bench.way(name, scored, steering).placed for name in WAYS}
     rows = []
@@ -88,13 +89,13 @@ def prompt_times(
             start = time.perf_counter()
             made = generator.finish()[0]
             seconds = time.perf_counter() - start
-            if number and made.ids:  # the first warms up
+            if number and made.ids:  # the first run warms up
                 rows.append({"edit": name, "per_token": seconds / len(made.ids)})
     return pd.DataFrame(rows)
 
 
 def steps_table(steps: pd.DataFrame) -> pd.DataFrame:
-    """Table 4: mean seconds of each step and per token, beside the paper's."""
+    """Table 4: mean seconds of each step, in total and per token, beside the paper's."""
     table = steps.groupby(["task", "step"], sort=False)[["seconds", "tokens"]].mean().reset_index()
     table["per_token"] = table["seconds"] / table["tokens"]
     paper = published("topic_tables").query("table == 4").pivot(index="row", columns="column", values="value")
@@ -103,10 +104,10 @@ def steps_table(steps: pd.DataFrame) -> pd.DataFrame:
 
 
 def cost_table(steps: pd.DataFrame, trained: Sequence[Finetuned], times: pd.DataFrame, new_tokens: int) -> pd.DataFrame:
-    """Table 3: seconds of each task and way of steering with 95% intervals, beside the paper's; `n` measurements.
+    """Table 3: seconds of each task and way of steering with 95% intervals, beside the paper's.
 
-    What a way does not need takes no time and has n = 0: the original model and the SAE alone need neither store nor
-    topic, though the paper counts them alike.
+    `n` is the number of measurements. A task that a way does not need takes 0 seconds and has n = 0: the original model
+    and the SAE alone need neither store nor topic, though the paper counts them alike.
     """
     per_topic = steps[steps["task"] == PER_TOPIC]
     repeat = per_topic.groupby("step").cumcount()

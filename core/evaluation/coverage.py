@@ -1,6 +1,6 @@
-"""How many neurons do the reference prompts reach? (Topic Alignment paper, 3.1 and A.1; its Fig. 3 and 8.)
+"""How many neurons do the reference prompts reach? (Topic Alignment paper, 3.1 and A.1; Fig. 3 and 8.)
 
-A neuron that fires on few of them cannot be told aligned or unaligned: it has no score, and swap drops it.
+A neuron that fires on too few of them cannot be called aligned or unaligned: it has no score, and swap drops it.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from core.scoring.scorer import Scorer  # imports torch
 
 FIRST_SIZE = 64  # 2^6, the smallest of Fig. 3
-N_SAMPLES = 5  # of each size
-MANY_PROMPTS = 20  # Fig. 3b counts the neurons active in more; a score takes this many
+N_SAMPLES = 5  # samples of each size
+MANY_PROMPTS = 20  # Fig. 3b counts neurons active in more; a score needs this many
 SHARES = ("share_1", "share_20")
-WHOLE = 0  # number of the sample that is the whole reference set
+WHOLE = 0  # sample number of the whole reference set
 
 
 def sample_sizes(n_prompts: int, first: int = FIRST_SIZE) -> list[int]:
-    """Powers of two from `first`, as far as they are below the number of reference prompts, and that number."""
+    """The powers of two from `first` that are below the number of reference prompts, and that number itself."""
     powers = range((first - 1).bit_length(), (n_prompts - 1).bit_length())
     return [*(2**power for power in powers), n_prompts]
 
@@ -50,12 +50,12 @@ def coverage(
     """Share of neurons that fire in sets of reference prompts of each size (Fig. 3).
 
     Args:
-        active: [prompt d_sae] with an entry where a neuron is active, as `Store.summary_matrix`.
+        active: [prompt d_sae] with an entry where a neuron is active, from `Store.summary_matrix`.
 
     Returns:
-        size; sample (1 to N_SAMPLES, drawn with replacement as in the paper); prompts (different ones in it: one drawn
-        twice counts once); share_1 and share_20 (of all neurons, those active in at least 1 and in more than 20 of
-        them). Last, as sample WHOLE, the whole set with each prompt once.
+        Columns size; sample (1 to N_SAMPLES, drawn with replacement as in the paper); prompts (distinct ones in the
+        sample); share_1 and share_20 (shares of all neurons active in at least 1 and in more than 20 of them). The last
+        row, sample WHOLE, is the whole set.
     """
     rng = np.random.default_rng(seed)
     n_prompts = active.shape[0]
@@ -70,11 +70,11 @@ def coverage(
 
 
 def summarise(samples: pd.DataFrame) -> pd.DataFrame:
-    """The table of `coverage` by size: mean over the samples, with the lowest and the highest (Fig. 3's bars).
+    """The table of `coverage` by size: mean over the samples, with the lowest and the highest (the bars of Fig. 3).
 
     Returns:
-        size, samples (0: the whole set), prompts (different ones, mean); share_1, share_1_low, share_1_high; share_20
-        likewise.
+        Columns size, samples (0 for the whole set), prompts (distinct ones, mean); share_1, share_1_low, share_1_high;
+        share_20 likewise.
     """
     rows = []
     for (whole, size), group in samples.groupby([samples["sample"] == WHOLE, "size"]):
@@ -86,7 +86,7 @@ def summarise(samples: pd.DataFrame) -> pd.DataFrame:
 
 
 def _bin_edges(largest: int) -> list[int]:
-    """0, then whole numbers in steps of 1, later by the square root of 2, until one is above the largest."""
+    """Whole-number bin edges: 0, 1, then growing by the square root of 2, until one is above `largest`."""
     edges, half_octaves = [0, 1], 0
     while edges[-1] <= largest:
         half_octaves += 1
@@ -95,13 +95,14 @@ def _bin_edges(largest: int) -> list[int]:
 
 
 def histogram(neurons: pd.DataFrame) -> pd.DataFrame:
-    """On how many tokens, and in how many prompts, neurons are active (Fig. 8).
+    """How many neurons are active on how many tokens, and in how many prompts (Fig. 8).
 
     Args:
-        neurons: of `Store.neurons`.
+        neurons: from `Store.neurons`.
 
     Returns:
-        measure (tokens or prompts), low and high (both within the bin; 0 alone is dead), neurons.
+        Columns measure (tokens or prompts), low and high (both within the bin; 0 to 0 are the dead neurons), neurons
+        (their number).
     """
     tables = []
     for measure in ("tokens", "prompts"):
@@ -116,14 +117,14 @@ def histogram(neurons: pd.DataFrame) -> pd.DataFrame:
 
 
 def dead_neurons(neurons: pd.DataFrame) -> pd.DataFrame:
-    """The neurons active in no reference prompt: neuron, promoted (the tokens that its decoder row promotes)."""
+    """The neurons active in no reference prompt: neuron, and promoted (the tokens that its decoder row promotes)."""
     return neurons.loc[neurons["prompts"] == 0, ["neuron", "promoted"]].reset_index(drop=True)
 
 
 def run(
     workbench: Scorer, options: ExperimentOptions, progress: Progress = lambda stage, share: None
 ) -> dict[str, pd.DataFrame]:
-    """Tables `coverage` (every sample), `-summary` (by size), `-tokens` (histogram) and `-dead`; needs no model."""
+    """Tables `coverage` (every sample), `-summary` (by size), `-tokens` (histogram), and `-dead`; needs no model."""
     progress("activations", 0.0)
     active, neurons = workbench.store.summary_matrix(), workbench.store.neurons()
     samples = coverage(active, sample_sizes(workbench.store.n_prompts), options.seed, progress)

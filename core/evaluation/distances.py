@@ -1,8 +1,9 @@
-"""Is the distance between sentence embeddings a fair measure of topic? (Topic Alignment paper, A.2; Tables 5 and 6.)
+"""Does the distance between sentence embeddings measure topic? (Topic Alignment paper, A.2; Tables 5 and 6.)
 
-Mean distance of a topic's prompts from each other (intra) and from those of other topics (inter), with pairs of prompts
-to read. The paper's printed Table 5 has its two columns exchanged: its text says that intra is below inter, and so do
-its pairs. Beside all topics, the same over the paper's four alone: inter depends on which others there are.
+The mean distance of a topic's prompts from each other (intra) is compared with that from other topics' prompts (inter),
+with example pairs. The paper's printed Table 5 has its two columns exchanged: its text and its pairs say that intra is
+below inter. Figures are over all topics and over the paper's four alone, as inter depends on which other topics there
+are.
 """
 
 from __future__ import annotations
@@ -22,47 +23,45 @@ from core.text.prompts import Topic
 
 PAPER_TOPICS = ("amazon", "yelp", "imdb", "wikipedia")
 ALL, PAPER = "all topics", "the paper's four"
-N_EXAMPLES = 3  # pairs of each kind and topic
+N_EXAMPLES = 3  # pairs of each kind, end and topic
 
 
 class Distances:
-    """Euclidean distances between all prompts of some topics, 0 to 2."""
+    """Euclidean distances between all prompts of some topics, 0 to 2 as the embeddings have unit length."""
 
     def __init__(self, topics: Sequence[Topic], embeddings: Sequence[Float[np.ndarray, "prompt d_embedding"]]) -> None:
-        """
-        Args:
-            embeddings: of each topic's prompts, of unit length.
-        """
+        """`embeddings` are those of each topic's prompts, of unit length."""
         self.names = [topic.name for topic in topics]
         self.prompts = [prompt for topic in topics for prompt in topic.prompts]
         self.topic = np.repeat(np.arange(len(topics)), [len(topic.prompts) for topic in topics])
         rows = np.concatenate(embeddings).astype(np.float64)
         # |a - b|^2 = 2 - 2ab for unit vectors
         self.of: Float[np.ndarray, "prompt prompt"] = np.sqrt((2.0 - 2.0 * rows @ rows.T).clip(0.0, 4.0))
-        np.fill_diagonal(self.of, np.nan)  # no pair
+        np.fill_diagonal(self.of, np.nan)  # a prompt and itself are no pair
 
     def members(self, name: str) -> Bool[np.ndarray, "prompt"]:
-        """Which prompts are the topic's."""
+        """Mask of the topic's prompts."""
         found: np.ndarray = self.topic == self.names.index(name)
         return found
 
     def between(self, name: str, other: str) -> Float[np.ndarray, "prompt prompt"]:
-        """Distances of a topic's prompts (rows) from another's, or, NaN on the diagonal, from each other."""
+        """Distances of one topic's prompts (rows) from another's (columns); NaN between a prompt and itself."""
         block: np.ndarray = self.of[np.ix_(self.members(name), self.members(other))]
         return block
 
 
 def summarise(distances: Distances, among: Sequence[str], label: str) -> pd.DataFrame:
-    """Table 5: a row a topic.
+    """Table 5: one row per topic.
 
     Args:
-        among: the topics that count as each other's others.
+        among: the topics that are compared with one another.
+        label: value of the column `among`.
 
     Returns:
-        among; topic; n (prompts); intra and inter, each a mean over the topic's prompts of their mean distance from the
-        other prompts of the topic, from those of the other topics, with 95% intervals over prompts; inter_closer (share
-        of pairs across topics that are closer than the topic's farthest pair of its own); nearest_own (share of prompts
-        whose nearest other prompt is of the same topic).
+        Columns among; topic; n (prompts); intra and inter (means over the topic's prompts of their mean distance from
+        its other prompts, and from the other topics' prompts) with 95% intervals over prompts; inter_closer (share of
+        pairs across topics that are closer than the topic's own farthest pair); nearest_own (share of prompts whose
+        nearest other prompt is of the same topic).
     """
     rows = []
     for name in among:
@@ -79,7 +78,7 @@ def summarise(distances: Distances, among: Sequence[str], label: str) -> pd.Data
 
 
 def topic_pairs(distances: Distances) -> pd.DataFrame:
-    """Mean distance of every topic from every other, and within itself: topic, other, distance, pairs."""
+    """Mean distance between every two topics and within each: columns topic, other, distance, pairs (their number)."""
     rows = []
     for name in distances.names:
         for other in distances.names:
@@ -93,8 +92,8 @@ def examples(distances: Distances) -> pd.DataFrame:
     """Table 6: the nearest and the farthest pairs of prompts, within a topic and across topics.
 
     Returns:
-        topic, kind (`intra` or `inter`), end (`nearest` or `farthest`), place (from 1), distance, prompt, other (its
-        topic), other_prompt. A prompt stands in one pair of a kind and end at most.
+        Columns topic, kind (`intra` or `inter`), end (`nearest` or `farthest`), place (from 1), distance, prompt, other
+        (its topic), other_prompt. A prompt is in at most one pair of a kind and end.
     """
     rows = []
     for name in distances.names:
@@ -112,7 +111,7 @@ def examples(distances: Distances) -> pd.DataFrame:
 def _first_pairs(
     values: Float[np.ndarray, "prompt prompt"], mine: np.ndarray, partners: np.ndarray
 ) -> list[tuple[int, int]]:
-    """The N_EXAMPLES pairs of smallest value, no prompt in two of them."""
+    """The N_EXAMPLES pairs with the smallest values, with no prompt in two of them."""
     block = values[np.ix_(mine, partners)]
     pairs: list[tuple[int, int]] = []
     for flat in np.argsort(block, axis=None, kind="stable"):
@@ -128,10 +127,10 @@ def _first_pairs(
 def run(
     workbench: Scorer, options: ExperimentOptions, progress: Progress = lambda stage, share: None
 ) -> dict[str, pd.DataFrame]:
-    """Tables `distances`, `distances-pairs` (topic by topic) and `distances-examples`.
+    """Tables `distances`, `distances-pairs` (topic by topic) and `distances-examples`; needs no language model.
 
     Raises:
-        UsageError: fewer than two topics, or one of a single prompt: it has no distance of its own.
+        UsageError: there are fewer than two topics, or one has a single prompt, so no distance within it.
     """
     if len(options.topics) < 2 or any(len(topic.prompts) < 2 for topic in options.topics):
         raise UsageError("distances compare topics: name two or more, each of at least two prompts")

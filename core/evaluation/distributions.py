@@ -1,9 +1,9 @@
-"""How scores spread, and how alike the settings order the neurons (Topic Alignment paper, A.3 and its Fig. 10).
+"""How scores are distributed, and how alike the settings rank neurons (Topic Alignment paper, A.3 and Fig. 10).
 
-Distributions over topics, summaries, and 6 against 20 prompts of a topic; layers and SAEs are setups of their own, and
-g compares between them where the score, stretched to 0..1 each time, does not (the paper's footnote 4). Kendall's tau
-between the rankings that the settings give: every summary with every power of the distance that Eq. 1 can take, and the
-strawman. The paper has 0.741 on average.
+Distributions are over topics, summaries, and 6 or 20 prompts per topic. Layers and SAEs are setups of their own; g can
+be compared between them, but scores cannot, as each topic's are stretched to 0..1 (the paper's footnote 4). Kendall's
+tau compares the rankings of all settings (every summary with every power of the distance that Eq. 1 can take) and of
+the strawman; the paper reports 0.741 on average.
 """
 
 from itertools import combinations
@@ -24,12 +24,12 @@ from core.steering.workbench import Workbench
 from core.store.reader import Store
 from core.text.prompts import Topic
 
-FEW_PROMPTS = 6  # of a topic, its first: the paper's other format beside all (20)
+FEW_PROMPTS = 6  # first prompts of a topic: the paper's other format, beside all 20
 N_QUANTILES = 200  # of each distribution
 STRAWMAN = "strawman"
 
-# Squared distance is also what cosine distance and the 'weighted variance' give; as a variance of squared distances it
-# is squared twice. So these three powers, 1, 2 and 4, are all that the settings can ask for.
+# Cosine distance and the 'weighted variance' give the same as squared distance; the variance of squared distances
+# squares twice. So the settings can only ask for these three powers: 1, 2 and 4.
 _POWERS: dict[str, dict[str, str]] = {
     "": {},
     ", squared": {"distance": "squared"},
@@ -41,7 +41,7 @@ RANKINGS: dict[str, ScoreSettings] = {
     for summary in _SUMMARIES
     for power, changes in _POWERS.items()
 }
-# which pairs of rankings are averaged under which name
+# the pairs of rankings that are averaged, by the group's name
 GROUPS: dict[str, list[tuple[str, str]]] = {
     "summaries": list(combinations(_SUMMARIES, 2)),
     "powers of the distance": [
@@ -53,7 +53,7 @@ GROUPS: dict[str, list[tuple[str, str]]] = {
 
 
 def spread(scores: TopicScores) -> dict[str, float]:
-    """One distribution in figures: n_scored, and mean, quartiles and ends of the scores and of g."""
+    """Figures of one distribution: n_scored, and mean, quartiles and extremes of the scores and of g."""
     scored = scores.table[scores.table["score"].notna()]
     figures: dict[str, float] = {"n_scored": len(scored)}
     for name in ("score", "g"):
@@ -64,10 +64,11 @@ def spread(scores: TopicScores) -> dict[str, float]:
 
 
 def quantiles(scores: TopicScores) -> pd.DataFrame:
-    """N_QUANTILES evenly spaced quantiles, 0 to 1: the same violin.
+    """N_QUANTILES evenly spaced quantiles, from 0 to 1, from which the violin is drawn.
 
     Returns:
-        quantile, score, g; g falls as the score rises, so it is given at 1 - quantile: each row is about one neuron.
+        Columns quantile, score, g. As g falls when the score rises, it is given at 1 - quantile: a row is about one
+        neuron.
     """
     scored = scores.table[scores.table["score"].notna()]
     at = np.linspace(0, 1, N_QUANTILES)
@@ -77,10 +78,10 @@ def quantiles(scores: TopicScores) -> pd.DataFrame:
 
 
 def tau_table(rankings: dict[str, Float[np.ndarray, "scored"]]) -> pd.DataFrame:
-    """Kendall's tau-b of every pair of rankings of the same neurons: first, second, tau.
+    """Kendall's tau-b of every pair of rankings of the same neurons: columns first, second, tau.
 
-    Tau-b counts a pair of neurons that tie in one ranking as neither agreeing nor disagreeing: most neurons tie at 0 in
-    the strawman. NaN where all neurons tie in one of the two.
+    Tau-b counts two neurons that tie in one ranking as neither agreeing nor disagreeing; in the strawman most neurons
+    tie at 0. NaN if all neurons tie in one of the two rankings.
     """
     rows = [
         (first, second, float(kendalltau(rankings[first], rankings[second]).statistic))
@@ -90,16 +91,17 @@ def tau_table(rankings: dict[str, Float[np.ndarray, "scored"]]) -> pd.DataFrame:
 
 
 def with_mean(by_topic: pd.DataFrame) -> pd.DataFrame:
-    """The tau table of several topics with their mean for each pair behind it, as topic ALL_TOPICS."""
+    """The tau table of several topics, followed by each pair's mean over topics as topic ALL_TOPICS."""
     mean = by_topic.groupby(["first", "second"], sort=False)["tau"].mean().reset_index()
     return pd.concat([by_topic, mean.assign(topic=ALL_TOPICS)], ignore_index=True)[by_topic.columns]
 
 
 def agreement(by_topic: pd.DataFrame) -> pd.DataFrame:
-    """Mean tau within groups of rankings: what a reader compares with the paper's 0.741.
+    """Mean tau within groups of rankings, to compare with the paper's 0.741.
 
     Returns:
-        between; pairs (of rankings); tau (mean over topics and pairs); lowest and highest (pair in one topic).
+        Columns between (the group); pairs (of rankings, their number); tau (mean over topics and pairs); lowest and
+        highest (tau of a pair in one topic).
     """
     rows = []
     keyed = by_topic.set_index(["first", "second"])["tau"]
@@ -110,12 +112,12 @@ def agreement(by_topic: pd.DataFrame) -> pd.DataFrame:
 
 
 def formats(topic: Topic) -> list[int]:
-    """How many of the topic's first prompts are scored: FEW_PROMPTS and all, or only all where there are no more."""
+    """How many of the topic's first prompts to score with: FEW_PROMPTS and all, or only all if there are no more."""
     return sorted({min(FEW_PROMPTS, len(topic.prompts)), len(topic.prompts)})
 
 
 def scored_by_all(store: Store, embedding_model: EmbeddingModel, topic: Topic) -> dict[tuple[str, int], TopicScores]:
-    """A topic's scores under each of RANKINGS with all its prompts, and under each summary with FEW_PROMPTS too.
+    """A topic's scores under each of RANKINGS with all its prompts, and under each summary with FEW_PROMPTS.
 
     Returns:
         Scores by ranking and number of prompts.
@@ -132,7 +134,7 @@ def scored_by_all(store: Store, embedding_model: EmbeddingModel, topic: Topic) -
 def topic_rankings(
     workbench: Workbench, topic: Topic, scored: dict[tuple[str, int], TopicScores]
 ) -> dict[str, Float[np.ndarray, "scored"]]:
-    """What each of RANKINGS and the strawman give to the scored neurons (the same under every setting)."""
+    """Scores under each of RANKINGS and under the strawman; the scored neurons are the same under every setting."""
     model, sae = workbench.model, workbench.sae
     share = strawman(token_activations(model, sae, topic.prompts, max_length=model.n_context), sae.d_sae)
     known = scored["sum", len(topic.prompts)].table["score"].notna().to_numpy()
@@ -143,7 +145,7 @@ def topic_rankings(
 def run(
     workbench: Workbench, options: ExperimentOptions, progress: Progress = lambda stage, share: None
 ) -> dict[str, pd.DataFrame]:
-    """Tables `distributions` (in figures), `distributions-quantiles`, `distributions-tau` and its `-agreement`."""
+    """Tables `distributions` (figures), `distributions-quantiles`, `distributions-tau`, `distributions-agreement`."""
     figures: list[dict[str, object]] = []
     drawn, taus = [], []
     for number, topic in enumerate(options.topics):

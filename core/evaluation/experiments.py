@@ -1,4 +1,4 @@
-"""The experiments that `python -m core evaluate` and the pages run: what each is called and where it is."""
+"""The experiments that `python -m core evaluate` and the pages run: their names, modules and printed tables."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:  # imports torch
     from core.steering.settings import SteeringSettings
     from core.steering.workbench import Workbench
 
-ALL_TOPICS = "all"  # instead of a topic's name: the mean over topics
-PROMPT_SETS = ("main", "aligned", "unaligned")  # what texts continue: see `evaluation.text`
-PAPER_COLUMNS = ("ft", "none", "sae", "clamp", "swap", "swap-shuffled")  # the paper's, and a control
+ALL_TOPICS = "all"  # in place of a topic's name: the mean over topics
+PROMPT_SETS = ("main", "aligned", "unaligned")  # prompts that texts continue; see `evaluation.text`
+PAPER_COLUMNS = ("ft", "none", "sae", "clamp", "swap", "swap-shuffled")  # the paper's columns and a control
 TEXT_COLUMNS = (
     *PAPER_COLUMNS,
     *("weight", "prompt", "clamp-tuned", "random", "strawman", "output", "add", "vector"),
@@ -38,19 +38,19 @@ def _all_topics() -> tuple[Topic, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class ExperimentOptions:
-    """What an experiment may be told; each reads what concerns it."""
+    """Options of all experiments; each experiment reads those that concern it."""
 
     topics: tuple[Topic, ...] = field(default_factory=_all_topics)
-    n: int = 20  # continued prompts a topic and column
+    n: int = 20  # prompts to continue per topic and column
     generation: GenerationSettings = field(default_factory=GenerationSettings)
     steering: SteeringSettings | None = None  # None: the defaults
     seed: int = 0
-    seeds: int = 1  # texts a prompt and column
+    seeds: int = 1  # texts per prompt and column
     columns: tuple[str, ...] = PAPER_COLUMNS  # of the text experiment
     prompts: tuple[str, ...] = PROMPT_SETS
     also: tuple[Workbench, ...] = ()  # setups at other layers, steered at the same time in the text experiment
-    judge: bool = False  # have every text judged: see `core.models.judge`
-    saved: Callable[[str], pd.DataFrame | None] = lambda table: None  # results that the setup has already
+    judge: bool = False  # whether a judge rates every text; see `core.models.judge`
+    saved: Callable[[str], pd.DataFrame | None] = lambda table: None  # looks up a result that the setup already has
 
 
 class _Runs(Protocol):
@@ -61,15 +61,15 @@ class _Runs(Protocol):
 
 @dataclass(frozen=True)
 class Printed:
-    """A table that the command prints for people."""
+    """A table that the command prints."""
 
     table: str
     title: str
-    columns: tuple[str, ...] | None = None  # None: all
-    overview: bool = False  # of several topics only the rows over all of them; the others are in the store
+    columns: tuple[str, ...] | None = None  # None: all columns
+    overview: bool = False  # with several topics, print only the rows over all of them
 
     def of(self, tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-        """What is printed of an experiment's tables."""
+        """The part of an experiment's tables that is printed."""
         table = tables[self.table]
         if self.overview and (table["topic"] == ALL_TOPICS).any():
             table = table[table["topic"] == ALL_TOPICS]
@@ -78,17 +78,17 @@ class Printed:
 
 @dataclass(frozen=True)
 class Experiment:
-    """One experiment. Its module has `run(workbench, options, progress)`, which returns tables by name."""
+    """One experiment. Its module has a `run(workbench, options, progress)` that returns tables by name."""
 
     module: str
     title: str
     printed: tuple[Printed, ...]
-    needs_model: bool = True  # a `Workbench`; else a `Scorer` suffices
+    needs_model: bool = True  # whether it needs a `Workbench`; otherwise a `Scorer` suffices
 
     def run(
         self, workbench: Scorer, options: ExperimentOptions, progress: Progress = lambda stage, share: None
     ) -> dict[str, pd.DataFrame]:
-        """Runs it: tables by the name that they are saved under."""
+        """Runs the experiment; returns its tables by the names they are saved under."""
         return cast(_Runs, import_module(self.module)).run(workbench, options, progress)
 
 
@@ -177,15 +177,15 @@ EXPERIMENTS: dict[str, Experiment] = {
 
 
 def split_names(names: str) -> tuple[str, ...]:
-    """Names separated by commas, empty ones left out."""
+    """The names in a comma-separated list, without empty ones."""
     return tuple(name.strip() for name in names.split(",") if name.strip())
 
 
 def find_experiments(names: str) -> dict[str, Experiment]:
-    """The experiments of a list of names, separated by commas.
+    """The experiments in a comma-separated list of names, by name.
 
     Raises:
-        UsageError: an unknown name.
+        UsageError: a name is unknown, or there is none.
     """
     wanted = split_names(names)
     if unknown := [name for name in wanted or (names,) if name not in EXPERIMENTS]:
@@ -201,7 +201,7 @@ def run_and_save(
     setup: str,
     progress: Progress = lambda stage, share: None,
 ) -> dict[str, pd.DataFrame]:
-    """Runs an experiment and saves its tables under the setup's name, all at its end."""
+    """Runs an experiment and saves its tables under the setup's name, all when it has finished."""
     tables = EXPERIMENTS[name].run(workbench, replace(options, saved=partial(results.result, setup)), progress)
     for table, frame in tables.items():
         results.save_result(setup, table, frame)

@@ -1,11 +1,11 @@
 """What each edit does to the layer's output, token by token (Topic Alignment paper, 4.2 and A.4; Fig. 5, 6 and 13).
 
 No text is generated. The activations of the topic's own prompts (aligned) and of prompts about something else
-(unaligned) are edited at the hook point, every ordinary token by itself, and compared with what they were and with what
-the SAE alone makes of them. Special tokens are left out, as in the paper.
+(unaligned) are edited at the hook point, each ordinary token by itself, and compared with the original and with the
+SAE's reconstruction. Special tokens are left out, as in the paper.
 
-Tokens of one prompt are not independent: a mean here is over prompts, each by the mean of its tokens, and its interval
-is over prompts too; that of `ALL_TOPICS` is over topics.
+Tokens of one prompt are not independent. Means and their intervals are therefore over prompts, each represented by the
+mean of its tokens; those of `ALL_TOPICS` are over topics.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ from core.steering.workbench import Workbench
 from core.text.prompts import unaligned_prompts
 
 COLUMNS: tuple[EditName, ...] = ("sae", "clamp", "swap", "weight")
-EDITED: tuple[EditName, ...] = ("clamp", "swap", "weight")  # `sae` is what they are compared with
+EDITED: tuple[EditName, ...] = ("clamp", "swap", "weight")  # compared with `sae`
 ALIGNED, UNALIGNED = "aligned", "unaligned"
 ALL_TOPICS = "all"  # the mean over topics
 FIGURES = ("neurons_changed", "reconstruction_delta", "contamination", "contamination_share")
-N_POINTS = 250  # tokens kept of each topic and set, the same under every edit
-N_EXTREMES = 10  # listed at either end
-_CONTEXT_TOKENS = 10  # on either side
-_BLOCK = 512  # tokens edited at once: bounds the dense [token d_sae] blocks
+N_POINTS = 250  # tokens kept per topic and set, the same under every edit
+N_EXTREMES = 10  # tokens listed at either end
+_CONTEXT_TOKENS = 10  # context on either side
+_BLOCK = 512  # tokens edited at once, to limit the dense [token d_sae] blocks
 
 
 # ---- tokens and what an edit does to them ----
@@ -54,10 +54,10 @@ class Text:
     x: Float[Tensor, "token d_in"]
     prompt: Int[np.ndarray, "token"]
     position: Int[np.ndarray, "token"]  # among the prompt's ordinary tokens, from 0
-    strings: dict[int, list[str]]  # of each prompt
+    strings: dict[int, list[str]]  # the ordinary tokens of each prompt
 
     def context(self, token: int) -> dict[str, str]:
-        """The token and what stands around it."""
+        """The token, and the text before and after it."""
         strings, at = self.strings[int(self.prompt[token])], int(self.position[token])
         return {
             "before": "".join(strings[max(0, at - _CONTEXT_TOKENS) : at]),
@@ -68,7 +68,7 @@ class Text:
 
 @torch.inference_mode()
 def read_text(model: LanguageModel, hook_name: str, prompts: Sequence[str]) -> Text:
-    """Runs prompts as far as the hook point; longer ones are cut to what the model reads."""
+    """Runs prompts up to the hook point; longer ones are truncated to the model's context."""
     tokenised = [model.tokenise(text, max_length=model.n_context) for text in prompts]
     x, prompt, position, strings = [], [], [], {}
     for batch in length_sorted_batches([len(p.ids) for p in tokenised], BATCH_TOKENS):
@@ -86,8 +86,11 @@ def read_text(model: LanguageModel, hook_name: str, prompts: Sequence[str]) -> T
 def token_figures(edit: Edit, text: Text, score: Float[Tensor, "d_sae"]) -> pd.DataFrame:
     """What an edit through an SAE does to every token.
 
+    Args:
+        score: of each neuron, for contamination.
+
     Returns:
-        A row a token: prompt, FIGURES, sae_error (mse(x_sae, x): what reconstruction_delta is measured from).
+        One row per token: prompt, FIGURES, and sae_error (mse(x_sae, x), from which reconstruction_delta is measured).
     """
     blocks: dict[str, list[np.ndarray]] = {name: [] for name in (*FIGURES, "sae_error")}
     for x in text.x.split(_BLOCK):
@@ -109,7 +112,7 @@ def token_figures(edit: Edit, text: Text, score: Float[Tensor, "d_sae"]) -> pd.D
 
 
 def correlation(figures: pd.DataFrame) -> float:
-    """Spearman's correlation of contamination and reconstruction delta over tokens; NaN where one is constant."""
+    """Spearman's correlation of contamination and reconstruction delta over tokens; NaN if either is constant."""
     ranks = figures[["contamination", "reconstruction_delta"]].rank()
     if (ranks.nunique() < 2).any():
         return float("nan")
@@ -117,7 +120,7 @@ def correlation(figures: pd.DataFrame) -> float:
 
 
 def summarise(figures: pd.DataFrame) -> dict[str, float]:
-    """Mean of each figure over prompts with its 95% interval, and how reconstruction delta spreads over tokens."""
+    """Mean of each figure over prompts with its 95% interval, and the spread of reconstruction delta over tokens."""
     by_prompt = figures.groupby("prompt").mean()
     line: dict[str, float] = {"n": len(by_prompt), "tokens": len(figures)}
     for name in FIGURES:
@@ -129,13 +132,13 @@ def summarise(figures: pd.DataFrame) -> dict[str, float]:
 
 
 def changed_histogram(figures: pd.DataFrame) -> pd.DataFrame:
-    """Tokens by number of neurons changed: neurons_changed, tokens, share (Fig. 5)."""
+    """Tokens by number of neurons changed: columns neurons_changed, tokens, share (Fig. 5)."""
     counts = figures["neurons_changed"].astype(int).value_counts().sort_index()
     return pd.DataFrame({"neurons_changed": counts.index, "tokens": counts.to_numpy(), "share": counts / len(figures)})
 
 
 def extremes(figures: pd.DataFrame, text: Text) -> pd.DataFrame:
-    """The tokens of the lowest and of the highest reconstruction delta, in context; at most N_EXTREMES each."""
+    """The tokens with the lowest and the highest reconstruction delta, in context; at most N_EXTREMES each."""
     order = np.argsort(figures["reconstruction_delta"].to_numpy(), kind="stable")
     n = min(N_EXTREMES, len(order) // 2)
     table = in_context(figures, text, [*order[:n], *order[::-1][:n]])
@@ -143,7 +146,7 @@ def extremes(figures: pd.DataFrame, text: Text) -> pd.DataFrame:
 
 
 def in_context(figures: pd.DataFrame, text: Text, tokens: Iterable[int]) -> pd.DataFrame:
-    """Some tokens with their figures: before, token, after, FIGURES."""
+    """The chosen tokens in context with their figures: columns before, token, after, FIGURES."""
     at = [int(token) for token in tokens]
     chosen = figures.iloc[at][list(FIGURES)].reset_index(drop=True)
     return pd.concat([pd.DataFrame([text.context(token) for token in at]), chosen], axis="columns")
@@ -153,7 +156,7 @@ def in_context(figures: pd.DataFrame, text: Text, tokens: Iterable[int]) -> pd.D
 
 
 def over_topics(summary: pd.DataFrame) -> pd.DataFrame:
-    """A row an edit and set for ALL_TOPICS: means of the topics' means, with intervals over topics."""
+    """One row per edit and set for ALL_TOPICS: means of the topics' means, with intervals over topics."""
     rows = []
     for (edit, set_name), group in summary.groupby(["edit", "set"], sort=False):
         line: dict[str, object] = {"topic": ALL_TOPICS, "edit": edit, "set": set_name, "n": len(group)}
@@ -167,10 +170,10 @@ def over_topics(summary: pd.DataFrame) -> pd.DataFrame:
 
 
 def contrasts(summary: pd.DataFrame) -> pd.DataFrame:
-    """What the paper compares, paired by topic: an edit on aligned and on unaligned text, and two edits on the same.
+    """The paper's comparisons, paired by topic: one edit on aligned and unaligned text, and two edits on the same text.
 
     Returns:
-        first, second (each `edit, set`), figure, difference (first - second), low, high (95%), n (topics).
+        Columns first and second (each `edit, set`), figure, difference (first - second), low, high (95%), n (topics).
     """
     means = summary.assign(column=summary["edit"] + ", " + summary["set"]).pivot(index="topic", columns="column")
     pairs = [(f"{edit}, {ALIGNED}", f"{edit}, {UNALIGNED}") for edit in EDITED]
@@ -189,7 +192,7 @@ def contrasts(summary: pd.DataFrame) -> pd.DataFrame:
 def _tables(
     workbench: Workbench, scored: ScoredTopic, texts: dict[str, Text], steering: SteeringSettings, seed: int
 ) -> Iterator[tuple[str, pd.DataFrame]]:
-    """The rows of one topic, each with the name of the table that they go into."""
+    """The rows of one topic, each with the name of the table that they belong to."""
     score = torch.from_numpy(scored.scores.steering_vector()).to(workbench.sae.W_dec)
     rng = np.random.default_rng(seed)
     shown = {name: np.sort(rng.permutation(len(text.x))[:N_POINTS]) for name, text in texts.items()}

@@ -1,10 +1,10 @@
-"""How far each neuron moves what the model says next, beside what it fires on.
+"""How much each neuron changes the model's next-token probabilities, beside what it fires on.
 
-Neurons that fire on a topic are not always those that write about it (Arad et al. 2025, arXiv:2505.20063). The measure
-is ours: a neuron's decoder row, as strong as the neuron is on average where it fires, is added to the activation at the
-last position of some neutral openings. Its **output score** is what the ten tokens that the row promotes through the
-unembedding gain in probability of coming next: summed over the tokens, mean over the openings, -1 to 1. The topic's
-version of it asks what the topic's words gain instead.
+Neurons that fire on a topic do not always write about it (Arad et al. 2025, arXiv:2505.20063). The measure is ours. A
+neuron's decoder row, times the neuron's mean activation where it fires, is added to the activation at the last position
+of some neutral openings. Its **output score** is the gain in next-token probability of the ten tokens that the row
+promotes through the unembedding: summed over the tokens, mean over the openings, -1 to 1. The topic's version takes the
+gain of the topic's words instead.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ PROMOTED_TOKENS = 10
 NEIGHBOURS = 5
 TOPIC_WORDS = 20
 LISTED_NEURONS = 20
-_LEAST_LETTERS = 3  # of a topic's word; shorter tokens are pieces of words
-_REQUEST = "Write a sentence."  # a chat model's answer begins with the opening
-_BATCH_LOGITS = 2**22  # in one forward pass: bounds the [neuron vocabulary] block
+_LEAST_LETTERS = 3  # in a topic's word; shorter tokens are mostly pieces of words
+_REQUEST = "Write a sentence."  # to a chat model, whose answer begins with the opening
+_BATCH_LOGITS = 2**22  # in one forward pass, to limit the [neuron vocabulary] block
 _BATCH_COSINES = 2**24
 
 
@@ -47,7 +47,7 @@ _BATCH_COSINES = 2**24
 
 
 def neutral_prompts(model: LanguageModel) -> list[TokenisedPrompt]:
-    """Openings of a sentence that fit any subject; for a chat model, of its answer."""
+    """Openings of a sentence that fit any subject; for a chat model, openings of its answer."""
     texts = continuations()[:N_OPENINGS]
     if not model.chat:
         return [model.tokenise(text) for text in texts]
@@ -58,13 +58,13 @@ def neutral_prompts(model: LanguageModel) -> list[TokenisedPrompt]:
 
 @dataclass(frozen=True)
 class _Opening:
-    """A prompt whose last token is still to be read under an edit."""
+    """A prompt whose last token is run later, under an edit; the tokens before it are in the cache."""
 
-    last: Tokens  # that token; its attention covers the prompt
+    last: Tokens  # the last token; its attention covers the prompt
     position: int
-    cache: Any  # of the tokens before
-    pre: PreActivations  # of the SAE at the last position
-    probability: Float[Tensor, "vocabulary"]  # of the next token, with nothing added
+    cache: Any  # keys and values of the tokens before it
+    pre: PreActivations  # SAE pre-activations at the last position
+    probability: Float[Tensor, "vocabulary"]  # of the next token, unsteered
 
     @classmethod
     def read(cls, model: LanguageModel, sae: SparseAutoencoder, prompt: TokenisedPrompt) -> _Opening:
@@ -81,15 +81,15 @@ class _Opening:
     def steered(
         self, model: LanguageModel, hook_name: str, directions: Float[Tensor, "neuron d_in"]
     ) -> Float[Tensor, "neuron vocabulary"]:
-        """Probability of the next token with each direction added at the last position.
+        """Next-token probabilities with each direction added at the last position.
 
-        The batch widens at the hook point: what lies before it runs once, whatever the number of directions.
+        The batch widens at the hook point, so the layers before it run once, whatever the number of directions.
         """
         cache = copy.deepcopy(self.cache)
 
         def widen(x: Float[Tensor, "1 1 d_in"]) -> Float[Tensor, "neuron 1 d_in"]:
             for layer in cache.layers:
-                if layer.get_seq_length() == self.position:  # not passed yet
+                if layer.get_seq_length() == self.position:  # the layer is after the hook point
                     layer.batch_repeat_interleave(len(directions))
             return x + directions[:, None].to(x)
 
@@ -125,7 +125,8 @@ def probability_gains(
     """Gain in the summed probability of each neuron's targets when it is added; mean over the neutral openings.
 
     Args:
-        strengths: each neuron's activation, in the SAE's units.
+        strengths: post-activation with which each neuron is added, in the SAE's units.
+        targets: token ids.
     """
     prompts = neutral_prompts(model)
     gains = torch.zeros(len(neurons), dtype=torch.float64)
@@ -144,7 +145,7 @@ def probability_gains(
 
 @torch.inference_mode()
 def promoted_tokens(model: LanguageModel, W_dec: Float[Tensor, "neuron d_in"]) -> Int[Tensor, "neuron token"]:
-    """The tokens that each decoder row raises most through the unembedding (logit lens), strongest first."""
+    """Ids of the tokens that each decoder row raises most through the unembedding (logit lens), strongest first."""
     rows = max(1, _BATCH_LOGITS // model.model.get_output_embeddings().weight.shape[0])
     return torch.cat([model.unembed(part).topk(PROMOTED_TOKENS).indices for part in W_dec.split(rows)])
 
@@ -164,7 +165,7 @@ def _check_residual(model: LanguageModel, sae: SparseAutoencoder) -> None:
 def nearest_neurons(
     W_dec: Float[Tensor, "d_sae d_in"], n: int = NEIGHBOURS
 ) -> tuple[Int[np.ndarray, "d_sae n"], Float[np.ndarray, "d_sae n"]]:
-    """For each neuron the (at most n) others whose decoder rows point the same way, and the cosines, nearest first."""
+    """The (at most n) neurons whose decoder rows have the largest cosine with each neuron's, and the cosines."""
     rows = torch.nn.functional.normalize(W_dec.float(), dim=-1)
     cosines, neurons = [], []
     for part in torch.arange(len(rows), device=rows.device).split(max(1, _BATCH_COSINES // len(rows))):
@@ -185,14 +186,14 @@ def output_scores(
     """The output score of every neuron that ever fires.
 
     Args:
-        mean_activation: of each neuron over the reference tokens on which it is active; 0 where it never fires.
+        mean_activation: of each neuron over the reference tokens on which it is active; 0 if it never fires.
 
     Returns:
-        A row a neuron, by number: neuron, output_score, rank (1: the largest gain), nearest (neurons whose decoder rows
-        point the same way, nearest first) and cosine (theirs).
+        One row per neuron, by number: neuron, output_score, rank (1 for the largest gain), nearest (neurons with the
+            most similar decoder rows, nearest first) and cosine (theirs).
 
     Raises:
-        AutoencoderError: decoder rows that the unembedding cannot read.
+        AutoencoderError: the decoder rows do not write to the residual stream, so the unembedding cannot read them.
     """
     _check_residual(model, sae)
     active = np.flatnonzero(mean_activation)
@@ -206,7 +207,7 @@ def output_scores(
 
 
 def _ranks(gains: Float[np.ndarray, "neuron"]) -> Int[np.ndarray, "neuron"]:
-    """1 for the largest; equal gains by place."""
+    """1 for the largest gain; ties are ranked by position."""
     ranks = np.empty(len(gains), dtype=np.int64)
     ranks[np.argsort(-gains, kind="stable")] = np.arange(1, len(gains) + 1)
     return ranks
@@ -221,12 +222,13 @@ def _words(tokens: Iterable[str]) -> Counter[str]:
 
 
 def distinctive_words(topic: Iterable[str], reference: Iterable[str], n: int = TOPIC_WORDS) -> list[str]:
-    """The words that tell a topic's tokens from the reference prompts', at most `n`, most telling first.
+    """The words that distinguish a topic's tokens from the reference prompts', at most `n`, most distinctive first.
 
-    By p log(p / q), a word's part in the divergence of the two distributions; q counts every word once more.
+    Words are ordered by p log(p / q), their part in the KL divergence of the two distributions; q adds one to each
+    count.
 
     Args:
-        topic, reference: tokens as text; those that differ by case or white space alone are one word.
+        topic, reference: tokens as text; those that differ only by case or white space are one word.
     """
     here, there = _words(topic), _words(reference)
     total_here, total_there = here.total(), there.total() + len(here.keys() | there.keys())
@@ -238,7 +240,7 @@ def distinctive_words(topic: Iterable[str], reference: Iterable[str], n: int = T
 
 
 def token_ids(model: LanguageModel, words: Sequence[str]) -> list[int]:
-    """The single tokens that spell the words: with and without a space before, small and capitalised."""
+    """Ids of the single tokens that spell the words, with and without a leading space, lower-case and capitalised."""
     ids = []
     for word in words:
         for text in (f" {word}", word, f" {word.capitalize()}", word.capitalize()):
@@ -250,7 +252,7 @@ def token_ids(model: LanguageModel, words: Sequence[str]) -> list[int]:
 
 @dataclass(frozen=True)
 class TopicGains:
-    """What the topic's words gain from each of some neurons; `table` has neuron, topic_gain and topic_rank."""
+    """What the topic's words gain from some neurons; `table` has columns neuron, topic_gain and topic_rank."""
 
     words: list[str]
     table: pd.DataFrame
@@ -262,13 +264,13 @@ def topic_gains(
     neurons: Sequence[int],
     progress: Callable[[float], None] = lambda share: None,
 ) -> TopicGains:
-    """The topic's version of the output score, for some neurons, ranked among themselves.
+    """The topic's version of the output score for some neurons, ranked among themselves.
 
     A neuron that never fires has no gain and no rank.
 
     Raises:
         AutoencoderError: see `output_scores`.
-        UsageError: no token of the model spells a word of the topic.
+        UsageError: no single token of the model spells a word of the topic.
         NeuronRangeError: the SAE has no such neuron.
     """
     model, sae, store = workbench.model, workbench.sae, workbench.store
@@ -291,7 +293,7 @@ def topic_gains(
 
 
 def best(table: pd.DataFrame, neurons: pd.DataFrame) -> pd.DataFrame:
-    """The neurons of the largest output scores, with the tokens that they fire on and that they promote."""
+    """The neurons with the largest output scores, with the tokens that they fire on and those they promote."""
     first = table.sort_values("rank").head(LISTED_NEURONS)[["rank", "neuron", "output_score"]]
     return first.merge(neurons[["neuron", "top_tokens", "promoted"]], on="neuron")
 

@@ -1,10 +1,10 @@
-"""How few reference prompts rank the neurons the same? And which of the best neurons fire together?
+"""How few reference prompts give the same ranking of neurons? And which of the best neurons fire together?
 
 The Topic Alignment paper asks whether P_ref can be designed better to save its cost. Here sets of each size, chosen in
 several ways, score the neurons by the same formula as the whole set, and the rankings are compared by Kendall's tau.
 
-A set is part of the whole, so tau nears 1 as it grows, whatever the whole is worth. Two disjoint random sets tell how
-far the ranking is a property of the SAE, and how far of the prompts that happened to be drawn.
+A set is part of the whole, so tau nears 1 as it grows, however good the whole set is. Two disjoint random sets show how
+far the ranking depends on the SAE rather than on the prompts that happened to be drawn.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ if TYPE_CHECKING:
 
     from core.scoring.scorer import Scorer  # imports torch
 
-N_TOP = 20  # the best neurons of a topic: how many of them a set keeps, and which fire together
-SAME_TAU = 0.9  # a ranking that agrees this well with the whole set's counts as the same
-MIN_SHARE = 0.9  # of the neurons that the whole set scores, which a suggested set has to score
-_ORDERS_PART = 0.3  # of the time goes into choosing the prompts, mostly farthest points
+N_TOP = 20  # best neurons of a topic, of which `top` and coactivation are taken
+SAME_TAU = 0.9  # Kendall's tau from which a ranking counts as the whole set's
+MIN_SHARE = 0.9  # of the neurons scored by the whole set, which a suggested set has to score
+_ORDERS_PART = 0.3  # share of the time that goes into choosing prompts, mostly farthest points
 DISJOINT, UNSEEN = "disjoint", "contrastive, unseen topic"
 
 
 @dataclass(frozen=True)
 class Reference:
-    """The reference prompts as scores of any set of them need them."""
+    """The reference prompts in the form needed to score neurons by any subset of them."""
 
-    summaries: csr_array  # [prompt d_sae], of `Store.summary_matrix`
+    summaries: csr_array  # [prompt d_sae], from `Store.summary_matrix`
     distances: Float[np.ndarray, "prompt topic"]
     settings: ScoreSettings
 
@@ -54,9 +54,9 @@ class Reference:
     def scores(
         self, prompts: Int[np.ndarray, "chosen"], topics: slice = slice(None)
     ) -> Float[np.ndarray, "d_sae topic"]:
-        """Scores with these prompts as the reference set; NaN where a neuron is active in too few of them.
+        """Scores with these prompts as the reference set; NaN for a neuron active in too few of them.
 
-        The same formula as `scores.score_topic`, with the same least number of prompts.
+        The formula and `min_prompts` are those of `scores.score_topic`.
         """
         chosen, d_sae = self.summaries[prompts], self.summaries.shape[1]
         distances = self.distances[prompts, topics].astype(np.float64) ** self.settings.distance_power
@@ -65,14 +65,14 @@ class Reference:
             return np.full((d_sae, distances.shape[1]), np.nan)
         neurons = np.flatnonzero(active_in)
         g = (chosen.T @ distances)[neurons] / chosen.sum(axis=0)[neurons, None]
-        # which case a neuron is plays no part here
+        # the neurons' cases are not needed here
         sums = pd.DataFrame({"neuron": neurons, "prompts": active_in[neurons], "near": np.nan, "far": np.nan})
         tables = [scores_from_sums(sums.assign(g=column), d_sae, self.settings.min_prompts) for column in g.T]
         return np.column_stack([table["score"] for table in tables])
 
 
 def best(scores: Float[np.ndarray, "d_sae"], n: int = N_TOP) -> Int[np.ndarray, "at_most_n"]:
-    """The best-scored neurons, equal scores by number."""
+    """The n best-scored neurons, best first; ties go to the lower number."""
     return np.argsort(-scores, kind="stable")[: min(n, np.count_nonzero(np.isfinite(scores)))]
 
 
@@ -82,7 +82,7 @@ def agreement(
     """How alike two rankings are.
 
     Args:
-        n_scored: neurons that the whole set scores.
+        n_scored: number of neurons that the whole set scores.
 
     Returns:
         share (of n_scored, the neurons that both rank); tau (Kendall's tau-b on these; NaN for fewer than two); top
@@ -109,7 +109,7 @@ def _rows(
 
 @dataclass(frozen=True)
 class Order:
-    """One way to choose reference prompts: a set of any size is the beginning of `prompts`."""
+    """Reference prompts in the order of one design: a set of any size is the beginning of `prompts`."""
 
     design: str
     sample: int
@@ -123,12 +123,12 @@ def orders(
     seed: int,
     progress: Callable[[float], None] = lambda share: None,
 ) -> list[Order]:
-    """Every design that serves all topics: N_SAMPLES orders of those that draw, one of the others.
+    """The orders of every design that serves all topics: N_SAMPLES of the random designs, one of the others.
 
     Args:
-        tasks: of every prompt; where all are the same, `per task` is left out: it would be `random`.
-        anchors: distances from the topics that `contrastive` is to tell apart.
-        progress: told the share of `farthest points`, which takes nearly all of the time.
+        tasks: of every prompt. If all are the same, `per task` is left out, as it would equal `random`.
+        anchors: distances from the topics that `contrastive` is to separate.
+        progress: called with the share done of `farthest points`, which takes nearly all of the time.
     """
     rng, n = np.random.default_rng(seed), len(embeddings)
     drawn = [rng.permutation(n) for _ in range(N_SAMPLES)]
@@ -140,7 +140,7 @@ def orders(
 
 
 class Comparison:
-    """Rankings by sets of reference prompts against the whole set's."""
+    """Compares the rankings by sets of reference prompts with the ranking by the whole set."""
 
     def __init__(self, reference: Reference, topics: Sequence[Topic]) -> None:
         self.reference, self.topics = reference, topics
@@ -148,7 +148,7 @@ class Comparison:
         self._n_scored = int(np.isfinite(self.whole[:, 0]).sum())
 
     def sets(self, order: Order, sizes: Sequence[int]) -> Iterator[dict[str, object]]:
-        """The beginnings of an order against the whole set: design, sample, size, topic, share, tau, top."""
+        """The beginnings of an order against the whole set: rows of design, sample, size, topic, share, tau, top."""
         for size in sizes:
             if size <= len(order.prompts):
                 labels = {"design": order.design, "sample": order.sample, "size": size}
@@ -156,7 +156,7 @@ class Comparison:
                 yield from _rows(labels, self.topics, scores, self.whole, self._n_scored)
 
     def disjoint(self, order: Order, sizes: Sequence[int]) -> Iterator[dict[str, object]]:
-        """The beginning of an order against as many prompts that follow it: the same columns."""
+        """The beginning of an order against as many prompts that follow it; rows as in `sets`."""
         for size in sizes:
             if 2 * size <= len(order.prompts):
                 labels = {"design": DISJOINT, "sample": order.sample, "size": size}
@@ -167,7 +167,7 @@ class Comparison:
     def unseen(
         self, anchors: Float[np.ndarray, "prompt anchor"], names: Sequence[str], sizes: Sequence[int]
     ) -> Iterator[dict[str, object]]:
-        """`contrastive` for each topic from the other topics' distances alone: the same columns."""
+        """`contrastive` for each topic, made from the other topics' distances alone; rows as in `sets`."""
         for i, topic in enumerate(self.topics):
             order = contrastive(anchors[:, [name != topic.name for name in names]])
             for size in sizes:
@@ -186,10 +186,11 @@ class Comparison:
 
 
 def by_size(tau: pd.DataFrame) -> pd.DataFrame:
-    """The table `reference-tau` by design and size: means, and the lowest and highest topic.
+    """The table `reference-tau` by design and size: means, and the topics with the lowest and highest tau.
 
     Returns:
-        design, size, share, top; tau (mean over topics), tau_low, tau_high (of a topic, each the mean of its samples).
+        Columns design, size, share, top; tau (mean over topics), tau_low and tau_high (lowest and highest topic, each
+        the mean of its samples).
     """
     by_topic = tau.groupby(["design", "size", "topic"], sort=False)[["share", "tau", "top"]].mean()
     grouped = by_topic.groupby(["design", "size"], sort=False)
@@ -198,14 +199,15 @@ def by_size(tau: pd.DataFrame) -> pd.DataFrame:
 
 
 def suggested_sizes(tau: pd.DataFrame) -> pd.DataFrame:
-    """The smallest set of each design that ranks as the whole does, by two rules; both also ask for MIN_SHARE scored.
+    """The smallest set of each design that ranks neurons as the whole set does, by two rules.
 
-    `same`: mean tau over the topics is at least SAME_TAU, at that size and every larger one tried.
-    `reproducible`: the same with, for target, the mean tau of the two largest disjoint sets: such a set differs from
-    the whole no more than the whole's own halves do from one another.
+    `same`: mean tau over topics is at least SAME_TAU, at that size and every larger one tried. `reproducible`: the
+    same, but the target is the mean tau of the two largest disjoint sets: such a set differs from the whole no more
+    than halves of the whole do from each other. Both also require that MIN_SHARE of the neurons are scored.
 
     Returns:
-        rule, target, design, size (none where no size tried is enough), share, top, tau, tau_low, tau_high.
+        Columns rule, target, design, size (missing if no size tried is large enough), share, top, tau, tau_low,
+        tau_high.
     """
     means = by_size(tau)
     disjoint = means[means["design"] == DISJOINT]
@@ -227,11 +229,13 @@ def coactivation(summaries: csr_array | csc_array, neurons: Int[np.ndarray, "bes
     """How often two of a topic's best neurons fire in the same reference prompt.
 
     Args:
+        summaries: [prompt d_sae], non-zero where a neuron is active.
         neurons: best first.
 
     Returns:
-        One row a pair: rank_first, first, rank_second, second, prompts_first, prompts_second (in which each is active),
-        both (in which both are), jaccard (both, over the prompts in which at least one is).
+        One row per pair: rank_first, first, rank_second, second; prompts_first and prompts_second (prompts in which
+            each is active); both (in which both are); jaccard (both, as a share of the prompts in which at least one
+            is).
     """
     active = (summaries[:, neurons] != 0).astype(np.int64)
     together = (active.T @ active).toarray()
@@ -254,10 +258,10 @@ def coactivation(summaries: csr_array | csc_array, neurons: Int[np.ndarray, "bes
 def run(
     workbench: Scorer, options: ExperimentOptions, progress: Progress = lambda stage, share: None
 ) -> dict[str, pd.DataFrame]:
-    """Tables `reference-tau` (every set), `reference-size` and `reference-coactivation`. Needs no language model.
+    """Tables `reference-tau` (every set), `reference-size` and `reference-coactivation`; needs no language model.
 
     Raises:
-        ScoringError: too few reference prompts to compare sets of them, or no neuron can be scored.
+        ScoringError: there are too few reference prompts to compare sets of them, or no neuron can be scored.
     """
     store, settings = workbench.store, ScoreSettings()
     sizes = sample_sizes(store.n_prompts)[:-1]

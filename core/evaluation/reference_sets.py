@@ -1,4 +1,4 @@
-"""Ways to choose reference prompts: each puts all of them in an order, of which a set of any size is the beginning.
+"""Ways to choose reference prompts. Each puts all of them in an order, whose beginning is a set of any size.
 
 The Topic Alignment paper leaves the design of P_ref open: "how can we design it so that potential P_align topics will
 be very close to some P_ref prompts and very far away from others?"
@@ -14,10 +14,10 @@ _REPORTED = 64  # points between two reports of progress
 
 
 def in_turns(labels: Sequence[object], order: Int[np.ndarray, "prompt"]) -> Int[np.ndarray, "prompt"]:
-    """The order changed so that labels take turns: each one's first prompt, then each one's second, and so on.
+    """The order rearranged so that labels take turns: each label's first prompt, then each one's second, and so on.
 
     Args:
-        labels: of every prompt, by number.
+        labels: label of every prompt, by number.
     """
     turns: dict[object, int] = {}
     turn = np.empty(len(order), dtype=np.int64)
@@ -32,10 +32,10 @@ def farthest_points(
     n: int,
     progress: Callable[[float], None] = lambda share: None,
 ) -> Int[np.ndarray, "n"]:
-    """n prompts of which each is the farthest from those before it (Gonzalez 1985), from the most central one on.
+    """n prompts, each the farthest from all before it (Gonzalez 1985), starting from the most central one.
 
     Args:
-        embeddings: of unit length: the farthest has the smallest inner product.
+        embeddings: of unit length, so that the farthest has the smallest inner product.
     """
     chosen = [int(np.argmax(embeddings @ embeddings.mean(axis=0)))]
     nearest = embeddings @ embeddings[chosen[0]]  # cosine of each prompt with the nearest chosen one
@@ -51,13 +51,13 @@ def farthest_points(
 def contrast(
     distances: Float[np.ndarray, "prompt topic"],
 ) -> tuple[Int[np.ndarray, "prompt"], Float[np.ndarray, "prompt"]]:
-    """Each prompt's nearest topic, and how much farther it is from the other topics, on average, than from that one."""
+    """Each prompt's nearest topic, and its mean distance from the other topics minus that from the nearest."""
     nearest = distances.min(axis=1)
     others = (distances.sum(axis=1) - nearest) / (distances.shape[1] - 1)
     return distances.argmin(axis=1), others - nearest
 
 
 def contrastive(distances: Float[np.ndarray, "prompt topic"]) -> Int[np.ndarray, "prompt"]:
-    """By contrast, largest first: near some topic and far from the rest; the topics they are nearest to take turns."""
+    """Prompts by contrast, largest first: near one topic and far from the rest. The nearest topics take turns."""
     nearest, contrasts = contrast(distances)
     return in_turns(nearest.tolist(), np.argsort(-contrasts, kind="stable"))

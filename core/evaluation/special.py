@@ -1,7 +1,7 @@
-"""Which neurons carry a chat template's tokens (FAST paper, section 6 and F.3).
+"""Which neurons are most active on the tokens of a chat template (FAST paper, section 6 and F.3).
 
-For each token of the template a neuron's largest activation on it in a dialogue, averaged over dialogues. Tokens are
-told by their position in the template, never by id: a 'user' that somebody writes is content.
+For each template token, a neuron's largest activation on it in a dialogue is averaged over dialogues. Template tokens
+are identified by their position, never by id: a 'user' that somebody writes is content.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from core.sweep.request import check_chat
 from core.text.prompts import dialogues
 
 N_DIALOGUES = 1_000  # as in the paper
-N_TOP, N_PRINTED = 20, 5  # neurons a token: kept, and in the form of F.3
+N_TOP, N_PRINTED = 20, 5  # neurons per token: kept, and printed as in F.3
 
 
 def template_tokens(tokenizer: Any, prompt: TokenisedPrompt) -> dict[str, list[int]]:
-    """Positions of the template's tokens, by what they say.
+    """Positions of the template's tokens, by their text.
 
-    These are the tokenizer's special tokens, where the template has put them, and its role words: template text
-    between special tokens whose first line is a single word (`user`, `assistant`, Gemma's `model`). What else a
-    template says, a system prompt of its own or a line break, is left out. A role word may take several tokens.
+    These are the special tokens that the template inserts, and its role words: template text between special tokens
+    whose first line is a single word (`user`, `assistant`, Gemma's `model`). Other template text, such as a system
+    prompt or line breaks, is left out. A role word may take several tokens.
     """
     added = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
     found: dict[str, list[int]] = {}
@@ -53,7 +53,7 @@ def template_tokens(tokenizer: Any, prompt: TokenisedPrompt) -> dict[str, list[i
 
 
 def _first_line(tokenizer: Any, ids: Sequence[int], positions: Sequence[int]) -> tuple[str, list[int]]:
-    """The first line of a run of tokens, and where it stands, tokens of mere white space left out."""
+    """The first line of a run of tokens, and the positions of its tokens; those of only white space are left out."""
     line, places = "", []
     for n, at in enumerate(positions, start=1):
         text = tokenizer.decode([ids[i] for i in positions[:n]])
@@ -67,7 +67,7 @@ def _first_line(tokenizer: Any, ids: Sequence[int], positions: Sequence[int]) ->
 
 @dataclass
 class _Sums:
-    """What has been added up over dialogues, for one token of the template."""
+    """Sums over dialogues for one template token."""
 
     dialogues: int
     maxima: Float64[np.ndarray, "d_sae"]
@@ -81,7 +81,7 @@ def _add_batch(
     positions: Sequence[Mapping[str, list[int]]],
     sums: dict[str, _Sums],
 ) -> None:
-    """Adds the largest activations of some dialogues, a forward pass as far as the hook point."""
+    """Runs some dialogues up to the hook point and adds their largest activations to the sums."""
     x = model.activations(model.pad(prompts), sae.hook_name)
     check_fits(sae, x.shape[-1], model.name)
     for token in dict.fromkeys(token for own in positions for token in own):
@@ -96,7 +96,7 @@ def _add_batch(
 
 
 def _top(token: str, sums: _Sums) -> pd.DataFrame:
-    """The neurons of the largest mean, best first; ties go to the lower number, and those that never fire stay out."""
+    """The neurons with the largest mean, best first; ties go to the lower number, and silent neurons are left out."""
     means = sums.maxima / sums.dialogues
     best = np.argsort(-means, kind="stable")[:N_TOP]
     best = best[means[best] > 0]
@@ -119,12 +119,12 @@ def strongest_neurons(
     conversations: Sequence[Sequence[Mapping[str, str]]],
     progress: Progress = lambda stage, share: None,
 ) -> pd.DataFrame:
-    """The neurons that are most active on each token of the template, streamed over conversations.
+    """The neurons most active on each template token, summed up batch by batch.
 
     Returns:
-        One row a (token, neuron), `N_TOP` a token, tokens in the order in which they first stand in a conversation:
-        token, rank, neuron, mean_max (largest activation on the token in a conversation, mean over those that have the
-        token), share_active (of these conversations), dialogues (their number).
+        One row per (token, neuron), at most `N_TOP` per token, tokens in their order in a conversation: token, rank,
+        neuron, mean_max (largest activation on the token in a conversation, mean over the conversations with that
+        token), share_active (share of these in which the neuron is active there), dialogues (their number).
 
     Raises:
         ModelFolderError: the tokenizer has no chat template.
@@ -143,7 +143,7 @@ def strongest_neurons(
 
 
 def as_printed(table: pd.DataFrame) -> pd.DataFrame:
-    """The table in the form of F.3: token, dialogues, and the first five as `index:value`."""
+    """The table in the form of F.3: token, dialogues, and the top five as `index:value`."""
     lines = []
     for token, group in table.groupby("token", sort=False):
         best = group.nsmallest(N_PRINTED, "rank")
@@ -155,14 +155,14 @@ def as_printed(table: pd.DataFrame) -> pd.DataFrame:
 def run(
     workbench: Workbench, options: ExperimentOptions, progress: Progress = lambda stage, share: None
 ) -> dict[str, pd.DataFrame]:
-    """Tables `special` (20 neurons a template token) and `special-top` (five of them, as F.3 prints them).
+    """Tables `special` (20 neurons per template token) and `special-top` (the top five, as F.3 prints them).
 
     Raises:
-        ChatSetupError: the setup's prompts do not go through a chat template.
+        ChatSetupError: the setup does not use a chat template.
     """
     check_chat(workbench.model.chat, "experiment 'special'")
     rows = dialogues()
     n = min(N_DIALOGUES, len(rows))
-    spread = [rows[i * len(rows) // n]["messages"] for i in range(n)]  # even over categories
+    spread = [rows[i * len(rows) // n]["messages"] for i in range(n)]  # evenly spaced, to cover all categories
     table = strongest_neurons(workbench.model, workbench.sae, spread, progress)
     return {"special": table, "special-top": as_printed(table)}

@@ -1,11 +1,11 @@
-"""What each way of steering does to text, topic by topic (Topic Alignment paper, 4.3 and A.5; its Tables 2, 7, 8).
+"""What each way of steering does to text, topic by topic (Topic Alignment paper, 4.3 and A.5; Tables 2, 7 and 8).
 
-Every prompt is continued once a column and seed, with the same seeds in every column, so that columns are compared in
-pairs. All figures are over the continuation alone. Texts of one prompt are not independent: a mean is over prompts,
-each by the mean of its seeds, and so is its interval.
+Every prompt is continued once per column and seed, with the same seeds in every column, so that columns are compared in
+pairs. All figures are over the continuation alone. Texts of one prompt are not independent: means and their intervals
+are over prompts, each represented by the mean over its seeds.
 
-Three sets of prompts: `main` (the paper's metaphors for the topics that have them, else openings that fit any topic),
-`aligned` (reference prompts nearest to the topic) and `unaligned` (requests about none of the topics).
+There are three sets of prompts: `main` (the paper's metaphors for the topics that have them, else openings that fit any
+topic), `aligned` (the reference prompts nearest to the topic) and `unaligned` (requests about none of the topics).
 """
 
 from __future__ import annotations
@@ -58,10 +58,12 @@ _KEYS = ["topic", "prompts", "edit"]
 
 
 def prompt_sets(bench: Workbench, scored: ScoredTopic, names: Sequence[str], n: int) -> dict[str, list[str]]:
-    """The prompts to continue, at most `n` of each set, by the name that the tables have: `main` is told by its kind.
+    """The prompts to continue, at most `n` per set, by the name used in the tables.
+
+    There, `main` is called `metaphors` or `continuations`, after what it contains.
 
     Raises:
-        UsageError: an unknown set, or none at all.
+        UsageError: a set is unknown, or none is named.
     """
     if not names:
         raise UsageError(f"no prompts to continue; there are {', '.join(PROMPT_SETS)}")
@@ -82,7 +84,7 @@ def prompt_sets(bench: Workbench, scored: ScoredTopic, names: Sequence[str], n: 
 
 
 def _nearest_prompts(bench: Workbench, scored: ScoredTopic, n: int) -> list[str]:
-    """The reference prompts nearest to the topic, those that are among its own left out."""
+    """The reference prompts nearest to the topic, without the topic's own."""
     texts = bench.store.prompts()["text"]
     nearest = (texts[i] for i in np.argsort(scored.scores.distances, kind="stable"))
     aligned = dict.fromkeys(text for text in nearest if text not in scored.topic.prompts)
@@ -90,7 +92,7 @@ def _nearest_prompts(bench: Workbench, scored: ScoredTopic, n: int) -> list[str]
 
 
 class _Texts:
-    """Writes and measures the continuations of every topic; unsteered ones are written once for all topics."""
+    """Generates and measures the continuations of every topic; unsteered ones are generated once for all topics."""
 
     def __init__(self, bench: Workbench, options: ExperimentOptions) -> None:
         self.bench, self.options = bench, options
@@ -98,7 +100,7 @@ class _Texts:
         self.unsteered: dict[tuple[str, ...], list[Generation]] = {}
 
     def column(self, columns: TopicColumns, name: str, prompts: Sequence[str]) -> pd.DataFrame:
-        """One row a prompt and seed: the continuation and its figures."""
+        """One row per prompt and seed: the continuation and its figures."""
         way = columns.way(name)
         made = self._written(columns, way, list(prompts) * self.options.seeds)
         texts, ids, reads = [g.text for g in made], [g.ids for g in made], [g.prompt_tokens for g in made]
@@ -121,7 +123,7 @@ class _Texts:
         )
 
     def _written(self, columns: TopicColumns, way: Way, prompts: Sequence[str]) -> list[Generation]:
-        """The continuations, row i by the seed after the first i; a row of an overflowing model ends early."""
+        """The continuations; row i uses the i-th seed after the first. A row whose output overflows ends early."""
         key = tuple(prompts) if way.name == NONE else ()
         if key in self.unsteered:
             return self.unsteered[key]
@@ -140,15 +142,18 @@ class _Texts:
 def write_texts(
     bench: Workbench, options: ExperimentOptions, progress: Progress = lambda stage, share: None
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Every continuation with its figures, and every strength that was tried.
+    """Generates and measures every continuation.
+
+    Returns:
+        The continuations with their figures, and every strength that was tried.
 
     Raises:
-        UsageError: an unknown column or set of prompts, or a column whose experiment has not been run.
-        PromptTooLongError: a prompt that leaves the model no room to go on.
+        UsageError: a column or set of prompts is unknown, or a column needs an experiment that has not been run.
+        PromptTooLongError: a prompt leaves no room for new tokens in the model's context.
     """
     names = check_columns(options.columns)
     if options.judge:
-        judge_from_environment()  # not after an hour
+        judge_from_environment()  # fails now rather than after an hour
     output = options.saved("output")
     if "output" in names and output is None:
         raise UsageError(
@@ -174,7 +179,7 @@ def write_texts(
 
 
 def _judged(rows: pd.DataFrame, options: ExperimentOptions, progress: Progress) -> pd.DataFrame:
-    """Adds the judge's three ratings of every text and their harmonic mean, as AxBench has them, where asked for."""
+    """Adds the judge's three ratings of every text and their harmonic mean, as in AxBench, if a judge was asked for."""
     ratings = [Rating()] * len(rows)
     if options.judge:
         titles = {topic.name: topic.title for topic in options.topics}
@@ -186,30 +191,30 @@ def _judged(rows: pd.DataFrame, options: ExperimentOptions, progress: Progress) 
 
 
 def _with_steering_scores(rows: pd.DataFrame) -> pd.DataFrame:
-    """Adds concept, fluency and their mean, against the unsteered texts of the same topic and prompts."""
+    """Adds concept, fluency and their harmonic mean, relative to the unsteered texts of the same topic and prompts."""
     scores = [steering_scores(part, part[part["edit"] == NONE]) for _, part in rows.groupby(["topic", "prompts"])]
     rows = rows.join(pd.concat(scores))
     return rows[[*_KEYS, "strength", "prompt", "seed", "text", *FIGURES]]
 
 
 def by_prompt(rows: pd.DataFrame) -> pd.DataFrame:
-    """The mean over seeds of each figure, and their number `seeds`, one row a (topic, prompts, edit, prompt)."""
+    """Mean of each figure over seeds, and their number `seeds`; one row per (topic, prompts, edit, prompt)."""
     texts = rows.groupby([*_KEYS, "prompt"], sort=False)
     return texts[list(FIGURES)].mean().assign(seeds=texts.size()).reset_index()
 
 
 def summarise(rows: pd.DataFrame) -> pd.DataFrame:
-    """Mean over prompts of each figure with its 95% interval, one row a (topic, prompts, edit); of several topics, also
-    over all of them (`ALL_TOPICS`).
+    """Mean over prompts of each figure with its 95% interval, one row per (topic, prompts, edit).
 
-    `n` is the number of prompts, `seeds` of texts a prompt (and topic).
+    With several topics there are also rows over all of them (`ALL_TOPICS`). `n` is the number of prompts, `seeds` the
+    number of texts per prompt (and topic).
     """
     means = by_prompt(rows)
     strengths = rows.groupby(_KEYS)["strength"].first()
     table = []
     for key, part in _with_all_topics(means, _KEYS):
         line: dict[str, object] = {**dict(zip(_KEYS, key, strict=True)), "n": len(part)}
-        line |= {"seeds": int(part["seeds"].iloc[0]), "strength": strengths.get(key, np.nan)}  # a topic has its own
+        line |= {"seeds": int(part["seeds"].iloc[0]), "strength": strengths.get(key, np.nan)}  # each topic has its own
         for name in FIGURES:
             interval = bootstrap_mean(part[name].to_numpy())
             line |= {name: interval.mean, f"{name}_low": interval.low, f"{name}_high": interval.high}
@@ -218,10 +223,10 @@ def summarise(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _with_all_topics(table: pd.DataFrame, keys: Sequence[str]) -> Iterator[tuple[tuple[str, ...], pd.DataFrame]]:
-    """The groups by `keys`, of which the first is the topic; of several topics, then those over all of them.
+    """The groups by `keys`, the first of which is the topic; with several topics, then the groups over all topics.
 
-    Over all topics a prompt is one row, the mean over the topics it was continued for: what was written for it in two
-    topics (unsteered, the very same text) is not independent.
+    Over all topics a prompt is one row, the mean over the topics it was continued for: its continuations for two topics
+    are not independent (unsteered, they are the same text).
     """
     yield from table.groupby(list(keys), sort=False)
     if table["topic"].nunique() > 1:
@@ -233,9 +238,9 @@ def _with_all_topics(table: pd.DataFrame, keys: Sequence[str]) -> Iterator[tuple
 def compare(
     rows: pd.DataFrame, pairs: Sequence[tuple[str, str]] = PAIRS, figures: Sequence[str] = PAIRED_FIGURES
 ) -> pd.DataFrame:
-    """Differences first - second paired by prompt, with 95% intervals, a topic and over all (`ALL_TOPICS`).
+    """Differences first - second, paired by prompt, with 95% intervals, per topic and over all (`ALL_TOPICS`).
 
-    Pairs of which a column was not written are left out.
+    Pairs with a column that was not generated are left out.
     """
     written = set(rows["edit"])
     wanted = [(*pair, figure) for pair in pairs if written.issuperset(pair) for figure in figures]
@@ -260,6 +265,6 @@ def compare(
 def run(
     workbench: Workbench, options: ExperimentOptions, progress: Progress = lambda stage, share: None
 ) -> dict[str, pd.DataFrame]:
-    """Tables `text` (means), `text-pairs` (paired differences), `text-rows` (every text), `text-strengths` (tried)."""
+    """Tables `text` (means), `text-pairs` (paired differences), `text-rows` (every text), `text-strengths`."""
     rows, trials = write_texts(workbench, options, progress)
     return {"text": summarise(rows), "text-pairs": compare(rows), "text-rows": rows, "text-strengths": trials}

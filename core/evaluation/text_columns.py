@@ -1,10 +1,10 @@
 """The columns of the text experiment: the paper's ways of steering, its fine-tuning baseline, and controls.
 
-A column whose strength the paper does not give (the alpha of a vector, the multiplier of a baseline's clamp) gets the
-one that does best on prompts of its own, `tuning_prompts`, which are never among those reported: as AxBench does it (Wu
-et al. 2025, arXiv:2501.17148).
+Where the paper gives no strength (the alpha of a vector, the multiplier of a baseline's clamp), a column gets the one
+that does best on `tuning_prompts`, which are never reported. AxBench does the same (Wu et al. 2025, arXiv:2501.17148).
 
-`VARIANTS` differ from another column in one choice that the paper leaves open, so that the two are compared in pairs.
+Each of `VARIANTS` differs from another column in one choice that the paper leaves open, so that the two are compared in
+pairs.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from core.text.prompts import unaligned_prompts
 from core.training.finetuning import Finetuned, finetune
 
 FT, NONE, SHUFFLED = "ft", "none", "swap-shuffled"
-CLAMPED = ("clamp-tuned", "random", "strawman", "output")  # a clamp of n neurons each; they differ in which
+CLAMPED = ("clamp-tuned", "random", "strawman", "output")  # each clamps n neurons; they differ in which ones
 _MULTIPLIERS = (0.5, 1.0, 2.0, 5.0, 10.0)  # times the neuron's largest reference activation
 _ALPHAS = (0.5, 1.0, 2.0, 4.0, 8.0)  # times the difference in means
 TUNED: Mapping[str, tuple[float, ...]] = {**dict.fromkeys((*CLAMPED, "add"), _MULTIPLIERS), "vector": _ALPHAS}
@@ -60,22 +60,22 @@ VARIANTS: Mapping[str, Variant] = {
     "clamp-tuned-20": Variant("clamp-tuned", {"n": 20}),
 }
 TRIAL_COLUMNS = ("topic", "edit", "strength", "concept", "fluency", "concept_fluency", "chosen")
-N_REPORTED = 20  # unaligned prompts that may be reported; strengths are chosen on later ones
+N_REPORTED = 20  # unaligned prompts that may be reported; strengths are chosen on the ones after them
 N_TUNING = 8
-OUTPUT_POOL = 0.05  # share of the scored neurons, the best, among which `output` goes by output score
-_TUNING_SEED = 10_000  # away from the seeds reported
+OUTPUT_POOL = 0.05  # `output` takes the largest output scores among this share of the best-scored neurons
+_TUNING_SEED = 10_000  # far from the seeds that are reported
 
 
 def tuning_prompts() -> list[str]:
-    """What strengths are chosen on: unaligned prompts that no table reports."""
+    """The prompts on which strengths are chosen: unaligned prompts that no table reports."""
     return unaligned_prompts()[N_REPORTED : N_REPORTED + N_TUNING]
 
 
 def check_columns(names: Sequence[str]) -> tuple[str, ...]:
-    """The columns asked for, each once, the unsteered one always among them: others are measured against it.
+    """The columns asked for, each once. The unsteered one is always included, as others are measured against it.
 
     Raises:
-        UsageError: an unknown name.
+        UsageError: a name is unknown.
     """
     if unknown := [name for name in names if name not in TEXT_COLUMNS]:
         raise UsageError(f"no column '{unknown[0]}'; there are {', '.join(TEXT_COLUMNS)}")
@@ -91,18 +91,20 @@ def shuffled_scores(score: Float[np.ndarray, "d_sae"], seed: int) -> Float[np.nd
 
 
 def _shuffled(scored: ScoredTopic, seed: int) -> ScoredTopic:
-    """The topic with every score another neuron's."""
+    """The topic with its scores permuted among the scored neurons."""
     table = scored.scores.table
     score = table["score"].mask(table["score"].notna(), shuffled_scores(scored.scores.steering_vector(), seed))
     return replace(scored, scores=replace(scored.scores, table=table.assign(score=score)))
 
 
 def best_by_output(ranked: pd.DataFrame, output: pd.DataFrame, n: int) -> list[int]:
-    """Of the best-scored neurons (`OUTPUT_POOL`, at least n) the n of largest output score; ties to the better score.
+    """The n neurons with the largest output scores among the best-scored ones (`OUTPUT_POOL`, at least n).
+
+    Ties go to the better score.
 
     Args:
         ranked: the scored neurons, best first.
-        output: columns neuron and output_score, of those neurons that have one.
+        output: columns neuron and output_score; neurons that never fire have no row.
     """
     pool = ranked.head(max(n, math.ceil(OUTPUT_POOL * len(ranked))))[["neuron"]]
     known = pool.merge(output[["neuron", "output_score"]], on="neuron")
@@ -111,7 +113,7 @@ def best_by_output(ranked: pd.DataFrame, output: pd.DataFrame, n: int) -> list[i
 
 @dataclass(kw_only=True)
 class TopicColumns:
-    """The columns of one topic."""
+    """The columns of one topic: the edit that each makes, and its strength."""
 
     bench: Workbench
     scored: ScoredTopic
@@ -132,9 +134,9 @@ class TopicColumns:
         return self.generation.seed
 
     def way(self, name: str) -> Way:
-        """The column's way of steering, at the strength chosen for it where it has one."""
+        """The column's way of steering, with the strength chosen for it if it is one of `TUNED`."""
         if name == FT:
-            return Way(FT)  # nothing is edited: the model is another
+            return Way(FT)  # no edit: the model itself is another
         if name in VARIANTS:
             return replace(self._variant(name), name=name)
         if name == SHUFFLED:
@@ -146,12 +148,12 @@ class TopicColumns:
         return self._across(name, self._scored)
 
     def _across(self, name: str, scored: Sequence[ScoredTopic]) -> Way:
-        """An edit at every layer that is steered."""
+        """The edit at every layer that is steered."""
         return across_layers([self.bench, *self.also], name, scored, self.steering)
 
     @cached_property
     def _scored(self) -> list[ScoredTopic]:
-        """The topic as each layer's SAE scores it."""
+        """The topic as scored with each layer's SAE."""
         return [self.scored, *(bench.score(self.scored.topic) for bench in self.also)]
 
     def _variant(self, name: str) -> Way:
@@ -192,7 +194,7 @@ class TopicColumns:
         return Way.of(edit, self.steering.positions, name)
 
     def neurons(self, name: str) -> list[int] | Int[np.ndarray, "n"]:
-        """The neurons that a column forces: the best-scored ones for `clamp-tuned` and `add`."""
+        """The neurons that a column forces; for `clamp-tuned` and `add`, the best-scored ones."""
         ranked, n = self.scored.scores.ranked(), self.steering.n
         if name == "random":
             return np.random.default_rng(self.seed).choice(ranked["neuron"].to_numpy(), n, replace=False)
@@ -212,14 +214,14 @@ class TopicColumns:
         )
 
     def _choose_strength(self, name: str) -> float:
-        """The strength of the largest mean of concept and fluency on the tuning prompts; of equal ones the smaller."""
+        """The strength with the largest mean `concept_fluency` on the tuning prompts; ties go to the smaller."""
         prompts, strengths = tuning_prompts(), TUNED[name]
         ways = [self.bench.way(NONE, None, self.steering), *(self.at_strength(name, s) for s in strengths)]
         settings = replace(self.generation, seed=_TUNING_SEED)
         rows = self.bench.together(ways, prompts, self.scored, settings, measure=False, keep_going=True).finish()
         figures = pd.DataFrame(self.bench.figures(rows, self.scored))
         figures["strength"] = np.repeat([0.0, *strengths], len(prompts))
-        scores = steering_scores(figures, figures[figures["strength"] == 0]).fillna(0.0)  # no text is no success
+        scores = steering_scores(figures, figures[figures["strength"] == 0]).fillna(0.0)  # an empty text counts as 0
         means = scores.groupby(figures["strength"]).mean().loc[list(strengths)]
         best = float(means["concept_fluency"].idxmax())
         self.trials += [
@@ -230,11 +232,11 @@ class TopicColumns:
 
 
 def steering_scores(figures: pd.DataFrame, unsteered: pd.DataFrame) -> pd.DataFrame:
-    """Concept, fluency and their harmonic mean `concept_fluency`, 0 to 2, one row a text.
+    """Concept, fluency and their harmonic mean `concept_fluency`, each 0 to 2 as in AxBench, one row per text.
 
     Args:
         figures: topic_percentile, perplexity, distinct_2 of each text.
-        unsteered: the same of unsteered continuations of the same prompts.
+        unsteered: the same figures of unsteered continuations of the same prompts.
     """
     usual = unsteered[["perplexity", "distinct_2"]].median()
     concept = [concept_score(p) for p in figures["topic_percentile"]]

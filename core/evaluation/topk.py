@@ -1,11 +1,11 @@
-"""Do the best-scored neurons fire on the topic's text? (Topic Alignment paper, 4.1 and A.3; its Fig. 4, 11 and 12.)
+"""Do the best-scored neurons fire on the topic's text? (Topic Alignment paper, 4.1 and A.3; Fig. 4, 11 and 12.)
 
-The scores never see P_align through the SAE, only through sentence embeddings; so its tokens can test them. For every k
+Scores see P_align only through sentence embeddings, never through the SAE, so its tokens can test them. For every k
 from 1 to the number of scored neurons: the share of P_align's tokens on which at least one of the k best neurons fires,
 the same share of the unaligned prompts' tokens, and the difference. Special tokens are left out.
 
-A token counts at k from the best rank among its active neurons on, so each curve is a cumulative histogram of these
-ranks: exact at every k, in one pass over the active (token, neuron) pairs.
+A token counts at k if the best rank among its active neurons is at most k. Each curve is therefore a cumulative
+histogram of these ranks: exact at every k, in one pass over the active (token, neuron) pairs.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from core.steering.workbench import Workbench
 from core.store.batch import ActivationBatch
 from core.text.prompts import unaligned_prompts
 
-SHOWN_K = (4, 16, 64)  # at which a topic counts as ahead or not
-TOKEN_K = (1, 2, 4, 8, 16, 32, 64, 128, 256)  # for which the tokens are listed
-LISTED_TOKENS = 40  # of each k and text
+SHOWN_K = (4, 16, 64)  # k at which the two shares are compared
+TOKEN_K = (1, 2, 4, 8, 16, 32, 64, 128, 256)  # k for which tokens are listed
+LISTED_TOKENS = 40  # per k and text
 DENSE_K = 16  # the thinned curves keep every k up to here
 LOG_SPACED_K = 60  # and about as many as this over the whole range
-N_SHUFFLES = 200  # random rankings, for what chance gives
-CHANCE = 0.95  # the percentile of their areas that counts as chance
+N_SHUFFLES = 200  # random rankings, to show what chance gives
+CHANCE = 0.95  # quantile of their areas that counts as chance
 
 
 @dataclass(frozen=True)
@@ -48,13 +48,13 @@ class Firing:
 
     @cached_property
     def starts(self) -> tuple[Int[np.ndarray, "firing"], Int[np.ndarray, "firing"]]:
-        """The tokens on which anything fires, and where the pairs of each begin."""
+        """The tokens on which any neuron fires, and the index of each one's first pair."""
         firing, start = np.unique(self.token, return_index=True)
         return firing, start
 
 
 def firing(activations: Iterable[ActivationBatch]) -> Firing:
-    """The active (token, neuron) pairs of prompts, from `activations.token_activations`.
+    """The active (token, neuron) pairs of prompts, from the batches of `activations.token_activations`.
 
     Raises:
         ScoringError: the prompts have no ordinary token.
@@ -74,7 +74,7 @@ def firing(activations: Iterable[ActivationBatch]) -> Firing:
 
 
 def firing_on(workbench: Workbench, prompts: Iterable[str]) -> Firing:
-    """The active (token, neuron) pairs of prompts; longer ones are cut to what the model reads.
+    """The active (token, neuron) pairs of prompts; longer ones are truncated to the model's context.
 
     Raises:
         ScoringError: the prompts have no ordinary token.
@@ -85,7 +85,7 @@ def firing_on(workbench: Workbench, prompts: Iterable[str]) -> Firing:
 
 @dataclass(frozen=True)
 class Ranks:
-    """Every neuron's rank by its score, from 1; a neuron without a score has `n_scored` + 1."""
+    """Every neuron's rank by score, from 1; a neuron without a score has rank `n_scored` + 1."""
 
     of_neuron: Int[np.ndarray, "d_sae"]
     n_scored: int
@@ -98,13 +98,13 @@ class Ranks:
         return cls(ranks, len(ranked))
 
     def shuffled(self, seed: int) -> Ranks:
-        """The ranks dealt out anew among the scored neurons."""
+        """The ranks permuted at random among the scored neurons."""
         ranks, scored = self.of_neuron.copy(), self.of_neuron <= self.n_scored
         ranks[scored] = np.random.default_rng(seed).permutation(ranks[scored])
         return Ranks(ranks, self.n_scored)
 
     def best(self, text: Firing) -> Int[np.ndarray, "token"]:
-        """The best rank among each token's active neurons; `n_scored` + 1 where no scored neuron fires."""
+        """The best rank among each token's active neurons; `n_scored` + 1 if no scored neuron fires."""
         best = np.full(len(text.tokens), self.n_scored + 1)
         token, start = text.starts
         best[token] = np.minimum.reduceat(self.of_neuron[text.neuron], start)
@@ -120,10 +120,10 @@ class Ranks:
 
 
 def curves(ranks: Ranks, aligned: Firing, unaligned: Firing) -> pd.DataFrame:
-    """The curves of one topic, a row for every k from 1 to the number of scored neurons.
+    """The curves of one topic, one row for every k from 1 to the number of scored neurons.
 
     Returns:
-        k; aligned and unaligned (share of the text's tokens on which at least one of the k best neurons fires);
+        Columns k; aligned and unaligned (share of the text's tokens on which at least one of the k best neurons fires);
         difference; neurons_aligned and neurons_unaligned (share of the k best neurons that fire anywhere in the text).
     """
     k = np.arange(1, ranks.n_scored + 1)
@@ -137,9 +137,9 @@ def curves(ranks: Ranks, aligned: Firing, unaligned: Firing) -> pd.DataFrame:
 
 
 def area(difference: Float[np.ndarray, "k"]) -> float:
-    """Area between the curves, the main figure: mean difference over log k, from k = 1 to the last, -1 to 1.
+    """Area between the curves, the main figure: mean difference over log k, -1 to 1.
 
-    Trapezoids between neighbouring k, divided by the logarithm of the last: as the eye sees it on a logarithmic axis.
+    Trapezoids between neighbouring k, divided by the log of the last k: the area that is seen on a logarithmic axis.
     """
     if len(difference) == 1:
         return float(difference[0])
@@ -148,13 +148,13 @@ def area(difference: Float[np.ndarray, "k"]) -> float:
 
 
 def shuffled_areas(ranks: Ranks, aligned: Firing, unaligned: Firing, seed: int = 0) -> Float[np.ndarray, "shuffle"]:
-    """The areas of N_SHUFFLES random rankings of the same neurons on the same texts: what chance gives."""
+    """The areas of N_SHUFFLES random rankings of the same neurons on the same texts, which show what chance gives."""
     shuffles = (ranks.shuffled(seed + number) for number in range(N_SHUFFLES))
     return np.array([area(dealt.token_shares(aligned) - dealt.token_shares(unaligned)) for dealt in shuffles])
 
 
 def thinned(table: pd.DataFrame) -> pd.DataFrame:
-    """About LOG_SPACED_K rows of the curves: k = 1 to DENSE_K, log-spaced ones, those of SHOWN_K, and the last."""
+    """About LOG_SPACED_K rows of the curves: k from 1 to DENSE_K, log-spaced ones, those of SHOWN_K, and the last."""
     last = len(table)
     spaced = np.geomspace(1, last, LOG_SPACED_K).round().astype(int)
     kept = np.unique([*range(1, DENSE_K + 1), *SHOWN_K, *spaced, last])
@@ -162,17 +162,18 @@ def thinned(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def fired_tokens(ranks: Ranks, aligned: Firing, unaligned: Firing) -> pd.DataFrame:
-    """The tokens on which the k best neurons fire, for each k of TOKEN_K: the LISTED_TOKENS most frequent a text.
+    """The most frequent tokens on which one of the k best neurons fires, for each k of TOKEN_K.
 
     Returns:
-        k, text (aligned or unaligned), token, times (it stands there and one of the k best fires on it), occurrences.
+        At most LISTED_TOKENS rows per k and text: k, text (aligned or unaligned), token, times (occurrences on which
+            one of the k best fires), occurrences (in the text).
     """
     rows = []
     for name, text in (("aligned", aligned), ("unaligned", unaligned)):
         best, occurrences = ranks.best(text), Counter(text.tokens)
         for k in (k for k in TOKEN_K if k <= ranks.n_scored):
             fired = Counter(token for token, rank in zip(text.tokens, best.tolist(), strict=True) if rank <= k)
-            # equally frequent: the rarer in the text first, since more of its places fire
+            # ties: the rarer in the text first, as more of its occurrences fire
             ordered = sorted(fired.items(), key=lambda item: (-item[1], occurrences[item[0]], item[0]))
             rows += [(k, name, token, times, occurrences[token]) for token, times in ordered[:LISTED_TOKENS]]
     return pd.DataFrame(rows, columns=["k", "text", "token", "times", "occurrences"])
@@ -193,7 +194,7 @@ class TopK:
 
 
 def top_k(scored: ScoredTopic, aligned: Firing, unaligned: Firing, seed: int = 0) -> TopK:
-    """Curves, figures and tokens of one topic; the figures are those of the table `topk-summary`."""
+    """Curves, summary and tokens of one topic; the summary is a row of the table `topk-summary`."""
     ranks = Ranks.of(scored.scores)
     table = curves(ranks, aligned, unaligned)
     difference, chance = table["difference"].to_numpy(), shuffled_areas(ranks, aligned, unaligned, seed)
@@ -204,17 +205,17 @@ def top_k(scored: ScoredTopic, aligned: Firing, unaligned: Firing, seed: int = 0
         "area_shuffled": float(chance.mean()),
         "area_chance": float(np.quantile(chance, CHANCE)),
     }
-    for k in SHOWN_K:  # fewer scored neurons than k: not defined
+    for k in SHOWN_K:  # NaN with fewer scored neurons than k
         summary[f"difference_{k}"] = float(difference[k - 1]) if k <= ranks.n_scored else float("nan")
     summary |= {"tokens_aligned": len(aligned.tokens), "tokens_unaligned": len(unaligned.tokens)}
     return TopK(table, summary, fired_tokens(ranks, aligned, unaligned))
 
 
 def ahead(summary: pd.DataFrame) -> pd.DataFrame:
-    """For each k of SHOWN_K, in how many topics the aligned share is above the unaligned one.
+    """For each k of SHOWN_K, the number of topics whose aligned share is above the unaligned one.
 
     Returns:
-        k, ahead, topics (with that many scored neurons), mean_difference over them.
+        Columns k, ahead, topics (those with at least k scored neurons), mean_difference over them.
     """
     rows = []
     for k in SHOWN_K:
