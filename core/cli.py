@@ -1,6 +1,7 @@
 """The command line: `python -m core COMMAND --help`.
 
-Exit codes: 0 done, 1 stopped or failed, 2 a wrong request or a state that needs mending; errors are one line on stderr.
+Exit codes: 0 done, 1 stopped or failed, 2 a wrong request, or data that is missing or damaged. Errors are one line on
+stderr.
 """
 
 import os
@@ -13,12 +14,12 @@ from core.commands import inspection, steering, stores, sweep, training  # noqa:
 from core.commands.options import app
 from core.errors import SteerscopeError
 
-_INTERRUPTED = 130  # what typer makes of Ctrl-C
+_INTERRUPTED = 130  # typer's exit code after Ctrl-C
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; returns its exit code."""
-    # errors are one line on stderr: no bars of other libraries beside them
+    # keep other libraries' progress bars off stderr, where errors are one line
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
         code = app(args=arguments, standalone_mode=False)
@@ -29,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except typer.TyperException as exc:
         problem = f"{' '.join(str(exc).split())} (see --help)"
     except (KeyboardInterrupt, typer.Abort):
-        print("stopped; the same command goes on where it can", file=sys.stderr)
+        print("stopped; run the same command again to continue where possible", file=sys.stderr)
         return 1
     else:
         return int(code or 0)

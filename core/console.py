@@ -14,14 +14,14 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Table
 
 _PIPE_WIDTH = 200  # characters
-_LIST_ITEMS = 6  # shown of a list in a table's cell
-_LINE_EVERY_S = 30.0  # of a stage's progress in a log
+_LIST_ITEMS = 6  # items of a list shown in a table cell
+_LINE_EVERY_S = 30.0  # between two log lines of a running stage
 
 Report = Callable[[str, float], None]  # stage, share done
 
 
 def plain(value: Any) -> Any:
-    """A value as JSON knows it; NaN becomes null."""
+    """Converts a value to types that JSON can hold; NaN and infinities become null."""
     if hasattr(value, "tolist"):
         value = value.tolist()
     if isinstance(value, dict):
@@ -32,7 +32,7 @@ def plain(value: Any) -> Any:
 
 
 def print_json(value: Any) -> None:
-    """One JSON document on standard output."""
+    """Prints one JSON document on standard output."""
     print(json.dumps(plain(value), ensure_ascii=False, indent=2))
 
 
@@ -48,7 +48,7 @@ def _cell(value: Any) -> str:
 
 
 def print_table(frame: pd.DataFrame, *, as_json: bool, title: str = "") -> None:
-    """A table: aligned columns of three significant figures, or a JSON list of objects with all digits."""
+    """Prints a table: aligned columns with three significant figures, or a JSON list of objects at full precision."""
     if as_json:
         print_json(frame.to_dict("records"))
         return
@@ -59,7 +59,7 @@ def print_table(frame: pd.DataFrame, *, as_json: bool, title: str = "") -> None:
     for row in frame.itertuples(index=False):
         table.add_row(*(_escape(_cell(value)) for value in row))
     console = Console()
-    # a pipe has no width of its own: give a table the room that it needs
+    # a pipe has no width of its own: print wide enough that no column wraps
     (console if console.is_terminal else Console(width=_PIPE_WIDTH)).print(table)
 
 
@@ -69,9 +69,10 @@ def _escape(text: str) -> str:
 
 @contextmanager
 def stage_progress(title: str) -> Iterator[Report]:
-    """Progress on standard error, told (stage, share done); a stage may carry news behind a colon.
+    """Shows progress on standard error: one bar per stage on a terminal, otherwise lines for a log.
 
-    A bar a stage on a terminal, elsewhere lines for a log.
+    Yields a function of (stage, share done, 0 to 1). A stage is identified by its text before a colon; what follows
+    the colon is shown and may change.
     """
     console = Console(stderr=True)
     console.print(title)
@@ -104,7 +105,7 @@ def _bars(console: Console) -> Iterator[Report]:
 
 @contextmanager
 def _lines(console: Console) -> Iterator[Report]:
-    """A line when a stage begins, every `_LINE_EVERY_S` while it lasts, and at its end."""
+    """Prints a line when a stage begins, every `_LINE_EVERY_S` seconds while it runs, and when it ends."""
     started = time.monotonic()
     printed: tuple[str, bool] | None = None  # stage, and whether it was done
     printed_at = 0.0
@@ -122,5 +123,5 @@ def _lines(console: Console) -> Iterator[Report]:
 
 
 def _name(stage: str) -> str:
-    """A stage without its news."""
+    """The stage's text before the colon."""
     return stage.partition(":")[0]

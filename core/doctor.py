@@ -1,4 +1,4 @@
-"""Is everything in place: versions, devices, the embedding model, the health of each store."""
+"""Checks the installation: package versions, device, embedding model, and the health of each store."""
 
 import platform
 from collections.abc import Iterator
@@ -45,7 +45,7 @@ def _store(root: Path, name: str) -> tuple[str, str, bool]:
 
 
 def examine(root: Path) -> pd.DataFrame:
-    """One row a thing examined: what, finding, ok."""
+    """Checks everything; one row per thing examined, with columns what, finding, ok."""
     rows = [*_packages(), ("device", best_device(), True), _embedding_model()]
     rows += [_store(root, setup.name) for setup in all_setups().values() if not missing_parts(setup)]
     return pd.DataFrame(rows, columns=["what", "finding", "ok"])

@@ -1,18 +1,18 @@
 """Every error that Steerscope raises on purpose.
 
 SteerscopeError
-├── UsageError        the request cannot be: a wrong name, number, file, or combination
+├── UsageError        the request is wrong: a name, number, file or combination that cannot work
 │   └── UnknownSetupError, SetupConfigError, EmptyTopicError, TopicTooLongError, MissingFileError, PromptFileError,
 │       PromptTooLongError, NeuronRangeError, UnknownHookError, EditError, TrainingConfigError, EmptyDatasetError,
 │       ConversationError, SettingsError, ExportError, ChatSetupError
-└── StateError        what is on disk does not fit, or is not there yet
+└── StateError        the request is fine, but something on disk or a server is missing, damaged or does not fit
     ├── ModelFolderError, UnsafeWeightsError, AutoencoderError, EmbeddingModelError, HubError, ScoringError,
     │   CheckpointError, GridError, EngineError, AcceptabilityError, JudgeError
     └── StoreError    the store of a setup
         └── StoreNotBuiltError, StoreSchemaError, StoreDamagedError, StoreBusyError, StoreWriteError
 
-Each message says the rule, the value at hand and the next step, in one line. The command line prints it and
-ends with 2.
+Each message states in one line the rule, the value at hand and the next step. The command line prints it and
+exits with code 2.
 """
 
 from collections.abc import Sequence
@@ -28,34 +28,34 @@ class UsageError(SteerscopeError):
 
 
 class StateError(SteerscopeError):
-    """What is on disk does not fit the request, or is not there yet."""
+    """The request is fine, but something on disk or a server is missing, damaged or does not fit."""
 
 
 class UnknownSetupError(UsageError):
-    """No setup of that name."""
+    """No setup has that name."""
 
     def __init__(self, name: str, known: Sequence[str]) -> None:
         super().__init__(f"no setup '{name}'; there are {', '.join(known)} (list them: python -m core setups)")
 
 
 class SetupConfigError(UsageError):
-    """The user's file of setups is wrong."""
+    """The user's file of setups has a wrong entry."""
 
 
 class EmptyTopicError(UsageError):
-    """A topic without a word."""
+    """The topic has no words."""
 
     def __init__(self) -> None:
         super().__init__("the topic is empty; type at least one word")
 
 
 class TopicTooLongError(UsageError):
-    """A topic longer than an embedding can mean."""
+    """The topic has too many characters for one embedding."""
 
     def __init__(self, length: int, limit: int) -> None:
         super().__init__(
             f"the topic has {length:,} characters; at most {limit:,} are read: "
-            "shorten it, or put one prompt a line in a file"
+            "shorten it, or write one prompt per line to a file"
         )
 
 
@@ -67,14 +67,14 @@ class MissingFileError(UsageError):
 
 
 class PromptFileError(UsageError):
-    """A file of prompts cannot be read as such."""
+    """A file of prompts has a wrong type, encoding or content."""
 
     def __init__(self, path: Path, problem: str) -> None:
         super().__init__(f"'{path}': {problem}")
 
 
 class PromptTooLongError(UsageError):
-    """A prompt and its continuation do not fit the model's context."""
+    """A prompt and its continuation together exceed the model's context."""
 
     def __init__(self, n_tokens: int, new: int, limit: int) -> None:
         super().__init__(f"the prompt's {n_tokens} tokens and {new} new ones exceed the context of {limit}; shorten it")
@@ -84,7 +84,7 @@ class NeuronRangeError(UsageError):
     """A neuron number that the SAE does not have."""
 
     def __init__(self, neuron: int, d_sae: int, wide_enough: Sequence[str] | None = None) -> None:
-        """`wide_enough`: setups that have that number, where it may be taken for a published one."""
+        """`wide_enough`: setups whose SAE has that neuron, where the number may come from a published table."""
         message = f"neuron {neuron} is out of range: this SAE has neurons 0 to {d_sae - 1}"
         if wide_enough is not None:
             wide = f"wide enough: {', '.join(wide_enough)}" if wide_enough else "no SAE on this machine is wide enough"
@@ -119,29 +119,29 @@ class ConversationError(UsageError):
 
 
 class SettingsError(UsageError):
-    """A setting that is none of the choices, or out of range."""
+    """A setting is not one of the choices, or is out of range."""
 
 
 class ChatSetupError(UsageError):
-    """Something about the chat template, asked of a base model."""
+    """The request needs a chat template, and the setup's model uses none."""
 
     def __init__(self, what: str, chat_setups: Sequence[str]) -> None:
         super().__init__(
-            f"{what} is about the chat template, and this setup's model has none in use; chat setups are "
+            f"{what} needs a chat template, and this setup's model uses none; chat setups are "
             f"{', '.join(chat_setups)} (what each lacks: python -m core setups)"
         )
 
 
 class ExportError(UsageError):
-    """A table that cannot be written in that format, or to that place."""
+    """A table cannot be written in that format, or to that path."""
 
 
 class ModelFolderError(StateError):
-    """A language model's folder lacks something."""
+    """A language model's folder lacks a file or some weights, or is damaged."""
 
 
 class UnsafeWeightsError(StateError):
-    """Weights that only exist as a pickle."""
+    """The weights exist only as a pickle, which can run code when loaded."""
 
     def __init__(self, place: str) -> None:
         super().__init__(
@@ -171,11 +171,11 @@ class EngineError(StateError):
 
 
 class EmbeddingModelError(StateError):
-    """The sentence-embedding model cannot be loaded, or is not the one that was checked."""
+    """The sentence-embedding model cannot be loaded, or its weights have the wrong checksum."""
 
 
 class AcceptabilityError(StateError):
-    """The classifier of acceptability cannot be loaded, or is none."""
+    """The acceptability classifier cannot be loaded, or does not have two classes."""
 
 
 class JudgeError(StateError):
@@ -186,11 +186,11 @@ class JudgeError(StateError):
 
 
 class HubError(StateError):
-    """Something has to come from a hub, and the hub does not answer."""
+    """Something must be downloaded from a hub that cannot be reached."""
 
 
 class ScoringError(StateError):
-    """A store in which no neuron can be scored against the topic."""
+    """The store and the topic do not allow a score for any neuron."""
 
 
 class StoreError(StateError):
@@ -198,7 +198,7 @@ class StoreError(StateError):
 
 
 class StoreNotBuiltError(StoreError):
-    """No store yet."""
+    """The setup's store has not been built yet."""
 
     def __init__(self, path: Path, mend: str) -> None:
         super().__init__(f"no store '{path}'; build it: {mend}")
@@ -217,7 +217,7 @@ class StoreDamagedError(StoreError):
     """A store that is cut short, corrupt, or lacks a table or a column."""
 
     def __init__(self, path: Path, problem: str, mend: str) -> None:
-        super().__init__(f"'{path}' is damaged: {problem}; mend it: {mend}")
+        super().__init__(f"'{path}' is damaged: {problem}; repair it: {mend}")
 
 
 class StoreBusyError(StoreError):
@@ -232,7 +232,7 @@ class StoreWriteError(StoreError):
 
 
 def in_one_line(exc: BaseException) -> str:
-    """What went wrong, for a table or a message: our own errors in their words, any other with its type."""
+    """An error as one line of text; errors of other libraries are preceded by their type."""
     words = str(exc).strip().splitlines()
     if isinstance(exc, SteerscopeError):
         return " ".join(words)

@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and locks that die with their process."""
+"""Atomic file writes, and file locks that are released when their process dies."""
 
 import fcntl
 import os
@@ -14,7 +14,7 @@ _POLL_S = 0.02
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """A path to write to; on leaving, the file takes the name `path` in one step. After an exception nothing is left.
+    """Yields a temporary path to write to; on exit that file is renamed to `path`, after an exception it is removed.
 
     Raises:
         OSError: the disk is full, or the folder cannot be written.
@@ -31,14 +31,14 @@ def written_whole(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def exclusive_lock(path: Path, *, busy: str, timeout_s: float = 0.0) -> Iterator[None]:
-    """Holds the lock file `path`, against other processes and other threads; the kernel frees it when a process dies.
+    """Holds the lock file `path` against other processes and threads; the kernel releases it when the process dies.
 
     Args:
-        busy: the message when it stays taken; `{process}` in it becomes the holder's process id.
-        timeout_s: how long to wait for it.
+        busy: message of the error; `{process}` in it becomes the holder's process id.
+        timeout_s: how long to wait for the lock.
 
     Raises:
-        StoreBusyError: still taken after `timeout_s`.
+        StoreBusyError: the lock is still held after `timeout_s`.
     """
     deadline = time.monotonic() + timeout_s
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)

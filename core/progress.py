@@ -1,5 +1,5 @@
-"""How long work tells how far it is."""
+"""The callback by which long-running work reports its progress."""
 
 from collections.abc import Callable
 
-Progress = Callable[[str, float], None]  # what is being done, and the share of the whole that is done, 0 to 1
+Progress = Callable[[str, float], None]  # the stage's name, and the share of it that is done, 0 to 1

@@ -203,7 +203,7 @@ def test_unreadable_shard_names_the_way_out(setup: Setup, tmp_path: Path) -> Non
     shard = next((tmp_path / "tiny" / "parts").rglob("*-tokens.parquet"))
     shard.write_bytes(b"PAR1 is not enough")
     with pytest.raises(
-        StoreDamagedError, match=r"parts.* is damaged: .*; mend it: python -m core build tiny .*--no-res"
+        StoreDamagedError, match=r"parts.* is damaged: .*; repair it: python -m core build tiny .*--no-res"
     ):
         run_build(setup, tmp_path)
     run_build(setup, tmp_path, resume=False)

@@ -285,7 +285,7 @@ def test_open_other_schema_version(copy: Path) -> None:
 @pytest.mark.parametrize("table", TABLES)
 def test_open_without_a_table(copy: Path, table: str) -> None:
     edit(copy, f"DROP TABLE {table}")
-    with pytest.raises(StoreDamagedError, match=f"no table '{table}'; mend it: python -m core build tiny"):
+    with pytest.raises(StoreDamagedError, match=f"no table '{table}'; repair it: python -m core build tiny"):
         Store.open(copy, "tiny")
 
 
@@ -299,7 +299,7 @@ def test_open_without_a_column(copy: Path) -> None:
 def test_open_truncated(copy: Path, share: float) -> None:
     path = copy / "tiny" / "store.duckdb"
     os.truncate(path, int(path.stat().st_size * share))
-    with pytest.raises(StoreDamagedError, match=r"is damaged: .*; mend it: python -m core build tiny"):
+    with pytest.raises(StoreDamagedError, match=r"is damaged: .*; repair it: python -m core build tiny"):
         Store.open(copy, "tiny")
 
 
@@ -317,7 +317,7 @@ def test_check_finds_a_corrupt_block(tmp_path: Path) -> None:
     block = (len(content) - 12_288) // 2 + 12_288
     content[block : block + 64] = bytes(reversed(range(64)))
     path.write_bytes(content)
-    with pytest.raises(StoreDamagedError, match="mend it: python -m core build tiny"):
+    with pytest.raises(StoreDamagedError, match="repair it: python -m core build tiny"):
         Store.open(tmp_path, "tiny").check()
 
 

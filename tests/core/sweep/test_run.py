@@ -449,7 +449,7 @@ def test_question_too_long_ends_it_before_anything_is_run(bench: Workbench, tmp_
 def test_base_model_is_refused(root: Path, user_setups: Path, tmp_path: Path) -> None:
     with Store.open(root, "gpt2-topk") as store:
         base = open_workbench(find_setup("gpt2-topk", user_setups), store)
-        with pytest.raises(ChatSetupError, match="an alpha sweep is about the chat template"):
+        with pytest.raises(ChatSetupError, match="an alpha sweep needs a chat template"):
             run_sweep(base, NEURON, SETTINGS, AppStore(tmp_path), "gpt2-topk")
 
 

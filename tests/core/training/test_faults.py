@@ -201,7 +201,7 @@ def test_checkpoint_of_another_width_is_named(
     model = Path(shutil.copytree(qwen2_folder, tmp_path / "model"))
     with monkeypatch.context() as patch:
         patch.setattr("core.training.autoencoders.evaluate_autoencoder", stop)
-        assert train(model=model) == (1, ["stopped; the same command goes on where it can"])
+        assert train(model=model) == (1, ["stopped; run the same command again to continue where possible"])
     monkeypatch.setattr("tests.fixtures.language_models.D_MODEL", 64)
     write_qwen2(model)
     code, errors = train(model=model)
