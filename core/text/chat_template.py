@@ -1,8 +1,8 @@
-"""Conversations through a tokenizer's chat template, with which tokens are the messages' own text.
+"""Tokenises conversations with the tokenizer's chat template, and keeps message text and template tokens apart.
 
-Template tokens are told by position, never by id: what people write is text, so a '<|im_start|>' or a 'user' inside a
-message is no template token. The template is filled with marks first and cut at its special tokens; the messages'
-contents take the marks' places after that, and nothing in them can form a special token.
+Template tokens are identified by position, never by id: a '<|im_start|>' or 'user' inside a message is ordinary text.
+The template is first filled with placeholder marks and split at its special tokens. Only then do the messages' contents
+replace the marks, so that nothing in them can form a special token.
 """
 
 from __future__ import annotations
@@ -11,25 +11,25 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-ROLES = {"user": 1, "assistant": 2}  # whose messages can be steered apart, and their numbers in a batch; 0: neither
+ROLES = {"user": 1, "assistant": 2}  # roles that can be steered separately, as numbered in a batch; 0: neither
 
-_MARK = "\ue000"  # private use: around a message's number where its content will stand
+_MARK = "\ue000"  # private-use character; encloses a message's number where its content will go
 
 
 def encode_text(tokenizer: Any, text: str, *, offsets: bool = False) -> Any:
-    """Text as ordinary tokens only, whatever it says."""
+    """Tokenises text as ordinary tokens only, even where it spells a special token."""
     return tokenizer(text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=offsets)
 
 
 def encode_conversation(
     tokenizer: Any, messages: Sequence[Mapping[str, str]], *, generate: bool = False
 ) -> tuple[list[int], list[str]]:
-    """Token ids of a conversation, and for each token the role whose message it is part of; '' for the template's own.
+    """Token ids of a conversation, and for each token the role of the message it belongs to; '' for template tokens.
 
     Args:
-        generate: adds the header of the assistant's turn.
+        generate: append the header of the assistant's turn.
     """
-    bodies = [message["content"].strip() for message in messages]  # templates may trim
+    bodies = [message["content"].strip() for message in messages]  # templates may strip white space
     marked = [
         {**message, "content": message["content"].replace(body, f"{_MARK}{i}{_MARK}", 1)}
         for i, (message, body) in enumerate(zip(messages, bodies, strict=True))
@@ -52,7 +52,7 @@ def encode_conversation(
 
 
 def _filled(piece: str, messages: Sequence[Mapping[str, str]], bodies: Sequence[str]) -> tuple[str, list[str]]:
-    """A piece of the template with its marks replaced, and each character's role; '' for the template's own."""
+    """A piece of the template with its marks replaced by contents, and the role of each character; '' for template."""
     text, role_of = "", []
     for i, part in enumerate(re.split(f"{_MARK}(\\d+){_MARK}", piece)):
         is_number = i % 2 == 1  # re.split alternates text and captured group

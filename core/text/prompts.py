@@ -1,4 +1,4 @@
-"""Text that goes in: reference sets, topics, dialogues; bundled in `data/` or from files of the user's own."""
+"""Input texts: reference prompts, topics and dialogues, bundled in `data/` or read from the user's files."""
 
 import csv
 import json
@@ -29,7 +29,7 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Topic:
-    """What to align to: P_align of method, one or more prompts."""
+    """A topic to align to: one or more prompts (P_align; Topic Alignment paper, section 3.1)."""
 
     name: str
     title: str
@@ -85,21 +85,21 @@ def _prompt(row: dict[str, Any], path: Path) -> Prompt | None:
 
 
 def _encodable(text: str) -> str:
-    # surrogates and NUL cannot be encoded or stored; they come from binary taken for text
+    # surrogates and NUL cannot be encoded or stored; they appear when binary data is read as text
     return text.encode("utf-8", "ignore").decode().replace("\x00", "")
 
 
 def _label(value: Any) -> str:
-    missing = value is None or (isinstance(value, float) and math.isnan(value))  # NaN: no value, in Parquet
+    missing = value is None or (isinstance(value, float) and math.isnan(value))  # Parquet reads a missing value as NaN
     return "" if missing else _encodable(str(value))
 
 
 def read_prompts(path: Path) -> list[Prompt]:
-    """Prompts of a .txt (one a line), .csv, .jsonl or .parquet file (column `text` or `prompt`); empty rows left out.
+    """Reads prompts from .txt (one per line), .csv, .jsonl or .parquet (column `text` or `prompt`); skips empty rows.
 
     Raises:
         MissingFileError: no such file.
-        PromptFileError: unknown suffix, not UTF-8, a wrong column, a broken line, no prompt at all.
+        PromptFileError: unknown suffix, not UTF-8, no such column, a malformed line, or no prompts.
     """
     if not path.is_file():
         raise MissingFileError(path, "name a file of prompts")
@@ -107,7 +107,7 @@ def read_prompts(path: Path) -> list[Prompt]:
     if suffix not in _READERS:
         raise PromptFileError(path, f"prompts are read from {', '.join(PROMPT_SUFFIXES)} files, not '{path.suffix}'")
     if path.stat().st_size > _MAX_FILE_BYTES:
-        raise PromptFileError(path, "larger than 1 GiB; split it, or convert it to a sample")
+        raise PromptFileError(path, "larger than 1 GiB; split it, or take a sample of it")
     try:
         prompts = [prompt for row in _READERS[suffix](path) if (prompt := _prompt(row, path))]
     except UnicodeDecodeError as exc:
@@ -115,12 +115,12 @@ def read_prompts(path: Path) -> list[Prompt]:
     except csv.Error as exc:
         raise PromptFileError(path, f"not a CSV file ({exc})") from exc
     if not prompts:
-        raise PromptFileError(path, "holds no prompt")
+        raise PromptFileError(path, "contains no prompts")
     return prompts
 
 
 def reference_prompts(reference: str, limit: int | None = None) -> list[Prompt]:
-    """P_ref of a setup: the bundled set (`embedded`) or a file; `limit` takes an even spread of that many.
+    """P_ref of a setup: the bundled set (`embedded`) or a file; with `limit`, that many evenly spaced prompts of it.
 
     Raises:
         MissingFileError, PromptFileError: see `read_prompts`.
@@ -134,10 +134,10 @@ def reference_prompts(reference: str, limit: int | None = None) -> list[Prompt]:
 
 
 def parse_topic(text: str, name: str = "typed") -> Topic:
-    """A typed topic: one prompt a line, empty lines left out.
+    """A typed topic: one prompt per line; empty lines are skipped.
 
     Raises:
-        EmptyTopicError: nothing but white space.
+        EmptyTopicError: the text is only white space.
         TopicTooLongError: more than `MAX_TOPIC_CHARACTERS` characters.
     """
     if len(text) > MAX_TOPIC_CHARACTERS:
@@ -175,7 +175,7 @@ def unaligned_prompts() -> list[str]:
 
 
 def continuations() -> list[str]:
-    """24 openings of a sentence that fit any topic."""
+    """24 sentence openings that fit any topic."""
     return _lines("continuations.txt")
 
 
