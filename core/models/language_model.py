@@ -1,7 +1,7 @@
-"""The language model: loading, tokens with their special positions, and interventions at hook points.
+"""The language model: tokenisation that marks special positions, and interventions at hook points.
 
-The only module of the explorer that imports transformers and transformer_lens. The weights run unwrapped, as
-transformers loads them; `TransformerBridge` tells, for every architecture it knows, which module a hook name means.
+Outside training, only `core.models` imports transformers, and only this module transformer_lens. The model runs
+unwrapped, as transformers loads it; `TransformerBridge` only tells which of its modules a hook name refers to.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from core.errors import ModelFolderError, UnknownHookError
 from core.models.tokens import TokenisedPrompt, Tokens
 from core.text.chat_template import ROLES, encode_conversation, encode_text
 
-Intervention = Callable[[Tensor], Tensor | None]  # the activation in, its replacement (or None: as it is) out
+Intervention = Callable[[Tensor], Tensor | None]  # takes the activation, returns its replacement; None: unchanged
 
-# what the running thread does at each hook point; a context variable, so that no thread sees another's edits
+# this thread's interventions by (model, hook name); a context variable, so that no thread sees another's edits
 _interventions: ContextVar[Mapping[tuple[int, str], Intervention]] = ContextVar(
     "interventions", default=MappingProxyType({})
 )
 
 
 class _StopForward(Exception):  # noqa: N818 - a signal, not an error
-    """Ends a forward pass at the hook point, once the activation is in hand."""
+    """Ends a forward pass at the hook point, once the activation has been captured."""
 
 
 @dataclass(frozen=True)
 class HookSite:
-    """Where a hook name stands in the native model: the input or the output of one of its modules."""
+    """Where a hook point is in the native model: at the input or the output of one of its modules."""
 
     hook_name: str
     module_path: str
@@ -68,16 +68,17 @@ class LanguageModel:
 
     @property
     def first_token_id(self) -> int:
-        """The token that plain text begins with: the setup's, or the tokenizer's own, or its end-of-text (as GPT-2's).
+        """Id of the first token of plain text: the setup's, else the tokenizer's BOS, else its EOS (GPT-2).
 
         Raises:
-            ModelFolderError: the setup's first token is none of the tokenizer's special tokens.
+            ModelFolderError: the setup's first token is not a special token of the tokenizer.
         """
         if self._first_token is not None:
             known = {str(token): i for i, token in self.tokenizer.added_tokens_decoder.items() if token.special}
             if self._first_token not in known:
                 raise ModelFolderError(
-                    f"first_token {self._first_token!r} is no special token of {self.name}; it has {', '.join(known)}"
+                    f"first_token {self._first_token!r} is not a special token of {self.name}; "
+                    f"it has {', '.join(known)}"
                 )
             return int(known[self._first_token])
         bos = self.tokenizer.bos_token_id
@@ -85,18 +86,18 @@ class LanguageModel:
 
     @property
     def end_token_ids(self) -> list[int]:
-        """Tokens that end a generation."""
+        """Ids of the tokens that end a generation."""
         end = self.model.generation_config.eos_token_id
         if end is None:
             end = self.tokenizer.eos_token_id
         return [] if end is None else [int(i) for i in (end if isinstance(end, list) else [end])]
 
     def tokenise(self, text: str, *, generate: bool = False, max_length: int | None = None) -> TokenisedPrompt:
-        """A prompt as the model reads it: after the beginning-of-text token, or as a user's message in the template.
+        """Tokenises a prompt: after the BOS token, or for a chat model as a user message in the chat template.
 
         Args:
-            generate: with a chat template, adds the header of the assistant's turn.
-            max_length: keep at most that many tokens.
+            generate: for a chat model, append the header of the assistant's turn.
+            max_length: truncate to this many tokens.
         """
         if self.chat:
             return self.tokenise_chat([{"role": "user", "content": text}], generate=generate, max_length=max_length)
@@ -109,7 +110,7 @@ class LanguageModel:
     def tokenise_chat(
         self, messages: Sequence[Mapping[str, str]], *, generate: bool = False, max_length: int | None = None
     ) -> TokenisedPrompt:
-        """A conversation through the chat template; everything but the messages' contents is special.
+        """Tokenises a conversation with the chat template; all tokens but those of the messages' contents are special.
 
         Raises:
             ModelFolderError: the tokenizer has no chat template.
@@ -120,7 +121,7 @@ class LanguageModel:
         return TokenisedPrompt(ids[:max_length], [not role for role in roles[:max_length]], roles[:max_length])
 
     def pad(self, prompts: Sequence[TokenisedPrompt], side: Literal["left", "right"] = "right") -> Tokens:
-        """Prompts of different lengths as one batch on the model's device."""
+        """Pads prompts of different lengths to one batch, [prompt pos], on the model's device."""
         longest = max(len(prompt.ids) for prompt in prompts)
         ids = torch.zeros((len(prompts), longest), dtype=torch.long)  # never attended to: any token will do
         attention = torch.zeros((len(prompts), longest), dtype=torch.bool)
@@ -137,14 +138,14 @@ class LanguageModel:
         return Tokens(ids, attention, special, roles=roles if all(prompt.roles for prompt in prompts) else None)
 
     def token_strings(self, ids: Sequence[int]) -> list[str]:
-        """Each token as text, its leading space kept."""
+        """Each token as text, with its leading space."""
         return [self.tokenizer.decode([int(i)]) for i in ids]
 
     # ---- hook points ----
 
     @cached_property
     def _bridge(self) -> Any:
-        """A `TransformerBridge` around an empty copy of the model: names without weights."""
+        """A `TransformerBridge` around a copy of the model without weights, to look up hook names."""
         from transformer_lens.model_bridge import TransformerBridge
         from transformers import AutoModelForCausalLM
 
@@ -154,7 +155,7 @@ class LanguageModel:
             return TransformerBridge.boot_transformers(
                 self.name, hf_model=skeleton, tokenizer=self.tokenizer, device="meta"
             )
-        except NotImplementedError:  # a fused QKV projection is split at boot and needs memory, not values
+        except NotImplementedError:  # booting splits a fused QKV projection: that needs memory, but no real weights
             with torch.device("meta"):
                 skeleton = AutoModelForCausalLM.from_config(self.model.config)
             return TransformerBridge.boot_transformers(
@@ -162,10 +163,10 @@ class LanguageModel:
             )
 
     def hook_site(self, hook_name: str) -> HookSite:
-        """The module, and its side, that a TransformerLens hook name stands for.
+        """The native module, and which side of it, that a TransformerLens hook name refers to.
 
         Raises:
-            UnknownHookError: no such hook point, or no module whose input or output alone it is.
+            UnknownHookError: no such hook point, or it is not the input or output of a single module.
         """
         if hook_name not in self._sites:
             site = self._find_site(hook_name)
@@ -181,7 +182,7 @@ class LanguageModel:
     def _find_site(self, hook_name: str) -> HookSite | None:
         point = self._bridge.hook_dict.get(hook_name)
         component, _, side = (point.name if point is not None else "").rpartition(".")
-        # the bridge reads the middle of a block where a norm begins: an edit there would miss the residual branch
+        # the bridge reads hook_resid_mid at the input of a norm: an edit there would miss the residual branch
         if side not in ("hook_in", "hook_out") or not component or hook_name.endswith("hook_resid_mid"):
             return None
         path = self._bridge.adapter.translate_transformer_lens_path(component)
@@ -192,7 +193,7 @@ class LanguageModel:
         return HookSite(hook_name, path, cast(Literal["hook_in", "hook_out"], side))
 
     def _install(self, site: HookSite) -> HookSite:
-        """Puts one permanent native hook at the site; it does what the running thread asks for, or nothing."""
+        """Registers one permanent hook at the site; it runs the current thread's intervention, if there is one."""
         module: nn.Module = self.model.get_submodule(site.module_path)
         key = (id(self), site.hook_name)
 
@@ -227,7 +228,7 @@ class LanguageModel:
 
     @contextmanager
     def intervene(self, interventions: Mapping[str, Intervention]) -> Iterator[None]:
-        """While active, and in this thread only, applies each intervention at its hook point.
+        """Applies each intervention at its hook point, in this thread only, until the context exits.
 
         Raises:
             UnknownHookError: see `hook_site`.
@@ -245,7 +246,7 @@ class LanguageModel:
 
     @torch.inference_mode()
     def activations(self, tokens: Tokens, hook_name: str) -> Float[Tensor, "prompt pos d_in"]:
-        """The activation at a hook point; the forward pass goes no further than that."""
+        """Activations at a hook point; the forward pass stops there."""
         seen: list[Tensor] = []
 
         def catch(x: Tensor) -> None:
@@ -263,7 +264,10 @@ class LanguageModel:
     def forward(
         self, tokens: Tokens, cache: Any = None, *, position_ids: Tensor | None = None, last_only: bool = False
     ) -> Float[Tensor, "prompt pos vocabulary"]:
-        """Logits of a batch; with a cache, `tokens.ids` are the new tokens and `tokens.attention` covers all."""
+        """Logits of a batch, or with `last_only` those of its last position.
+
+        With a cache, `tokens.ids` holds only the new tokens, while `tokens.attention` covers the cached ones too.
+        """
         output = self.model(
             input_ids=tokens.ids,
             attention_mask=tokens.attention.long(),
@@ -282,6 +286,6 @@ class LanguageModel:
 
     @torch.inference_mode()
     def unembed(self, directions: Float[Tensor, "direction d_model"]) -> Float[Tensor, "direction vocabulary"]:
-        """Logit-lens scores of residual directions: each direction times the unembedding."""
+        """Logit lens of residual-stream directions: each direction times the unembedding matrix."""
         weight = self.model.get_output_embeddings().weight
         return cast(Tensor, directions.to(weight) @ weight.T)

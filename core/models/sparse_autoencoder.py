@@ -1,8 +1,8 @@
 """Sparse autoencoders as stateless functions of their weights: pre-activations, activation function, decoder.
 
-The only module of the explorer that imports sae_lens, for its formats on disk. An `sae_lens.SAE` keeps per-batch
-normalisation statistics on the object, so that one call spoils another's; here they travel with the pre-activations,
-and one SAE serves any number of threads. Equal to `sae_lens` bit for bit (tested for every architecture).
+Outside training, only this module imports sae_lens, to load SAEs. An `sae_lens.SAE` stores the normalisation statistics
+of each batch on itself, so concurrent calls would overwrite each other's. Here they are returned with the
+pre-activations, and threads can share one SAE. Results equal `sae_lens` bit for bit (tested for every architecture).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _LAYER_NORM_EPSILON = 1e-5  # as in sae_lens
 
 @dataclass(frozen=True)
 class PreActivations:
-    """What an SAE's activation function sees, with what its decoder needs to undo the normalisation of the input."""
+    """Pre-activations gamma, with the input normalisation (scale, shift) that the decoder has to undo."""
 
     gamma: Float[Tensor, "... d_sae"]  # gated: the magnitude path
     gate: Float[Tensor, "... d_sae"] | None = None  # gated only
@@ -36,20 +36,20 @@ class PreActivations:
     shift: Float[Tensor, "... 1"] | None = None
 
     def weighted(self, score: Float[Tensor, "d_sae"]) -> PreActivations:
-        """The same with every neuron's pre-activation times its score."""
+        """A copy with each neuron's pre-activation multiplied by its score."""
         gate = None if self.gate is None else self.gate * score
         return PreActivations(self.gamma * score, gate, self.scale, self.shift)
 
 
 @dataclass(frozen=True)
 class SparseCode:
-    """Post-activations by their non-zero entries; unused places hold the value 0."""
+    """Post-activations as sparse (neuron, value) entries of each token; unused slots have value 0."""
 
     neurons: Int[Tensor, "token slot"]
     values: Float[Tensor, "token slot"]
 
     def dense(self, d_sae: int) -> Float[Tensor, "token d_sae"]:
-        # unused places may repeat a neuron: adding 0 is harmless, assigning it would not be
+        # unused slots may repeat a neuron: adding 0 is harmless, assigning 0 would not be
         return self.values.new_zeros(len(self.values), d_sae).scatter_add_(1, self.neurons, self.values)
 
 
@@ -67,7 +67,7 @@ class SparseAutoencoder:
     W_mag: Float[Tensor, "d_in d_sae"] | None = None  # gated only: W_enc * exp(r_mag)
     b_mag: Float[Tensor, "d_sae"] | None = None  # gated only
     threshold: Float[Tensor, "d_sae"] | None = None  # jumprelu only
-    decoder_norms: Float[Tensor, "d_sae"] | None = None  # only where activations are rescaled by them
+    decoder_norms: Float[Tensor, "d_sae"] | None = None  # only if pre-activations are rescaled by them
     k: int | None = None
     normalisation: str = "none"
     apply_b_dec_to_input: bool = True
@@ -85,7 +85,7 @@ class SparseAutoencoder:
     def _normalised(
         self, x: Float[Tensor, "... d_in"]
     ) -> tuple[Float[Tensor, "... d_in"], Tensor | None, Tensor | None]:
-        """The input as the encoder expects it, and the (scale, shift) that bring a reconstruction back."""
+        """The normalised input, and the (scale, shift) that undo the normalisation of a reconstruction."""
         if self.normalisation == "layer_norm":
             mean = x.mean(dim=-1, keepdim=True)
             x = x - mean
@@ -113,7 +113,7 @@ class SparseAutoencoder:
         return PreActivations(gamma, None, scale, shift)
 
     def activate(self, pre: PreActivations) -> Float[Tensor, "... d_sae"]:
-        """a = sigma(gamma), the SAE's own activation function."""
+        """a = sigma(gamma), with the SAE's own activation function."""
         gamma = pre.gamma
         match self.architecture:
             case "topk" | "abstopk":
@@ -129,7 +129,7 @@ class SparseAutoencoder:
                 return torch.relu(gamma)
 
     def select(self, pre: PreActivations) -> SparseCode:
-        """a = sigma(gamma) by its non-zero entries; [token slot], as many slots as the busiest token needs."""
+        """a = sigma(gamma) as sparse entries [token slot], with as many slots as the busiest token needs."""
         gamma = pre.gamma
         if self.architecture == "topk":
             assert self.k is not None
@@ -147,13 +147,13 @@ class SparseAutoencoder:
         return out / pre.scale if pre.shift is None else out * pre.scale + pre.shift
 
     def decode(self, a: Float[Tensor, "... d_sae"], pre: PreActivations) -> Float[Tensor, "... d_in"]:
-        """x_sae of dense post-activations; `pre` tells how the input was normalised."""
+        """x_sae from dense post-activations; `pre` holds the normalisation to undo."""
         if self.decoder_norms is not None:
             a = a * (1 / self.decoder_norms)  # as sae_lens rounds it
         return self._denormalised(a @ self.W_dec + self.b_dec, pre)
 
     def decode_sparse(self, code: SparseCode, pre: PreActivations) -> Float[Tensor, "token d_in"]:
-        """`decode` that reads only the decoder rows in use; equal up to rounding."""
+        """`decode` of sparse post-activations: reads only the decoder rows in use; equal up to rounding."""
         values = code.values
         if self.decoder_norms is not None:
             values = values * (1 / self.decoder_norms)[code.neurons]
@@ -162,14 +162,14 @@ class SparseAutoencoder:
 
 
 def sparse(a: Float[Tensor, "token d_sae"]) -> SparseCode:
-    """Dense post-activations by their non-zero entries."""
+    """Dense post-activations as sparse entries, [token slot]."""
     slots = max(1, int((a != 0).sum(dim=-1).max())) if a.numel() else 1
     neurons = torch.topk(a.abs(), slots, dim=-1, sorted=False).indices
     return SparseCode(neurons, a.gather(-1, neurons))
 
 
 def from_sae_lens(sae: Any, *, name: str, hook_name: str | None = None) -> SparseAutoencoder:
-    """The weights of an `sae_lens.SAE`.
+    """Takes weights and settings from an `sae_lens.SAE`.
 
     Raises:
         AutoencoderError: an architecture without pre-activations, an unknown normalisation, or no hook point.
@@ -182,10 +182,12 @@ def from_sae_lens(sae: Any, *, name: str, hook_name: str | None = None) -> Spars
             f"{name}: architecture '{architecture}' is not supported; {', '.join(ARCHITECTURES)} are"
         )
     if cfg.normalize_activations not in NORMALISATIONS:
-        raise AutoencoderError(f"{name}: normalisation '{cfg.normalize_activations}' is not supported; fold it first")
+        raise AutoencoderError(
+            f"{name}: normalisation '{cfg.normalize_activations}' is not supported; fold it into the weights first"
+        )
     hook = hook_name or cfg.metadata.hook_name
     if not hook:
-        raise AutoencoderError(f"{name} does not say its hook point; give hook_name in the setup")
+        raise AutoencoderError(f"{name} does not name its hook point; set hook_name in the setup")
     weights = {key: value.detach() for key, value in sae.named_parameters()}
     gated = architecture == "gated"
     trained_on = cfg.metadata.model_from_pretrained_kwargs or {}
@@ -212,18 +214,18 @@ def from_sae_lens(sae: Any, *, name: str, hook_name: str | None = None) -> Spars
 
 def _check_folder(folder: Path) -> None:
     if not (folder / "cfg.json").is_file():
-        raise AutoencoderError(f"'{folder}' is no sae_lens folder: it has no cfg.json")
+        raise AutoencoderError(f"'{folder}' is not an sae_lens folder: it has no cfg.json")
     if not (folder / "sae_weights.safetensors").is_file():
         raise UnsafeWeightsError(str(folder))
 
 
 def load_sparse_autoencoder(setup: Setup, device: str | torch.device = "cpu") -> SparseAutoencoder:
-    """The setup's SAE from its folder in sae_lens's format, or an sae_lens release (`release:id`).
+    """Loads the setup's SAE from a folder in sae_lens's format, or from an sae_lens release (`release:id`).
 
     Raises:
         AutoencoderError: no such folder or release, or an SAE of an unsupported kind.
-        UnsafeWeightsError: no safetensors.
-        HubError: a release that is neither cached nor reachable.
+        UnsafeWeightsError: the folder has no safetensors weights.
+        HubError: the release is neither cached nor can it be downloaded.
     """
     from sae_lens import SAE
 
@@ -244,7 +246,7 @@ def load_sparse_autoencoder(setup: Setup, device: str | torch.device = "cpu") ->
 
 
 def check_fits(sae: SparseAutoencoder, d_in: int, model_name: str) -> None:
-    """Raises AutoencoderError where the SAE's width is not that of the model's activation."""
+    """Raises AutoencoderError unless the SAE's d_in is `d_in`, the width of the model's activation."""
     if sae.d_in != d_in:
         raise AutoencoderError(
             f"SAE '{sae.name}' reads {sae.d_in} dimensions at {sae.hook_name}, but {model_name} has {d_in} there"
@@ -252,7 +254,7 @@ def check_fits(sae: SparseAutoencoder, d_in: int, model_name: str) -> None:
 
 
 def load_setup(setup: Setup) -> tuple[LanguageModel, SparseAutoencoder]:
-    """The setup's model and SAE on one device, fit for each other.
+    """Loads the setup's model and SAE to one device; the model follows the SAE's `prepend_bos`.
 
     Raises:
         ModelFolderError, AutoencoderError, UnsafeWeightsError, HubError: see the loaders.
@@ -261,5 +263,5 @@ def load_setup(setup: Setup) -> tuple[LanguageModel, SparseAutoencoder]:
     model = load_language_model(setup)
     sae = load_sparse_autoencoder(setup, model.device)
     model.prepend_bos = sae.prepend_bos
-    model.hook_site(sae.hook_name)  # an unknown hook point ends it here, not after minutes
+    model.hook_site(sae.hook_name)  # an unknown hook point fails here rather than minutes later
     return model, sae

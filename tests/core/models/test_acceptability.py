@@ -92,7 +92,7 @@ def test_pickled_weights_are_refused(classifier: Path, tmp_path: Path, monkeypat
 
 def test_three_classes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, str(write_classifier(tmp_path / "three", classes=3)))
-    with pytest.raises(AcceptabilityError, match="tells 3 classes apart; set STEERSCOPE_ACCEPTABILITY to one of two"):
+    with pytest.raises(AcceptabilityError, match="has 3 classes; set STEERSCOPE_ACCEPTABILITY to a classifier of two"):
         load_acceptability()
 
 

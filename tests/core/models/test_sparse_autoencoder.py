@@ -176,14 +176,14 @@ def test_matching_pursuit_is_refused_with_its_reason() -> None:
 
 def test_unfolded_whitening_is_refused() -> None:
     sae = random_sae("standard", normalize_activations="covariance_whitening")
-    with pytest.raises(AutoencoderError, match="normalisation 'covariance_whitening' is not supported; fold it first"):
+    with pytest.raises(AutoencoderError, match="normalisation 'covariance_whitening' is not supported; fold it into the weights"):
         from_sae_lens(sae, name="random")
 
 
 def test_hook_name_comes_from_the_setup_then_the_sae() -> None:
     assert from_sae_lens(random_sae("topk"), name="x").hook_name == HOOK
     assert from_sae_lens(random_sae("topk"), name="x", hook_name="blocks.0.hook_out").hook_name == "blocks.0.hook_out"
-    with pytest.raises(AutoencoderError, match="does not say its hook point; give hook_name in the setup"):
+    with pytest.raises(AutoencoderError, match="does not name its hook point; set hook_name in the setup"):
         from_sae_lens(random_sae("topk", metadata={"hook_name": None}), name="x")
 
 
@@ -256,7 +256,7 @@ def _cut(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda folder: (folder / "cfg.json").unlink(), "is no sae_lens folder: it has no cfg.json"),
+        (lambda folder: (folder / "cfg.json").unlink(), "is not an sae_lens folder: it has no cfg.json"),
         (lambda folder: (folder / "cfg.json").write_text("{"), "cannot load SAE"),
         (lambda folder: (folder / "cfg.json").write_text('{"architecture": "wavelet"}'), "cannot load SAE"),
         (_without("W_enc"), "cannot load SAE .*W_enc"),
@@ -275,7 +275,7 @@ def test_damaged_folder_is_named_in_one_line(damage: Callable[[Path], None], mes
 
 
 def test_missing_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(AutoencoderError, match=r"'.*nothing-here' is no sae_lens folder"):
+    with pytest.raises(AutoencoderError, match=r"'.*nothing-here' is not an sae_lens folder"):
         load(tmp_path / "nothing-here")
 
 
