@@ -1,4 +1,4 @@
-"""What a build hands to the store: the active neurons of some prompts."""
+"""What a build writes to the store: the active neurons of some prompts."""
 
 from dataclasses import dataclass
 
@@ -8,12 +8,12 @@ from jaxtyping import Float32, Int32
 
 @dataclass(frozen=True)
 class ActivationBatch:
-    """Active neurons of some prompts, special tokens left out. Rows are ordered by prompt and position."""
+    """Active neurons on the ordinary (non-special) tokens of some prompts, one entry per (prompt, position, neuron)."""
 
-    prompts: Int32[np.ndarray, "prompt"]  # ids
-    n_tokens: Int32[np.ndarray, "prompt"]  # ordinary tokens
-    tokens: list[list[str]]  # their strings
-    prompt: Int32[np.ndarray, "active"]
+    prompts: Int32[np.ndarray, "prompt"]  # ids of the prompts
+    n_tokens: Int32[np.ndarray, "prompt"]  # number of ordinary tokens
+    tokens: list[list[str]]  # the ordinary tokens as text
+    prompt: Int32[np.ndarray, "active"]  # id; in the order of `prompts`
     position: Int32[np.ndarray, "active"]  # among the prompt's ordinary tokens, from 0
     neuron: Int32[np.ndarray, "active"]
     activation: Float32[np.ndarray, "active"]

@@ -1,6 +1,6 @@
 """The store of a setup, read-only: prompts, embeddings, activations, neurons, contexts.
 
-SQL stands here, in `store_schema` (assembly) and in `app_store` (what the app itself collects), and nowhere else.
+SQL is written only here, in `schema` (assembly) and in `results.app_store` (what users of the app save).
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,9 +22,9 @@ from core.store.schema import SCHEMA_VERSION, TABLES, build_command, one_line, q
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
-_HEADER_BYTES = 3 * 4_096  # of a DuckDB file, before its blocks
+_HEADER_BYTES = 3 * 4_096  # at the start of a DuckDB file
 _QUARTILE = 0.25
-# the column of `activations` that a summary reads, and what it is divided by for each prompt
+# for each summary: the column of `activations` it reads, and the column of `prompts` it is divided by
 _SUMMARIES = {
     "sum": ("sum", "total"),
     "max": ("max", None),
@@ -45,28 +45,28 @@ class Context:
 
 
 class Store:
-    """One setup's store. Serves any number of threads: each call has a cursor of its own.
+    """One setup's store. Threads can share it, because each call uses its own cursor.
 
-    Reads raise StoreDamagedError where the file turns out corrupt.
+    Every read raises StoreDamagedError if the file is corrupt.
     """
 
     def __init__(self, path: Path, mend: str) -> None:
         self.path = path
         self._mend = mend
         self._identity = _identity(path)
-        # Attached to a private in-memory database, because connections of one process to one path share one instance:
-        # after a rebuild they would go on showing the old file.
-        # The threshold lets sums over up to 2^20 neurons go into a plain array instead of a hash table.
+        # The file is attached to a private in-memory database: direct connections of one process to one path share an
+        # instance, and would keep showing the old file after a rebuild.
+        # The threshold lets sums over up to 2^20 neurons use a plain array instead of a hash table.
         self._con = duckdb.connect(":memory:", config={"perfect_ht_threshold": 20})
 
     @classmethod
     def open(cls, root: Path, setup_name: str) -> Self:
-        """Opens the store of a setup and checks that it is whole.
+        """Opens the store of a setup and checks its version, tables, columns and length.
 
         Raises:
-            StoreNotBuiltError: there is none.
+            StoreNotBuiltError: the setup has no store.
             StoreSchemaError: another version of this program wrote it.
-            StoreDamagedError: cut short, corrupt, or without a table or column.
+            StoreDamagedError: it is cut short, corrupt, or lacks a table or column.
         """
         path, mend = store_path(root, setup_name), build_command(root, setup_name)
         if not path.is_file():
@@ -92,7 +92,7 @@ class Store:
         self.close()
 
     def changed(self) -> bool:
-        """Whether the file was replaced or removed since it was opened: time to open it anew."""
+        """Whether the file was replaced or removed since it was opened, so that it should be opened again."""
         return _identity(self.path) != self._identity
 
     # ---- checks ----
@@ -112,14 +112,14 @@ class Store:
                 raise StoreDamagedError(self.path, problem, self._mend)
 
     def _check_length(self) -> None:
-        """DuckDB itself notices a file that is cut short only where it reads beyond the end."""
+        """Detects a truncated file, which DuckDB notices only on reading past the end."""
         sizes = self._frame("SELECT block_size, total_blocks FROM pragma_database_size() WHERE database_name = 'store'")
         due = _HEADER_BYTES + int(sizes.block_size[0]) * int(sizes.total_blocks[0])
         if (there := self.path.stat().st_size) < due:
             raise StoreDamagedError(self.path, f"cut short, {there:,} of {due:,} bytes", self._mend)
 
     def check(self) -> None:
-        """Reads every block of the file, so that its checksums are compared.
+        """Reads every block of the file, so that DuckDB verifies its checksums.
 
         Raises:
             StoreDamagedError: a block is corrupt.
@@ -131,7 +131,7 @@ class Store:
 
     @cached_property
     def meta(self) -> dict[str, str]:
-        """The setup's fields, digests, counts, versions and times of the build."""
+        """The setup's fields, and the build's digests, counts, package versions and times in seconds."""
         rows = self._frame("SELECT key, value FROM store.meta ORDER BY key")
         return dict(zip(rows["key"], rows["value"], strict=True))
 
@@ -151,17 +151,17 @@ class Store:
         return embeddings
 
     def embeddings(self) -> Float32[np.ndarray, "prompt d_embedding"]:
-        """Unit-normalised embeddings of the reference prompts, read once; not to be written to."""
+        """Unit-normalised embeddings of the reference prompts, as a read-only array; read once, then kept."""
         return self._embeddings
 
     def prompts(self) -> pd.DataFrame:
-        """Reference prompts: prompt, text, task, group, n_tokens, total (summed activation), tokens."""
+        """The reference prompts: prompt, text, task, group, n_tokens, total (activation of all neurons), tokens."""
         return self._frame(
             'SELECT prompt, text, task, grp AS "group", n_tokens, total, tokens FROM store.prompts ORDER BY prompt'
         )
 
     def neurons(self, neurons: Sequence[int] | None = None) -> pd.DataFrame:
-        """Neurons, or those given, by number; see `store_schema` for the columns.
+        """Statistics of all neurons, or of those given, ordered by number; columns as in `schema.TABLES`.
 
         Raises:
             NeuronRangeError: the SAE has no such neuron.
@@ -183,7 +183,7 @@ class Store:
         return self._columns("SELECT prompt, total, n_tokens FROM store.prompts ORDER BY prompt")
 
     def _prompt_weights(self, distances: Float[np.ndarray, "prompt"], settings: ScoreSettings) -> pd.DataFrame:
-        """What each prompt's activations are multiplied by in the sums of `neuron_sums`."""
+        """The factors of each prompt's activations in the sums of `neuron_sums`."""
         columns, divisor = self._prompt_columns, _SUMMARIES[settings.summary][1]
         ones = np.ones(self.n_prompts)
         divided_by = ones if divisor is None else columns[divisor].astype(np.float64)
@@ -203,15 +203,15 @@ class Store:
     def neuron_sums(
         self, distances: Float[np.ndarray, "prompt"], settings: ScoreSettings | None = None
     ) -> pd.DataFrame:
-        """Sums over the reference prompts for Eq. 1 of the Topic Alignment paper, added up in double precision.
+        """Sums over the reference prompts for Eq. 1 of the Topic Alignment paper, in double precision.
 
         Args:
-            distances: of each reference prompt from the topic, Euclidean; the settings say which power of it counts.
+            distances: Euclidean distance of each reference prompt from the topic; the settings choose its power.
 
         Returns:
-            One row an active neuron, by number: neuron, prompts (on which it is active), weight (summed summary), g
-            (the summary-weighted mean of the distance), near and far (share of weight on the quarter of the prompts
-            that is nearest to, and farthest from, the topic).
+            One row per active neuron, ordered by number: neuron, prompts (how many activate it), weight (its summed
+            summary), g (summary-weighted mean distance), near and far (share of weight on the quarter of the prompts
+            nearest to, and farthest from, the topic).
         """
         if distances.shape != (self.n_prompts,):
             raise ValueError(f"one distance for each of {self.n_prompts} prompts, not shape {distances.shape}")
@@ -231,7 +231,7 @@ class Store:
             ).df()
 
     def group_mass(self, neurons: Sequence[int] | None = None) -> pd.DataFrame:
-        """Share of the summed activation of these neurons (or all) that lies in each group of prompts, largest first.
+        """Each group of prompts with its share of these (or all) neurons' activation, largest first.
 
         Raises:
             NeuronRangeError: the SAE has no such neuron.
@@ -247,10 +247,10 @@ class Store:
         )
 
     def summary_matrix(self, summary: Summary = "sum") -> "csr_array":
-        """Every neuron's summary on every reference prompt, float64 [prompt d_sae]; an entry only where it is active.
+        """Every neuron's summary on every reference prompt: sparse float64 [prompt d_sae].
 
-        For experiments that add up over many sets of prompts; about 30 bytes an activation while it is read, 12 after.
-        A topic on the whole reference set is `neuron_sums`.
+        For experiments over many sets of prompts; `neuron_sums` scores a topic on the whole reference set. Takes about
+        30 bytes per stored activation while reading, 12 bytes afterwards.
         """
         from scipy.sparse import coo_array
 
@@ -268,8 +268,8 @@ class Store:
         """The reference prompts on which a neuron is active.
 
         Returns:
-            prompt, sum, max, n_tokens (active ones), text, task, group, total (the prompt's activation of all
-            neurons), prompt_tokens (their number).
+            Columns prompt, sum, max, n_tokens (on which the neuron is active), text, task, group, total (activation
+            of all neurons on the prompt), prompt_tokens (all its ordinary tokens).
 
         Raises:
             NeuronRangeError: the SAE has no such neuron.
@@ -283,7 +283,7 @@ class Store:
         )
 
     def contexts(self, neuron: int) -> list[Context]:
-        """The (at most ten) prompts with a neuron's highest activations, highest first.
+        """The (at most ten) prompts with the neuron's highest maximum activations, highest first.
 
         Raises:
             NeuronRangeError: the SAE has no such neuron.
@@ -328,7 +328,7 @@ class Store:
 
 
 def _identity(path: Path) -> tuple[int, int, int] | None:
-    """What tells one file of that name from the next."""
+    """Inode, time and size, which change when the file is replaced; None without a file."""
     try:
         stat = path.stat()
     except FileNotFoundError:

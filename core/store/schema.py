@@ -2,9 +2,9 @@
 
     store_root/<setup>/store.duckdb     the store
     store_root/<setup>/parts/           shards of a build under way
-    store_root/<setup>/build.lock       held by the one build of the setup
+    store_root/<setup>/build.lock       held while a build of the setup runs
 
-The store is written under another name and renamed when complete.
+The store is written under a temporary name and renamed when complete.
 """
 
 import glob
@@ -26,8 +26,8 @@ TOP_TOKENS = 12
 TOP_CONTEXTS = 10
 HISTOGRAM_BINS = 20
 
-_MEMORY_LIMIT = "1GB"  # of an assembly; what does not fit is spilled to a folder beside the store
-_MAX_THREADS = 8  # each needs its share of the memory
+_MEMORY_LIMIT = "1GB"  # for an assembly; what does not fit is spilled to a folder beside the store
+_MAX_THREADS = 8  # each needs part of the memory
 
 TABLES: dict[str, dict[str, str]] = {
     "meta": {"key": "VARCHAR", "value": "VARCHAR"},
@@ -36,12 +36,12 @@ TABLES: dict[str, dict[str, str]] = {
         "text": "VARCHAR",
         "task": "VARCHAR",
         "grp": "VARCHAR",
-        "n_tokens": "INTEGER",  # special tokens left out, here and everywhere
-        "total": "DOUBLE",  # summed activation of all neurons
+        "n_tokens": "INTEGER",  # ordinary tokens; special ones are left out here and in every table
+        "total": "DOUBLE",  # activation summed over all neurons and ordinary tokens
         "tokens": "VARCHAR[]",
     },
     "embeddings": {"prompt": "INTEGER", "embedding": "FLOAT[]"},
-    # one row an active (neuron, prompt), ordered by both: scoring is one scan, a neuron's page reads one stretch
+    # one row per (neuron, prompt) with activity, in that order: scoring is one scan, one neuron's rows lie together
     "activations": {"neuron": "INTEGER", "prompt": "INTEGER", "sum": "FLOAT", "max": "FLOAT", "n_tokens": "INTEGER"},
     # one row for every neuron, dead ones included; mean is over the tokens on which the neuron is active
     "neurons": {
@@ -51,11 +51,11 @@ TABLES: dict[str, dict[str, str]] = {
         "mean": "FLOAT",
         "max": "FLOAT",
         "top_tokens": "VARCHAR[]",  # by summed activation
-        "histogram": "INTEGER[]",  # tokens by activation, equal bins from 0 to max
-        "promoted": "VARCHAR[]",
+        "histogram": "INTEGER[]",  # number of tokens in equal bins of activation from 0 to max
+        "promoted": "VARCHAR[]",  # by the decoder row through the unembedding (logit lens)
         "suppressed": "VARCHAR[]",
     },
-    # the prompts with the highest max, as the positions at which the neuron is active
+    # the prompts with a neuron's highest max; positions and activations of its active tokens
     "contexts": {
         "neuron": "INTEGER",
         "rank": "INTEGER",
@@ -66,8 +66,8 @@ TABLES: dict[str, dict[str, str]] = {
     },
 }
 
-# Pairs are packed into one BIGINT: grouping and sorting by it takes a third of the time that two columns take.
-# `token_rows`, `prompt_rows`, `embedding_rows` and `lens` are the shards.
+# Pairs of integers are packed into one BIGINT: grouping and sorting takes a third of the time of two columns.
+# `token_rows`, `prompt_rows`, `embedding_rows` and `lens` are views of the shards.
 _STEPS = (
     "INSERT INTO prompts SELECT prompt, text, task, grp, n_tokens, total, tokens FROM prompt_rows ORDER BY prompt",
     "INSERT INTO embeddings SELECT prompt, embedding FROM embedding_rows ORDER BY prompt",
@@ -84,7 +84,7 @@ _STEPS = (
     """CREATE TEMP TABLE words AS
        SELECT (prompt::BIGINT << 32) + position AS place, dense_rank() OVER (ORDER BY token) AS word, token
        FROM (SELECT prompt, generate_subscripts(tokens, 1) - 1 AS position, unnest(tokens) AS token FROM prompts)""",
-    # the sum is rounded to FLOAT so that equal sums tie, whatever the order they were added in
+    # the sum is rounded to FLOAT, so that equal sums tie whatever the order of addition
     f"""CREATE TEMP TABLE top_words AS
        SELECT (pair >> 32)::INTEGER AS neuron,
               max({{'mass': mass, 'first': -(pair & 4294967295)}}, {TOP_TOKENS}) AS top
@@ -125,13 +125,13 @@ def store_path(root: Path, setup_name: str) -> Path:
 
 
 def build_command(root: Path, setup_name: str) -> str:
-    """The command that builds, or mends, the store."""
+    """The command that builds or repairs the store, for error messages."""
     place = "" if root == store_root() else f" --store '{root}'"
     return f"python -m core build {setup_name}{place}"
 
 
 def quoted(path: Path | str) -> str:
-    """A path as an SQL string, where no parameter is allowed."""
+    """A path as a quoted SQL string, for statements that take no parameters."""
     return "'" + str(path).replace("'", "''") + "'"
 
 
@@ -147,7 +147,7 @@ def _open(path: Path, spill: Path) -> duckdb.DuckDBPyConnection:
             "memory_limit": _MEMORY_LIMIT,
             "threads": min(_MAX_THREADS, os.cpu_count() or 1),
             "temp_directory": str(spill),
-            "preserve_insertion_order": False,  # of what has no ORDER BY: lets large steps stream
+            "preserve_insertion_order": False,  # rows without ORDER BY may come in any order: large steps stream
         },
     )
     for table, columns in TABLES.items():
@@ -193,7 +193,7 @@ def assemble(
     """Writes the store from the shards, in bounded memory; an older store stays until the new one is complete.
 
     Args:
-        meta: goes into the table of that name, with schema_version, n_prompts, d_sae and seconds_assemble.
+        meta: entries of the table `meta`, to which schema_version, n_prompts, d_sae and seconds_assemble are added.
 
     Raises:
         StoreWriteError: the disk is full or not writable; shards and an older store are intact.
@@ -203,7 +203,7 @@ def assemble(
     spill, log = path.with_name("spill"), path.with_name(path.name + ".partial.wal")
     try:
         with written_whole(path) as partial:
-            for leftover in (partial, log):  # of a build that was killed
+            for leftover in (partial, log):  # left by a build that was killed
                 leftover.unlink(missing_ok=True)
             con = _open(partial, spill)
             try:
@@ -213,7 +213,7 @@ def assemble(
             finally:
                 con.close()
     except (OSError, duckdb.Error) as exc:
-        # DuckDB has no class of error of its own for a full disk
+        # DuckDB has no separate exception for a full disk: look for an unreadable shard first
         if shard := parts.unreadable():
             raise StoreDamagedError(shard, one_line(exc), f"{mend} --no-resume") from exc
         intact = f"all {n_prompts} prompts' activations are kept; make room and go on: {mend}"

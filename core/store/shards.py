@@ -1,7 +1,7 @@
-"""Finished pieces of a build: Parquet shards, some for each chunk of prompts.
+"""Parquet shards of a build: finished pieces, several for each chunk of prompts.
 
-A shard is written under another name and then renamed, so that one that is there is whole. The shards lie in a folder
-named by the fingerprint of what is built: pieces of another configuration are never mixed in.
+A shard is written under a temporary name and renamed, so a shard that exists is complete. The shards' folder is named
+by the build's fingerprint, so shards of different configurations never mix.
 """
 
 import shutil
@@ -45,7 +45,7 @@ class Parts:
         self.folder = folder / fingerprint
 
     def prepare(self, *, resume: bool) -> None:
-        """Makes the folder; discards the shards of other fingerprints and, without `resume`, those of this one."""
+        """Creates the folder; deletes the shards of other fingerprints and, without `resume`, those of this one."""
         self.folder.mkdir(parents=True, exist_ok=True)
         for other in self.folder.parent.iterdir():
             if other != self.folder or not resume:
@@ -53,7 +53,7 @@ class Parts:
         self.folder.mkdir(exist_ok=True)
 
     def discard(self) -> None:
-        """Removes every shard, of this and of other fingerprints."""
+        """Deletes all shards, of this and of other fingerprints."""
         shutil.rmtree(self.folder.parent, ignore_errors=True)
 
     def shard(self, chunk: int, kind: Kind) -> Path:
@@ -81,9 +81,14 @@ class Parts:
     def write_activations(
         self, chunk: int, due: Sequence[int], reference: Sequence[Prompt], batches: Sequence["ActivationBatch"]
     ) -> None:
-        """The active (token, neuron) pairs of the prompts `due` in a chunk; `reference` is the whole set, by id.
+        """Writes the prompts of a chunk and their active (token, neuron) pairs.
 
-        An activation is kept as its magnitude: AbsTopK alone has negative ones, and the weights of g may not be.
+        Activations are stored as magnitudes: only AbsTopK has negative ones, and the weights in g (Topic Alignment
+        paper, Eq. 1) must not be negative.
+
+        Args:
+            due: ids of the chunk's prompts, all of which `batches` must hold.
+            reference: the whole reference set, indexed by id.
         """
         prompt, position, neuron, activation, ids, n_tokens = (
             np.concatenate([getattr(batch, name) for batch in batches])
@@ -112,6 +117,7 @@ class Parts:
     def write_embeddings(
         self, chunk: int, ids: Sequence[int], embeddings: Float[np.ndarray, "prompt d_embedding"]
     ) -> None:
+        """Writes the unit-normalised embeddings of a chunk's prompts."""
         rows = pa.FixedSizeListArray.from_arrays(
             np.ascontiguousarray(embeddings, dtype=np.float32).reshape(-1), embeddings.shape[1]
         )
@@ -119,7 +125,7 @@ class Parts:
         self._write(self.shard(chunk, "embeddings"), schema, [list(ids), rows])
 
     def write_lens(self, promoted: Sequence[Sequence[str]], suppressed: Sequence[Sequence[str]]) -> None:
-        """The tokens that each neuron's decoder row promotes and suppresses; one entry for every neuron of the SAE."""
+        """Writes the tokens that each neuron's decoder row promotes and suppresses; one entry per neuron."""
         self._write(self.lens, _LENS, [np.arange(len(promoted)), promoted, suppressed])
 
     @staticmethod
