@@ -1,1 +1,1 @@
-"""The commands of `python -m core`, by what they are for. What is heavy is imported when a command runs."""
+"""The commands of `python -m core`, by purpose. Heavy libraries are imported only when a command runs."""

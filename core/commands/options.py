@@ -1,4 +1,4 @@
-"""What commands share: the application, their options, and how they open setups and print tables."""
+"""What the commands share: the application, common options, opening setups, and printing tables."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -25,45 +25,50 @@ app = typer.Typer(
 )
 
 SetupName = Annotated[str, typer.Argument(help="Name of a setup; `setups` lists them.")]
-StoreDir = Annotated[Path | None, typer.Option("--store", help="Folder of the stores (or $STEERSCOPE_STORE).")]
+StoreDir = Annotated[Path | None, typer.Option("--store", help="Folder with the stores (or $STEERSCOPE_STORE).")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Out = Annotated[Path | None, typer.Option("--out", help="Write to a .csv, .md, .tex, .parquet or .xlsx file.")]
 TopicText = Annotated[str | None, typer.Option("--topic", help="A topic: any text, or the name of a bundled one.")]
 TopicFile = Annotated[Path | None, typer.Option("--topic-file", help="A topic as a file of prompts.")]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of the sampling, the same for every column.")]
 Tokens = Annotated[int, typer.Option("--tokens", help="New tokens per text.")]
-KeepError = Annotated[bool, typer.Option("--keep-error", help="Keep what the SAE does not reconstruct.")]
-MatchedCount = Annotated[bool, typer.Option("--matched-count", help="Swap keeps as many neurons a token as the SAE.")]
-ClampN = Annotated[int, typer.Option("--clamp-n", help="Neurons that clamp forces.")]
-Multiplier = Annotated[float, typer.Option("--multiplier", help="Clamp's value, times the reference value.")]
+KeepError = Annotated[bool, typer.Option("--keep-error", help="Add the SAE's reconstruction error back.")]
+MatchedCount = Annotated[bool, typer.Option("--matched-count", help="Swap keeps as many neurons per token as the SAE.")]
+ClampN = Annotated[int, typer.Option("--clamp-n", help="Number of neurons that clamp sets.")]
+Multiplier = Annotated[float, typer.Option("--multiplier", help="Value that clamp sets, times the reference value.")]
 Current = Annotated[bool, typer.Option("--current", help="Clamp relative to the neuron's own activation on the token.")]
 
 EngineName = Annotated[
     Literal["local", "ray"],
-    typer.Option("--engine", help="local: this process; ray: Ray's workers, here or on a cluster."),
+    typer.Option("--engine", help="local: in this process; ray: in workers of Ray, here or on a cluster."),
 ]
 Address = Annotated[
     str | None, typer.Option("--address", help="With --engine ray: auto, host:port or ray://host:port of a cluster.")
 ]
 
 
-Cpus = Annotated[
-    float, typer.Option("--cpus", min=0.1, help="With --engine ray: processors that each worker asks for.")
-]
+Cpus = Annotated[float, typer.Option("--cpus", min=0.1, help="With --engine ray: CPU cores for each worker.")]
 Gpus = Annotated[
     float | None,
-    typer.Option("--gpus", min=0, help="With --engine ray: GPUs that each worker asks for; else 1 if any has one."),
+    typer.Option("--gpus", min=0, help="With --engine ray: GPUs for each worker; by default 1 if a machine has any."),
 ]
 
 
 def check_address(engine: str, address: str | None, *, asks: bool = False) -> None:
-    """Raises UsageError where a cluster is named, or `asks` something of it, that the engine has no use for."""
+    """Checks that --address, --cpus and --gpus are given only with --engine ray.
+
+    Args:
+        asks: whether --cpus or --gpus was given.
+
+    Raises:
+        UsageError: one of them was given with another engine.
+    """
     if engine == "ray":
         return
     if address is not None:
         raise UsageError("--address names a Ray cluster; add --engine ray")
     if asks:
-        raise UsageError("--cpus and --gpus are what Ray's workers ask for; add --engine ray")
+        raise UsageError("--cpus and --gpus are for the workers of Ray; add --engine ray")
 
 
 def setup_named(name: str) -> "Setup":
@@ -79,10 +84,10 @@ def open_store(name: str, store: Path | None) -> "Store":
 
 
 def one_topic(text: str | None, file: Path | None) -> "Topic":
-    """The topic of the options.
+    """The topic that the options give.
 
     Raises:
-        UsageError: both or none of them.
+        UsageError: both options are given, or neither.
     """
     from core.text.prompts import find_topic, read_topic
 
@@ -92,6 +97,7 @@ def one_topic(text: str | None, file: Path | None) -> "Topic":
 
 
 def show(frame: pd.DataFrame, *, as_json: bool, out: Path | None = None, title: str = "") -> None:
+    """Prints a table, or writes it to the file `out`."""
     if out is not None:
         from core.results.export import export_table
 
@@ -102,6 +108,7 @@ def show(frame: pd.DataFrame, *, as_json: bool, out: Path | None = None, title: 
 
 
 def score_in(setup: str, topic: "Topic", store: Path | None, settings: ScoreSettings) -> tuple["Store", "ScoredTopic"]:
+    """A setup's store, and a topic scored in it."""
     from core import api
 
     bench = api.open_topics(setup, store=store)

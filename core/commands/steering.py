@@ -1,4 +1,4 @@
-"""Steering and what it does: generate, evaluate."""
+"""The commands that steer: generate and evaluate."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -50,45 +50,45 @@ def generate(
         list[str] | None,
         typer.Option(
             "--edit",
-            help="none, sae, clamp, swap, weight, add, vector, prompt; swap+add is both at once (repeatable: columns).",
+            help="none, sae, clamp, swap, weight, add, vector, prompt; swap+add applies both (repeatable: columns).",
         ),
     ] = None,
     topic: TopicText = None,
     topic_file: TopicFile = None,
     seed: Seed = 0,
     tokens: Tokens = 64,
-    greedy: Annotated[bool, typer.Option("--greedy", help="Always the likeliest token.")] = False,
+    greedy: Annotated[bool, typer.Option("--greedy", help="Always take the most likely token.")] = False,
     keep_error: KeepError = False,
     matched_count: MatchedCount = False,
     clamp_n: ClampN = 5,
     multiplier: Multiplier = 10.0,
     current: Current = False,
     neuron: Annotated[
-        list[int] | None, typer.Option("--neuron", help="Neuron that add adds (repeatable); else the topic's best.")
+        list[int] | None, typer.Option("--neuron", help="Neuron for add (repeatable); by default the topic's best.")
     ] = None,
     alpha: Annotated[
         list[float] | None,
         typer.Option(
-            "--alpha", help="Strengths in order: of each --neuron, then of vector (1: the difference itself)."
+            "--alpha", help="Strengths in order: one per --neuron, then one for vector (1: the difference in means)."
         ),
     ] = None,
     reach: Annotated[
         float | None,
-        typer.Option("--reach", help="Clamp, swap, weight only on tokens with a neuron of more score within reach."),
+        typer.Option("--reach", help="Clamp, swap, weight only on tokens with a neuron scored above this in reach."),
     ] = None,
     positions: Annotated[
         str | None,
-        typer.Option("--positions", help="Edited: all, content, generated, prompt, special, user or assistant tokens."),
+        typer.Option("--positions", help="Tokens edited: all, content, generated, prompt, special, user or assistant."),
     ] = None,
     also: Annotated[
         list[str] | None,
         typer.Option("--also", help="Steer at this setup's layer of the same model too (repeatable)."),
     ] = None,
-    per_token: Annotated[bool, typer.Option("--per-token", help="With --json: figures of every token.")] = False,
+    per_token: Annotated[bool, typer.Option("--per-token", help="With --json: add figures of every token.")] = False,
     store: StoreDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Continue a prompt under each edit, with the figures of the text."""
+    """Continue a prompt under each edit and show the figures of the texts."""
     from core import api
     from core.steering.settings import SteeringSettings
 
@@ -123,7 +123,7 @@ def generate(
 
 
 def _open_workbenches(setup: str, also: list[str], store: Path | None) -> tuple["Workbench", tuple["Workbench", ...]]:
-    """A setup, and those at other layers of its model."""
+    """The workbench of a setup, and those of setups at other layers of its model."""
     from core.api import open_setup
 
     bench = open_setup(setup, store=store)
@@ -134,7 +134,7 @@ def _strengths(neurons: list[int], alphas: list[float]) -> tuple[tuple[tuple[int
     """Each neuron of add with its alpha, and the alpha of vector.
 
     Raises:
-        UsageError: too few alphas, or too many.
+        UsageError: there are too few alphas, or too many.
     """
     if len(alphas) not in (len(neurons), len(neurons) + 1):
         raise UsageError(
@@ -171,17 +171,17 @@ def evaluate(
         str, typer.Option("--what", help="Experiments, separated by commas: " + ", ".join(EXPERIMENTS) + ".")
     ],
     topic: Annotated[list[str] | None, typer.Option("--topic", help="Only this bundled topic (repeatable).")] = None,
-    n: Annotated[int, typer.Option("--n", min=2, help="Continued prompts per topic and column.")] = 20,
+    n: Annotated[int, typer.Option("--n", min=2, help="Prompts to continue per topic and column.")] = 20,
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="text: texts per prompt and column.")] = 1,
     columns: Annotated[
-        str, typer.Option("--columns", help="text: ways of steering, of " + ", ".join(TEXT_COLUMNS) + ".")
+        str, typer.Option("--columns", help="text: ways of steering, out of " + ", ".join(TEXT_COLUMNS) + ".")
     ] = ",".join(PAPER_COLUMNS),
-    prompts: Annotated[str, typer.Option("--prompts", help="text: which prompts.")] = ",".join(PROMPT_SETS),
+    prompts: Annotated[str, typer.Option("--prompts", help="text: sets of prompts.")] = ",".join(PROMPT_SETS),
     also: Annotated[
         list[str] | None,
         typer.Option("--also", help="text: steer at this setup's layer of the same model too (repeatable)."),
     ] = None,
-    judge: Annotated[bool, typer.Option("--judge", help="text: ask $STEERSCOPE_JUDGE_URL about every text.")] = False,
+    judge: Annotated[bool, typer.Option("--judge", help="text: let $STEERSCOPE_JUDGE_URL rate every text.")] = False,
     seed: Seed = 0,
     tokens: Tokens = 64,
     keep_error: KeepError = False,
@@ -192,7 +192,7 @@ def evaluate(
     store: StoreDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run experiments on a setup; results go into the store and are printed."""
+    """Run experiments on a setup, save their results in the store and print them."""
     from core.api import Scorer, open_topics
     from core.results.app_store import AppStore
     from core.steering.settings import SteeringSettings

@@ -1,4 +1,4 @@
-"""Setups and their stores: list, build, score, export, examine."""
+"""The commands on setups and their stores: setups, build, score, export and doctor."""
 
 from collections.abc import Callable
 from functools import partial
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 @app.command()
 def setups(as_json: AsJson = False) -> None:
-    """List the setups and what each lacks to run here."""
+    """List the setups and what each still needs to run here."""
     from core.catalog import all_setups, missing_parts
 
     rows = [
@@ -52,16 +52,16 @@ def setups(as_json: AsJson = False) -> None:
 def build(
     setup: SetupName,
     reference: Annotated[Path | None, typer.Option("--reference", help="File of reference prompts.")] = None,
-    prompts: Annotated[int | None, typer.Option("--prompts", min=1, help="Use an even spread of this many.")] = None,
-    resume: Annotated[bool, typer.Option("--resume/--no-resume", help="Go on with a build that was killed.")] = True,
-    force: Annotated[bool, typer.Option("--force", help="Build anew although the store is up to date.")] = False,
+    prompts: Annotated[int | None, typer.Option("--prompts", min=1, help="Use this many, evenly spaced.")] = None,
+    resume: Annotated[bool, typer.Option("--resume/--no-resume", help="Continue a build that was stopped.")] = True,
+    force: Annotated[bool, typer.Option("--force", help="Build again even if the store is up to date.")] = False,
     engine: EngineName = "local",
     address: Address = None,
     cpus: Cpus = 1.0,
     gpus: Gpus = None,
     store: StoreDir = None,
 ) -> None:
-    """Run the reference prompts through model and SAE into the store."""
+    """Run the reference prompts through the model and the SAE, and build the store from them."""
     from dataclasses import replace
 
     check_address(engine, address, asks=cpus != 1 or gpus is not None)
@@ -77,7 +77,7 @@ def build(
 
 
 def _builder(engine: str, address: str | None, cpus: float, gpus: float | None) -> Callable[..., Path]:
-    """What builds a store with that engine."""
+    """The function that builds a store with the engine."""
     if engine == "local":
         from core.build.pipeline import build as build_here
 
@@ -93,12 +93,12 @@ def score(
     setup: SetupName,
     topic: TopicText = None,
     topic_file: TopicFile = None,
-    top: Annotated[int, typer.Option("--top", min=1, help="How many neurons, best first.")] = 20,
+    top: Annotated[int, typer.Option("--top", min=1, help="Number of neurons to show, best first.")] = 20,
     neuron: Annotated[list[int] | None, typer.Option("--neuron", help="Only this neuron (repeatable).")] = None,
-    groups: Annotated[bool, typer.Option("--groups", help="Where the top neurons' activation lies, by group.")] = False,
+    groups: Annotated[bool, typer.Option("--groups", help="Where the top neurons' activation is, by group.")] = False,
     summary: Annotated[str, typer.Option(help="Prompt-level activation: sum, max, mean or count.")] = "sum",
     distance: Annotated[str, typer.Option(help="euclidean or squared (the ranking of cosine distance).")] = "euclidean",
-    variant: Annotated[str, typer.Option(help="mean (Eq. 1) or variance (distances squared in it).")] = "mean",
+    variant: Annotated[str, typer.Option(help="mean (Eq. 1) or variance (Eq. 1 with squared distances).")] = "mean",
     min_prompts: Annotated[int, typer.Option(help="A neuron active in fewer prompts has no score.")] = 20,
     out: Out = None,
     store: StoreDir = None,
@@ -122,7 +122,7 @@ def score(
 
 
 def _group_table(store: "Store", neurons: list[int]) -> pd.DataFrame:
-    """Share of activation by group of reference prompts: these neurons against all."""
+    """Share of activation in each group of reference prompts, of these neurons and of all neurons."""
     shares = store.group_mass(neurons).merge(store.group_mass(), on="group", how="outer", suffixes=("_top", "_all"))
     shares = shares.fillna(0.0).assign(ratio=lambda t: t["share_top"] / t["share_all"])
     return shares.sort_values("ratio", ascending=False)
@@ -134,7 +134,7 @@ def export(
     what: Annotated[str, typer.Option("--what", help="scores, neurons, prompts, groups, collected, or an experiment.")],
     out: Annotated[Path, typer.Option("--out", help="File to write.")],
     format: Annotated[
-        str | None, typer.Option("--format", help="csv, md, latex, parquet or xlsx; else by the suffix.")
+        str | None, typer.Option("--format", help="csv, md, latex, parquet or xlsx; by default from the suffix.")
     ] = None,
     topic: TopicText = None,
     topic_file: TopicFile = None,
@@ -152,7 +152,7 @@ def _exported(setup: str, what: str, store: Path | None, topic: str | None, file
     """The table that `export --what` names.
 
     Raises:
-        UsageError: no such table; the message lists those there are.
+        UsageError: there is no such table; the message lists those there are.
     """
     from core.results.app_store import AppStore
 

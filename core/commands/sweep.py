@@ -1,4 +1,4 @@
-"""Alpha sweeps: sweep."""
+"""The command sweep: alpha sweeps of one or several neurons."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -33,10 +33,10 @@ _SHOWN = (
 def _neurons(
     setup: str, store: "Store", results: AppStore, given: list[int], tokens: list[str], random: bool, seed: int
 ) -> list[int]:
-    """The neurons that the options name, each once; the random one is none of the others.
+    """The neurons that the options name, each once; the random one is different from all others.
 
     Raises:
-        UsageError: the options name none, or a token that is not known.
+        UsageError: the options name no neuron, or an unknown token.
         NeuronRangeError: the SAE has no such neuron.
     """
     for neuron in given:
@@ -58,7 +58,7 @@ def sweep(
         list[str] | None,
         typer.Option("--strongest", help="The neuron most active on this template token (repeatable); see `special`."),
     ] = None,
-    random: Annotated[bool, typer.Option("--random", help="A random active neuron too, for control.")] = False,
+    random: Annotated[bool, typer.Option("--random", help="Sweep a random active neuron too, as a control.")] = False,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the random neuron.")] = 0,
     alphas: Annotated[
         str,
@@ -71,11 +71,11 @@ def sweep(
         Path | None, typer.Option("--questions", help="File of questions, instead of the ten bundled ones.")
     ] = None,
     tokens: Tokens = 64,
-    resume: Annotated[bool, typer.Option("--resume/--no-resume", help="Go on with a sweep that was stopped.")] = True,
+    resume: Annotated[bool, typer.Option("--resume/--no-resume", help="Continue a sweep that was stopped.")] = True,
     store: StoreDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Amplify a neuron by a range of alphas and measure the answers of a chat model."""
+    """Amplify neurons by a range of alphas and measure the answers of a chat model."""
     settings = SweepSettings(alphas=parse_alphas(alphas), questions=read_questions(questions), max_new_tokens=tokens)
     chosen = setup_named(setup)
     check_chat(chosen.chat, "an alpha sweep")

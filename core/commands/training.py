@@ -1,4 +1,4 @@
-"""Training, and how fast everything is."""
+"""The commands train and bench."""
 
 from pathlib import Path
 from typing import Annotated
@@ -15,15 +15,15 @@ from core.settings import store_root
 def train(
     config: Annotated[Path, typer.Argument(help="TOML file; see data/configs.")],
     text: Annotated[
-        Path | None, typer.Option("--text", envvar="STEERSCOPE_TEXT", help="Folder that the config's texts are in.")
+        Path | None, typer.Option("--text", envvar="STEERSCOPE_TEXT", help="Folder with the config's texts.")
     ] = None,
-    work: Annotated[Path, typer.Option("--work", help="Folder of checkpoints.")] = Path("data/training"),
-    out: Annotated[Path | None, typer.Option("--out", help="Folder of the result, instead of the config's.")] = None,
+    work: Annotated[Path, typer.Option("--work", help="Folder for checkpoints.")] = Path("data/training"),
+    out: Annotated[Path | None, typer.Option("--out", help="Folder for the result, instead of the config's.")] = None,
     engine: EngineName = "local",
     address: Address = None,
     store: StoreDir = None,
 ) -> None:
-    """Train a language model or SAEs from a config; goes on where a killed run stopped."""
+    """Train a language model or SAEs from a config; a run that was stopped continues."""
     from core.training.run import run_training
 
     check_address(engine, address)
@@ -40,11 +40,11 @@ def train(
 def bench(
     only: Annotated[str | None, typer.Option("--only", help="Groups of benchmarks, separated by commas.")] = None,
     against: Annotated[str | None, typer.Option("--against", help="sae_lens: compare with its own classes.")] = None,
-    repeats: Annotated[int, typer.Option("--repeats", min=1, help="Turns of each side; medians count.")] = 5,
-    quick: Annotated[bool, typer.Option("--quick", help="Tiny sizes, to see that it runs.")] = False,
+    repeats: Annotated[int, typer.Option("--repeats", min=1, help="Repeats of each side; medians are shown.")] = 5,
+    quick: Annotated[bool, typer.Option("--quick", help="Tiny sizes, to check that it runs.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Time this checkout against plain loops and other libraries; ratios of one run."""
+    """Time this checkout against plain loops and other libraries, in one run, and print the ratios."""
     from benchmarks.table import GROUPS, run
 
     if against not in (None, "sae_lens"):
