@@ -1,4 +1,4 @@
-"""Prompts through the model and the SAE, streamed: one row an active (prompt, position, neuron)."""
+"""Runs prompts through the model and the SAE, and streams one entry per active (prompt, position, neuron)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _ENCODE_TOKENS = 2_048  # tokens encoded at once: bounds the dense [token d_sae]
 
 
 def length_sorted_batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
-    """Indices in batches of at most `batch_tokens` padded tokens (one prompt at least), equal lengths together."""
+    """Batches of indices, sorted by length, of at most `batch_tokens` tokens with padding, or of one prompt."""
     batch: list[int] = []
     for i in sorted(range(len(lengths)), key=lengths.__getitem__):
         if batch and (len(batch) + 1) * lengths[i] > batch_tokens:
@@ -31,9 +31,9 @@ def length_sorted_batches(lengths: Sequence[int], batch_tokens: int) -> Iterator
 
 
 def active_neurons(sae: SparseAutoencoder, x: Float32[Tensor, "token d_in"]) -> tuple[Tensor, Tensor, Tensor]:
-    """(token, neuron, activation) of every non-zero post-activation, ordered by token."""
+    """Token, neuron and activation of every non-zero post-activation, [active] each, ordered by token."""
     parts = []
-    for start in range(0, len(x) or 1, _ENCODE_TOKENS):  # without a token: one empty part
+    for start in range(0, len(x) or 1, _ENCODE_TOKENS):  # with no tokens: one empty part
         code = sae.select(sae.pre_activations(x[start : start + _ENCODE_TOKENS]))
         token, slot = code.values.nonzero(as_tuple=True)
         parts.append((token + start, code.neurons[token, slot], code.values[token, slot]))
@@ -79,13 +79,13 @@ def token_activations(
     max_length: int | None = None,
     batch_tokens: int = BATCH_TOKENS,
 ) -> Iterator[ActivationBatch]:
-    """Every active neuron on every ordinary token of the prompts, batch by batch, never all at once.
+    """Yields the active neurons on every ordinary (non-special) token of the prompts, batch by batch.
 
     Batches hold prompts of similar length, and the forward pass stops at the hook point.
 
     Args:
-        prompt_ids: one an entry of `prompts`; their indices by default.
-        max_length: longer prompts are cut to this many tokens.
+        prompt_ids: one per prompt; their indices by default.
+        max_length: longer prompts are truncated to this many tokens.
 
     Raises:
         AutoencoderError: the SAE does not fit the model.

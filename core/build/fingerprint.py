@@ -1,4 +1,4 @@
-"""What the numbers of a store follow from, as one digest."""
+"""One digest of everything that determines the numbers in a store."""
 
 import hashlib
 import json
@@ -10,14 +10,14 @@ from core.catalog import Setup
 from core.store.schema import SCHEMA_VERSION
 from core.text.prompts import Prompt
 
-_SAMPLE_BYTES = 2**20  # read at both ends of a file to tell one set of weights from another
-# what loading a model, an SAE or an embedding model reads; cards and evaluations beside them count for nothing
+_SAMPLE_BYTES = 2**20  # read at both ends of each weight file
+# the files that loading a model, an SAE or an embedding model reads; not the cards and evaluations beside them
 _WEIGHT_FILES = ("*.safetensors", "cfg.json", "*config.json", "*token*", "vocab.*", "merges.txt", "chat_template*")
-_NOT_IN_FINGERPRINT = ("name", "title", "origin", "device", "n_parameters")  # none of them changes a number
+_NOT_IN_FINGERPRINT = ("name", "title", "origin", "device", "n_parameters")  # they do not affect the numbers
 
 
 def _folder_digest(folder: Path) -> str:
-    """Tells one set of weights from another by names, sizes and samples of the contents, wherever the folder lies."""
+    """Digest of a folder of weights: names, sizes and samples of the contents, but not the folder's path."""
     digest = hashlib.sha256()
     for path in sorted({path for pattern in _WEIGHT_FILES for path in folder.glob(pattern)}):
         size = path.stat().st_size
@@ -30,12 +30,13 @@ def _folder_digest(folder: Path) -> str:
 
 
 def reference_digest(prompts: Sequence[Prompt]) -> str:
+    """Digest of the reference prompts and their labels."""
     content = json.dumps([[prompt.text, prompt.task, prompt.group] for prompt in prompts])
     return hashlib.sha256(content.encode()).hexdigest()
 
 
 def fingerprint(setup: Setup, prompts: Sequence[Prompt], chunk_prompts: int) -> str:
-    """Digest of all that the numbers of a store follow from; folders of weights count by content, not by place."""
+    """Digest of all that determines a store's numbers; folders of weights count by content, not by path."""
     fields = {name: value for name, value in asdict(setup).items() if name not in _NOT_IN_FINGERPRINT}
     for name in ("model", "sae", "embedding_model"):
         if Path(fields[name]).is_dir():

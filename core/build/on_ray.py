@@ -1,7 +1,7 @@
-"""Builds a store with the chunks of prompts spread over Ray's workers, which share the folders of store and models.
+"""Builds a store on a Ray cluster: chunks of prompts go to workers that share the folders of store and models.
 
-Each worker writes the shards of its chunks into the build's folder; this process assembles them. Batches are formed
-within a chunk, so that the shards, and the store, are those of a local build.
+Each worker writes the shards of its chunks to the build's folder; this process assembles them. Batches never cross
+chunks, so the shards and the store equal those of a local build.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ def build_on_ray(
     """Builds the store of a setup as `core.build.pipeline.build` does, on a Ray cluster; returns its path.
 
     Args:
-        address: see `core.ray_tasks.cluster`; a store that is up to date needs none.
-        resources: what each worker asks for.
+        address: see `core.ray_tasks.cluster`; if the store is up to date, no cluster is needed.
+        resources: what each worker reserves.
 
     Raises:
         EngineError: no cluster answers, or a worker failed; finished chunks are kept.
@@ -70,7 +70,7 @@ def build_on_ray(
 def _spread(
     work: Build, stage: Stage, missing: Sequence[int], resources: Resources, arguments: tuple[object, ...]
 ) -> dict[str, str]:
-    """One task for each place in the cluster; chunks are dealt out in turn, as they go from long prompts to short."""
+    """Runs as many tasks as fit; chunks are dealt out in turn, because they are ordered from long prompts to short."""
     n_tasks = min(slots(resources), len(missing))
     rows = [(*arguments, list(missing[number::n_tasks]), number == 0) for number in range(n_tasks)]
     outcomes = run_tasks(_compute, rows, resources, lambda ended: work.advance_to(stage, work.missing(stage)))
@@ -78,7 +78,7 @@ def _spread(
         left = len(work.missing(stage))
         raise EngineError(
             f"{len(errors)} of {n_tasks} workers failed ({errors[0]}); {len(work.chunks) - left} of {len(work.chunks)} "
-            f"chunks are kept; the same command goes on"
+            f"chunks are kept; run the same command again to continue"
         )
     if not seen_here(lambda: not work.missing(stage)):
         raise EngineError(
@@ -98,12 +98,12 @@ def _compute(
     chunks: Sequence[int],
     with_lens: bool,
 ) -> dict[str, str]:
-    """What a worker does: the shards of some chunks, of one stage; returns what the pipeline says of itself."""
+    """Runs on a worker: writes the shards of some chunks for one stage; returns the pipeline's `describe()`."""
     prompts = reference_prompts(setup.reference, n_prompts)
     work = Build(setup, root, prompts, chunk_prompts, progress=lambda stage, share: None)
     if work.fingerprint != fingerprint:
         raise EngineError(
-            f"the model, SAE or prompts of '{setup.name}' are others on {socket.gethostname()}: share them"
+            f"the model, SAE or prompts of '{setup.name}' differ on {socket.gethostname()}: share their folders"
         )
     pipeline = make_pipeline(setup)
     if stage == "embeddings":

@@ -1,6 +1,6 @@
-"""The pipeline that fills a store: reference prompts through model and SAE, and through the embedding model.
+"""Builds a store: runs the reference prompts through the model and the SAE, and through the embedding model.
 
-Each finished chunk of prompts is kept as shards, so that a build which was killed goes on where it stopped.
+Each finished chunk of prompts is kept as shards, so a build that was killed can resume.
 """
 
 import time
@@ -33,14 +33,14 @@ Stage = Literal["activations", "embeddings"]
 
 
 class Spread(Protocol):
-    """Has other processes write shards that are missing; see `core.build.on_ray`."""
+    """Lets other processes write the missing shards; see `core.build.on_ray`."""
 
     def __call__(self, work: "Build", stage: "Stage", missing: Sequence[int]) -> dict[str, str]:
-        """Returns when the chunks `missing` have their shards of that stage; what the pipeline says of itself."""
+        """Writes the shards of the chunks `missing` for a stage; returns the pipeline's `describe()`."""
 
 
 def _is_current(root: Path, setup: Setup, due: str) -> bool:
-    """Whether a whole store of that fingerprint is there."""
+    """Whether an intact store with that fingerprint exists."""
     try:
         with Store.open(root, setup.name) as store:
             if store.meta.get("fingerprint") != due:
@@ -55,20 +55,21 @@ def _is_current(root: Path, setup: Setup, due: str) -> bool:
 
 
 class Build:
-    """One run: its chunks of prompts, what is still missing, and how long each stage took."""
+    """One run of a build: its chunks of prompts, the shards still missing, and the seconds that each stage took."""
 
     def __init__(self, setup: Setup, root: Path, prompts: Sequence[Prompt], chunk_prompts: int, progress: Progress):
         self.setup, self.root, self.prompts, self.progress = setup, root, prompts, progress
         self.folder = store_path(root, setup.name).parent
         self.fingerprint = fingerprint(setup, prompts, chunk_prompts)
         self.parts = Parts(self.folder / "parts", self.fingerprint)
-        # prompts of like length share a batch; the longest come first, so that memory that is too small shows at once
+        # prompts of similar length share a batch; the longest come first, so that a lack of memory shows at once
         order = sorted(range(len(prompts)), key=lambda i: (-len(prompts[i].text), i))
         self.chunks = [order[start : start + chunk_prompts] for start in range(0, len(order), chunk_prompts)]
         self.seconds: dict[str, float] = {}
         self._characters_done = 0
 
     def run(self, pipeline: Pipeline, spread: Spread | None) -> None:
+        """Writes the missing shards and assembles the store."""
         resumed = self._kept()
         description = self._run_activations(pipeline, spread)
         self._run_embeddings(pipeline, spread)
@@ -84,7 +85,7 @@ class Build:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Says in one error what could not be written and what is intact."""
+        """Turns an OSError into a StoreWriteError that says what is intact."""
         try:
             yield
         except OSError as exc:
@@ -116,14 +117,14 @@ class Build:
                 self.write_embeddings(pipeline, chunk)
 
     def write_lens(self, pipeline: Pipeline) -> None:
-        """The logit lens of every neuron, unless it is there."""
+        """Writes the logit lens of every neuron, unless it exists already."""
         if not self.parts.lens.exists():
             promoted, suppressed = pipeline.lens()
             with self.writing():
                 self.parts.write_lens(promoted, suppressed)
 
     def write_activations(self, pipeline: Pipeline, chunk: int) -> None:
-        """One chunk of prompts through model and SAE."""
+        """Runs one chunk of prompts through the model and the SAE, and writes its shards."""
         ids, batches = self.chunks[chunk], []
         for batch in pipeline.activations([self.prompts[i].text for i in ids], ids):
             self._check_finite(batch)
@@ -133,7 +134,7 @@ class Build:
             self.parts.write_activations(chunk, ids, self.prompts, batches)
 
     def write_embeddings(self, pipeline: Pipeline, chunk: int) -> None:
-        """One chunk of prompts through the embedding model."""
+        """Runs one chunk of prompts through the embedding model, and writes its shard."""
         ids = self.chunks[chunk]
         embeddings = pipeline.embed([self.prompts[i].text for i in ids])
         self._advance("embeddings", ids)
@@ -141,17 +142,17 @@ class Build:
             self.parts.write_embeddings(chunk, ids, embeddings)
 
     def missing(self, stage: Stage) -> list[int]:
-        """Chunks that have no shard of that stage yet."""
+        """Chunks that have no shards of that stage yet."""
         has = self.parts.has_activations if stage == "activations" else self.parts.has_embeddings
         return [chunk for chunk in range(len(self.chunks)) if not has(chunk)]
 
     def advance_to(self, stage: Stage, missing: Sequence[int]) -> None:
-        """Tells the progress of a stage of which only the chunks `missing` are to be done."""
+        """Reports the progress of a stage of which only the chunks `missing` remain."""
         left = sum(self._characters(self.chunks[chunk]) for chunk in missing)
         self.progress(stage, 1 - left / self._characters(range(len(self.prompts))))
 
     def _kept(self) -> int:
-        """Chunks whose activations are on disk."""
+        """Number of chunks whose activations are on disk."""
         return len(self.chunks) - len(self.missing("activations"))
 
     def _check_finite(self, batch: ActivationBatch) -> None:
@@ -186,7 +187,7 @@ class Build:
             "reference_digest": reference_digest(self.prompts),
             "built_at": datetime.now(UTC).isoformat(timespec="seconds"),
             "chunks": str(len(self.chunks)),
-            **{f"seconds_{stage}": f"{seconds:.3f}" for stage, seconds in self.seconds.items()},  # of this run alone
+            **{f"seconds_{stage}": f"{seconds:.3f}" for stage, seconds in self.seconds.items()},  # of this run only
             **{f"version_{package}": version(package) for package in _VERSIONS},
         }
 
@@ -203,19 +204,19 @@ def build(
     chunk_prompts: int = CHUNK_PROMPTS,
     spread: Spread | None = None,
 ) -> Path:
-    """Builds the store of a setup, or goes on with a build that was killed; returns its path.
+    """Builds the store of a setup, or resumes a build that was killed; returns the store's path.
 
-    Returns at once where a whole store of the same setup, weights and prompts is there. Peak memory does not grow with
-    the number of prompts, but for their texts. An older store is replaced only when the new one is complete.
+    Returns at once if an intact store of the same setup, weights and prompts exists. Peak memory does not grow with the
+    number of prompts, except for their texts. An older store is replaced only when the new one is complete.
 
     Args:
-        prompts: only an even spread of this many of the setup's reference prompts.
-        resume: go on from the chunks that an earlier build of the same fingerprint finished.
-        force: build even though a current store is there.
-        progress: told the stage and the share of it that is done, what an earlier build finished included.
-        pipeline: what the prompts run through.
-        chunk_prompts: prompts kept at once; what a kill can lose.
-        spread: has other processes do the chunks; without it this one does.
+        prompts: use only this many of the setup's reference prompts, evenly spaced; None: all.
+        resume: keep the chunks that an earlier build with the same fingerprint finished.
+        force: build even if a current store exists.
+        progress: called with the stage and the share of it that is done, including what an earlier build finished.
+        pipeline: makes the models that the prompts run through.
+        chunk_prompts: prompts whose shards are written together; a killed build loses at most the current chunk.
+        spread: lets other processes do the chunks; None: this process does them.
 
     Raises:
         MissingFileError, PromptFileError: the reference prompts cannot be read.

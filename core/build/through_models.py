@@ -1,4 +1,4 @@
-"""What a build runs its prompts through: language model, SAE and embedding model."""
+"""The models that a build runs its prompts through: language model, SAE and embedding model."""
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -15,24 +15,24 @@ if TYPE_CHECKING:
     from core.models.language_model import LanguageModel
     from core.models.sparse_autoencoder import SparseAutoencoder
 
-LENS_TOKENS = 10  # promoted, and as many suppressed, for each neuron
-_LENS_NEURONS = 1_024  # at once: bounds the [neuron vocabulary] block
+LENS_TOKENS = 10  # promoted tokens kept for each neuron, and as many suppressed ones
+_LENS_NEURONS = 1_024  # neurons at once: bounds the [neuron vocabulary] block
 
 
 class Pipeline(Protocol):
-    """What a build runs the prompts through."""
+    """The models that a build needs; tests and Ray workers can bring others."""
 
     def load(self) -> None:
         """Loads the language model and the SAE."""
 
     def activations(self, texts: Sequence[str], ids: Sequence[int]) -> Iterator[ActivationBatch]:
-        """Active neurons of some prompts."""
+        """Yields the active neurons on some prompts, given their texts and ids."""
 
     def describe(self) -> dict[str, str]:
-        """Facts of model and SAE for the store's `meta`."""
+        """Facts about the model and the SAE for the store's `meta`."""
 
     def lens(self) -> tuple[list[list[str]], list[list[str]]]:
-        """For each neuron the tokens that its decoder row promotes, and those that it suppresses."""
+        """For each neuron, the tokens that its decoder row promotes and those that it suppresses."""
 
     def embed(self, texts: Sequence[str]) -> Float32[np.ndarray, "prompt d_embedding"]:
         """Unit-normalised sentence embeddings."""
@@ -83,9 +83,9 @@ class ModelPipeline:
 def logit_lens(
     model: "LanguageModel", sae: "SparseAutoencoder", n_tokens: int = LENS_TOKENS
 ) -> tuple[list[list[str]], list[list[str]]]:
-    """The tokens that each neuron's decoder row raises and lowers most, through the unembedding.
+    """Logit lens: the `n_tokens` tokens whose logits each neuron's decoder row raises most, and those it lowers most.
 
-    Empty for a hook point inside attention, whose vectors are not in the space that the unembedding reads.
+    The lists are empty at a hook point inside attention, because the unembedding reads only the residual stream.
     """
     if "hook_z" in sae.hook_name or sae.d_in != model.d_model:
         return [[] for _ in range(sae.d_sae)], [[] for _ in range(sae.d_sae)]

@@ -116,7 +116,7 @@ def test_workers_that_see_other_prompts_are_refused(
     setup: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("core.build.pipeline._reference_digest", lambda prompts: "other")
-    with pytest.raises(EngineError, match=r"the model, SAE or prompts of 'tiny' are others on .*: share them"):
+    with pytest.raises(EngineError, match=r"the model, SAE or prompts of 'tiny' differ on .*: share their folders"):
         build_on_ray(setup, tmp_path / "ray", pipeline=Telling(tmp_path), chunk_prompts=CHUNK)
 
 
