@@ -1,4 +1,4 @@
-"""Topics against a store: typed text to every neuron's score."""
+"""Scores every neuron of a store against a topic."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class ScoredTopic:
 
 
 class Scorer:
-    """Topics against a store; needs no language model."""
+    """Scores topics against a store; needs no language model."""
 
     def __init__(self, store: Store, embedding_model: EmbeddingModel) -> None:
         self.store, self.embedding_model = store, embedding_model
@@ -41,7 +41,7 @@ class Scorer:
 
 
 def open_scorer(setup: Setup, store: Store) -> Scorer:
-    """Loads the setup's embedding model alone.
+    """Opens a scorer, for which only the setup's embedding model is loaded.
 
     Raises:
         EmbeddingModelError: it cannot be loaded.

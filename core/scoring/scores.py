@@ -1,7 +1,7 @@
 """Scores of neurons against a topic: Topic Alignment paper, section 3.1, Eq. 1 and 2.
 
-Eq. 2 as printed gives the farthest neuron 1. The paper's text, its Fig. 4 and its contamination all need the closest
-neuron to have 1, so the sign is turned here.
+Eq. 2 as printed gives score 1 to the farthest neuron. The paper's text, its Fig. 4 and its contamination all need the
+closest neuron to have score 1, so the sign is reversed here.
 """
 
 from collections.abc import Iterable
@@ -20,32 +20,32 @@ from core.store.reader import Store
 if TYPE_CHECKING:  # imports torch
     from core.store.batch import ActivationBatch
 
-CASE_SHARE = 0.6  # of a neuron's summed summary, on the nearest or farthest quarter of the prompts; the rule is ours
-_ROUNDING = 1e-9  # g that differ by less, relative to the largest, are equal
+CASE_SHARE = 0.6  # of a neuron's summed summary, on the nearest or farthest quarter of the prompts; our rule
+_ROUNDING = 1e-9  # values of g closer than this, relative to the largest, count as equal
 
 
 @dataclass(frozen=True)
 class TopicScores:
     """Every neuron's score against one topic.
 
-    `table` has one row for each of the d_sae neurons, by number:
+    `table` has one row for each of the d_sae neurons, ordered by number:
         score: 0 (farthest) to 1 (closest); NaN where the neuron is too rare to score
         g: summary-weighted mean distance of its prompts from the topic (Eq. 1); NaN where it never fires
         prompts: reference prompts on which it is active
         case: aligned, polysemantic, unaligned, or too rare
-        near, far: share of its summed summary on the quarter of the prompts nearest to, farthest from, the topic
+        near, far: share of its summed summary on the quarter of the prompts nearest to, and farthest from, the topic
     """
 
     table: pd.DataFrame
-    distances: Float32[np.ndarray, "prompt"]  # of the reference prompts from the topic, Euclidean, 0 to 2
+    distances: Float32[np.ndarray, "prompt"]  # Euclidean, of each reference prompt from the topic, 0 to 2
     settings: ScoreSettings
 
     def steering_vector(self) -> Float32[np.ndarray, "d_sae"]:
-        """The scores as edits use them: a neuron too rare to score counts as 0."""
+        """The scores as edits use them: 0 for a neuron that is too rare to score."""
         return np.asarray(self.table["score"].fillna(0.0), dtype=np.float32)
 
     def ranked(self, n: int | None = None) -> pd.DataFrame:
-        """The scored neurons, best first (equal scores by number), at most `n`, with a column `rank` from 1."""
+        """At most `n` scored neurons, best first (ties by number), with a column `rank` from 1."""
         scored = self.table[self.table["score"].notna()]
         ordered = scored.sort_values(["score", "neuron"], ascending=[False, True]).head(len(scored) if n is None else n)
         ordered.insert(0, "rank", np.arange(1, len(ordered) + 1))
@@ -53,10 +53,10 @@ class TopicScores:
 
 
 def scores_from_sums(sums: pd.DataFrame, d_sae: int, min_prompts: int) -> pd.DataFrame:
-    """The table of `TopicScores` from the sums of `Store.neuron_sums`.
+    """Makes the table of `TopicScores` (Eq. 2) from the sums of `Store.neuron_sums`.
 
     Args:
-        sums: one row an active neuron: neuron, prompts, g, near, far.
+        sums: one row per active neuron: neuron, prompts, g, near, far.
         min_prompts: neurons active in fewer prompts have no score.
 
     Raises:
@@ -73,7 +73,7 @@ def scores_from_sums(sums: pd.DataFrame, d_sae: int, min_prompts: int) -> pd.Dat
         )
     g = table["g"].where(scored)
     highest, spread = g.max(), g.max() - g.min()
-    # Eq. 2 with its sign turned; without a spread every neuron is as close as the closest
+    # Eq. 2 with its sign reversed; if all g are equal, every neuron is as close as the closest
     equal = spread <= _ROUNDING * highest
     table["score"] = g.notna().map({True: 1.0, False: np.nan}) if equal else (highest - g) / spread
     table["case"] = np.select(
@@ -90,7 +90,7 @@ def score_topic(
     """Scores every neuron of a store against a topic, given by the unit-normalised embeddings of its prompts.
 
     Raises:
-        ScoringError: no neuron can be scored, or the embeddings are another model's than the store's.
+        ScoringError: no neuron can be scored, or the store's embeddings are from another embedding model.
     """
     settings = settings or ScoreSettings()
     reference = store.embeddings()
@@ -105,7 +105,7 @@ def score_topic(
 
 
 def prompt_summaries(rows: pd.DataFrame, settings: ScoreSettings) -> pd.Series:
-    """summary_i(p) of one neuron on its prompts (`Store.neuron_rows`), as the scores weigh them."""
+    """Prompt-level activation summary_i(p) of one neuron (section 3.1), for the rows of `Store.neuron_rows`."""
     match settings.summary:
         case "sum":
             return rows["sum"] / rows["total"]
@@ -120,10 +120,10 @@ def prompt_summaries(rows: pd.DataFrame, settings: ScoreSettings) -> pd.Series:
 def strawman(activations: "Iterable[ActivationBatch]", d_sae: int) -> Float64[np.ndarray, "d_sae"]:
     """Share of a topic's own tokens on which each neuron fires: the Topic Alignment paper's strawman (section 3.1).
 
-    It needs no reference prompts, and tells nothing of what else a neuron fires on: most neurons tie at 0.
+    It needs no reference prompts, but ignores what else a neuron fires on, and most neurons tie at 0.
 
     Args:
-        activations: of the topic's prompts, from `activations.token_activations`.
+        activations: of the topic's prompts, from `build.activations.token_activations`.
 
     Raises:
         ScoringError: the prompts have no ordinary token.
