@@ -1,4 +1,4 @@
-"""Tables out: CSV, Markdown, LaTeX, Parquet, Excel."""
+"""Exports tables as CSV, Markdown, LaTeX, Parquet or Excel."""
 
 import io
 import json
@@ -16,13 +16,13 @@ from pandas.api.types import is_numeric_dtype
 from core.errors import ExportError
 from core.files import written_whole
 
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")  # what spreadsheets run: OWASP, "CSV Injection"
-_DIGITS = 6  # significant ones, in tables to be read
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")  # of text that spreadsheets run: OWASP, "CSV Injection"
+_DIGITS = 6  # significant digits in Markdown and LaTeX
 _LATEX = str.maketrans(
     {
         **{c: f"\\{c}" for c in "&%$#_{}"},
         **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
-        "[": "{[}",  # after a line break it would begin an option
+        "[": "{[}",  # after a line break it would start an optional argument
     }
 )
 _SHEET_ROWS = 2**20 - 1  # Excel's limit, less the header
@@ -31,19 +31,19 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")  # characters that XML an
 
 
 def _plain(value: Any) -> Any:
-    """Lists as JSON text; anything else as it is."""
+    """Lists and dictionaries as JSON text; other values unchanged."""
     if isinstance(value, np.ndarray):
         value = value.tolist()
     return json.dumps(value, ensure_ascii=False) if isinstance(value, list | tuple | dict) else value
 
 
 def _inert(value: Any) -> Any:
-    """Text that a spreadsheet would run as a formula, behind an apostrophe."""
+    """Puts an apostrophe before text that a spreadsheet would run as a formula."""
     return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA_STARTS) else value
 
 
 def _csv(table: pd.DataFrame) -> bytes:
-    """UTF-8 with the line ends of RFC 4180; numbers at full precision."""
+    """UTF-8 CSV with the line ends of RFC 4180; numbers at full precision."""
     columns = [column if is_numeric_dtype(column) else column.map(_plain).map(_inert) for _, column in table.items()]
     header = [_inert(str(name)) for name in table.columns]
     text: str = pd.DataFrame(dict(enumerate(columns))).to_csv(header=header, index=False, lineterminator="\r\n")
@@ -51,7 +51,7 @@ def _csv(table: pd.DataFrame) -> bytes:
 
 
 def _readable(value: Any) -> str:
-    """A value as people read it: numbers rounded, nothing for one that is missing."""
+    """A value as text to read: floats rounded, missing values empty."""
     if value is None or value is pd.NaT or value is pd.NA or (isinstance(value, float) and math.isnan(value)):
         return ""
     if isinstance(value, float | np.floating):
@@ -75,7 +75,7 @@ def _markdown(table: pd.DataFrame) -> bytes:
 
 
 def _latex(table: pd.DataFrame) -> bytes:
-    """A tabular with the rules of the package booktabs; six significant digits."""
+    """A LaTeX tabular with booktabs rules; six significant digits."""
 
     def line(cells: Iterable[Any]) -> str:
         escaped = (_CONTROL.sub("", " ".join(_readable(cell).split())).translate(_LATEX) for cell in cells)
@@ -95,20 +95,20 @@ def _parquet(table: pd.DataFrame) -> bytes:
     buffer = io.BytesIO()
     try:
         table.to_parquet(buffer, index=False)
-    except (ValueError, TypeError) as exc:  # pyarrow's errors are these: a column of mixed types, a name twice
+    except (ValueError, TypeError) as exc:  # from pyarrow: a column of mixed types, or a duplicate name
         raise ExportError(f"this table cannot be Parquet: {str(exc).splitlines()[0]}; export it as csv") from exc
     return buffer.getvalue()
 
 
 def _sheet_cell(value: Any) -> Any:
     if isinstance(value, datetime):
-        return value.isoformat()  # a sheet has no time zones
+        return value.isoformat()  # Excel has no time zones
     value = _inert(_plain(value))
     if not isinstance(value, str):
         return value
     if len(value) > _CELL_CHARACTERS:
         raise ExportError(
-            f"a cell of a sheet holds {_CELL_CHARACTERS:,} characters, one here {len(value):,}; use parquet"
+            f"an Excel cell holds {_CELL_CHARACTERS:,} characters, one here has {len(value):,}; export it as parquet"
         )
     return _CONTROL.sub("", value)
 
@@ -132,7 +132,7 @@ _SUFFIXES = {"tex": "latex"}
 
 
 def export_bytes(table: pd.DataFrame, format: str) -> bytes:
-    """The table as a file's content; its index is left out.
+    """The table, without its index, as the bytes of a file.
 
     Raises:
         ExportError: an unknown format, or a table that the format cannot hold.
@@ -143,10 +143,10 @@ def export_bytes(table: pd.DataFrame, format: str) -> bytes:
 
 
 def export_table(table: pd.DataFrame, path: Path, format: str | None = None) -> Path:
-    """Writes the table to a file, whole or not at all; one of that name is replaced.
+    """Writes the table to a file atomically, replacing an earlier one of that name.
 
     Args:
-        format: one of `FORMATS`; by the suffix of `path` when None.
+        format: one of `FORMATS`; None: the suffix of `path` decides.
 
     Raises:
         ExportError: an unknown format, no such folder, or a disk that is full or not writable.

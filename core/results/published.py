@@ -17,15 +17,15 @@ _SETTINGS = ("name", "model", "hook_name", "method", "architecture", "expansion"
 
 
 def published_names() -> list[str]:
-    """What `published` knows."""
+    """Names of the tables that `published` can read."""
     return sorted(path.stem for path in PUBLISHED.glob("*.csv"))
 
 
 def published(name: str) -> pd.DataFrame:
-    """A table of the papers, `data/published/<name>.csv`; the README there says where each is from and what it holds.
+    """A table of the papers, `data/published/<name>.csv`; the README there gives its source and columns.
 
     Raises:
-        MissingFileError: no such table; the message lists those there are.
+        MissingFileError: no such table; the message lists the known ones.
     """
     if name not in published_names():
         known = ", ".join(published_names()) or "none"
@@ -34,10 +34,10 @@ def published(name: str) -> pd.DataFrame:
 
 
 def shipped_results(what: str) -> dict[str, pd.DataFrame]:
-    """Our own results of one kind, `data/results/<name>_<what>.csv`, as `AppStore.result(name, what)` has them.
+    """Results of our own runs of one experiment, read from `data/results/<name>_<what>.csv`.
 
     Returns:
-        Tables by name, with hyphens where the file has underscores.
+        Tables, as `AppStore.result` returns them, by name with hyphens for underscores.
     """
     ending = f"_{what}.csv"
     files = sorted(RESULTS.glob(f"*{ending}"))
@@ -45,13 +45,13 @@ def shipped_results(what: str) -> dict[str, pd.DataFrame]:
 
 
 def shipped_autoencoders() -> pd.DataFrame:
-    """Settings and figures of the SAEs in `data/saes`, a row each, with the columns of `grid_run.results_table`.
+    """Settings and figures of the SAEs in `data/saes`, one row each, with the columns of `grid_run.results_table`.
 
-    `tokens` is what an SAE was trained on, `evaluated_tokens` what its figures are over, `d_sae` its number of neurons.
-    Settings come from `training.json`, or where there is none from `cfg.json`; a figure not measured is missing.
+    `tokens` is the number of training tokens, `evaluated_tokens` the number behind the figures, `d_sae` the number of
+    neurons. Settings are read from `training.json`, else from `cfg.json`; a figure that was not measured is missing.
 
     Raises:
-        AutoencoderError: a file of theirs cannot be read.
+        AutoencoderError: one of their files cannot be read.
     """
     folders = sorted(file.parent for file in AUTOENCODERS.glob("*/cfg.json"))
     return pd.DataFrame([_card(folder) for folder in folders])
@@ -68,7 +68,7 @@ def _card(folder: Path) -> dict[str, Any]:
 
 
 def _settings_of(config: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """What an SAE's own config says of its training; lambda is not in it."""
+    """The training settings in an SAE's own config, which does not hold lambda."""
     metadata = config.get("metadata", {})
     return {
         "name": folder.name,
@@ -85,7 +85,7 @@ def _settings_of(config: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def _json(file: Path) -> dict[str, Any]:
-    """The file's object; empty where there is no file."""
+    """The file's JSON object; empty if there is no file."""
     try:
         content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:

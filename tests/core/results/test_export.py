@@ -107,7 +107,7 @@ def test_xlsx_leaves_out_what_a_sheet_cannot_hold() -> None:
 
 
 def test_xlsx_refuses_a_cell_that_would_be_cut() -> None:
-    with pytest.raises(ExportError, match="a cell of a sheet holds 32,767 characters, one here 40,000; use parquet"):
+    with pytest.raises(ExportError, match="an Excel cell holds 32,767 characters, one here has 40,000; export it as parquet"):
         export_bytes(pd.DataFrame({"a": ["x" * 40_000]}), "xlsx")
 
 
