@@ -1,1 +1,1 @@
-"""The pages of the app: they ask core, and show."""
+"""The pages of the app: they call core and show the results."""

@@ -1,4 +1,4 @@
-"""What has been collected and measured? Texts, neurons and results of experiments, and their tables to take away."""
+"""The Compare and export page: the collected texts and neurons, the experiments' results, and their export."""
 
 import pandas as pd
 import streamlit as st
@@ -30,17 +30,17 @@ _FIGURE_TERMS = {
 
 
 def of_kind(collected: pd.DataFrame, kind: str) -> pd.DataFrame:
-    """The rows of a kind with their own columns, those to look at first in front."""
+    """The rows of one kind with only that kind's columns, the most important first."""
     mine = collected[collected["kind"] == kind].drop(columns="kind").dropna(axis="columns", how="all")
     first = [name for name in _FIRST[kind] if name in mine]
     mine = mine[[*first, *(name for name in mine if name not in first)]]
-    # beside rows without a value, whole numbers came back as floats
+    # rows of other kinds have no value, so whole numbers came back as floats
     whole = {name: "Int64" for name in _WHOLE if name in mine}
     return mine.infer_objects().astype(whole).reset_index(drop=True)
 
 
 def _filtered(table: pd.DataFrame, kind: str) -> pd.DataFrame:
-    """The rows that the filters leave; a filter without a choice lets all pass."""
+    """The rows that pass the filters; a filter without a choice passes all."""
     for name in FILTERS:
         if name not in table or table[name].nunique() < 2:
             continue
@@ -84,7 +84,7 @@ def _remove(ids: list[int]) -> None:
 
 
 def _actions(table: pd.DataFrame, selected: pd.DataFrame, kind: str) -> None:
-    """Takes away the rows chosen (or all there are), or removes them."""
+    """Buttons that export the selected rows (or all shown, if none is selected), and that remove rows."""
     chosen = selected if len(selected) else table
     with st.container(horizontal=True):
         help = f"{count(len(chosen), 'row')}: those selected, otherwise all that are shown"
@@ -108,7 +108,7 @@ def _actions(table: pd.DataFrame, selected: pd.DataFrame, kind: str) -> None:
 
 
 def _choose_figure(table: pd.DataFrame) -> str | None:
-    """Which figure the picture shows; None where the texts have none."""
+    """The figure to plot; None if the texts have no figures."""
     figures = [figure for figure, _, _ in FIGURES if figure in table]
     if not figures:
         return None

@@ -1,4 +1,4 @@
-"""How many neurons do the reference prompts reach, and how few prompts would do?"""
+"""The Coverage page: how many neurons the reference prompts reach, and how few prompts would be enough."""
 
 from typing import Any
 
@@ -31,7 +31,7 @@ _LISTED_PAIRS = 12
 
 
 def _bound(key: str) -> dict[str, Any]:
-    """A widget's key, in the link too."""
+    """Arguments that give a widget this key and keep its value in the link."""
     return {"key": f"coverage_{key}", "bind": "query-params"}
 
 
@@ -39,7 +39,7 @@ def _bound(key: str) -> dict[str, Any]:
 
 
 def _others(results: AppStore, setup: Setup) -> dict[str, pd.DataFrame]:
-    """The saved summaries of the setups to show beside this one.
+    """The saved summaries of the setups that the user wants to see beside this one.
 
     Raises:
         SteerscopeError: the app's store cannot be read.
@@ -138,14 +138,14 @@ def _show_coverage(setup: Setup, store: Store) -> None:
 
 
 def _suggestion(sizes: pd.DataFrame, means: pd.DataFrame, n_prompts: int) -> list[str]:
-    """What the table of sizes says, a sentence a rule."""
+    """What the table of suggested sizes says, one sentence per rule."""
     said = []
     for rule, rows in sizes.groupby("rule", sort=False):
         target, reached, name = rows["target"].iloc[0], rows.dropna(subset="size"), f"**{_RULES[rule]}**"
         if reached.empty:
             said.append(f"No smaller set that was tried keeps {name}: a mean tau of at least {target:.2f}.")
             continue
-        best = reached.loc[reached["size"].astype(int).idxmin()]  # of equal sizes the first, the simplest design
+        best = reached.loc[reached["size"].astype(int).idxmin()]  # ties go to the first, the simplest design
         line = (
             f"**{best['size']:,}** of {n_prompts:,} prompts ({best['design']}) keep {name}: mean tau {best['tau']:.2f}"
         )

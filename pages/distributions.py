@@ -1,4 +1,4 @@
-"""How do scores spread, and do the settings agree? Violins over what varies, and Kendall's tau between rankings."""
+"""The Distributions page: how scores are distributed, and Kendall's tau between the rankings of the settings."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -26,7 +26,7 @@ TAU, AGREEMENT = "distributions-tau", "distributions-agreement"
 VARIES = ("topic", "setup", "summary", "prompts")
 VALUES = ("score", "g")
 STRAWMAN = "strawman"
-RANKINGS: dict[str, tuple[str, ...] | None] = {  # None: every one
+RANKINGS: dict[str, tuple[str, ...] | None] = {  # None: all rankings
     "summaries": ("sum", "max", "mean", "count", STRAWMAN),
     "powers of the distance": ("sum", "sum, squared", "sum, squared twice", STRAWMAN),
     "all": None,
@@ -34,7 +34,7 @@ RANKINGS: dict[str, tuple[str, ...] | None] = {  # None: every one
 
 
 def _bound(key: str) -> dict[str, Any]:
-    """A widget's key, in the link too."""
+    """Arguments that give a widget this key and keep its value in the link."""
     return {"key": f"distributions_{key}", "bind": "query-params"}
 
 
@@ -43,11 +43,11 @@ def _bound(key: str) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _Choice:
-    """What a violin stands for, and what is the same in all."""
+    """What differs between the violins, and what is the same in all of them."""
 
     varies: str
     value: str
-    fixed: dict[str, Any]  # the topic, the summary, the number of prompts, but for what varies
+    fixed: dict[str, Any]  # topic, summary and number of prompts, without the one that varies
 
 
 def _choose(figures: pd.DataFrame) -> _Choice:
@@ -80,7 +80,7 @@ def _choose(figures: pd.DataFrame) -> _Choice:
 
 
 def _with_others(setup: Setup, tables: dict[str, pd.DataFrame], choice: _Choice) -> dict[str, pd.DataFrame]:
-    """The two tables with a column setup; where the setup varies, with the rows of all setups that have results."""
+    """The two tables with a column setup; if setups are compared, with the rows of all that have results."""
     names = [setup.name]
     if choice.varies == "setup":
         saved = app_store().results()
@@ -137,7 +137,7 @@ def _show_violins(setup: Setup, tables: dict[str, pd.DataFrame]) -> None:
 
 
 def _format_effect(figures: pd.DataFrame) -> str:
-    """What more prompts of a topic do to scores and g (the paper: the scores shift up)."""
+    """How more prompts of a topic change the scores and g (in the paper the scores rise)."""
     by_size = figures[figures["summary"] == "sum"].pivot(index="topic", columns="prompts").dropna()
     sizes = sorted(set(figures["prompts"]))
     if len(sizes) != 2 or by_size.empty:
@@ -175,7 +175,7 @@ def _show_figures(setup: Setup, figures: pd.DataFrame) -> None:
 
 
 def _choose_tau(tau: pd.DataFrame) -> tuple[str, list[str]]:
-    """The topic (or the mean), and the rankings compared."""
+    """The topic (or the mean over topics), and the rankings to compare."""
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
         topics = [ALL_TOPICS, *(name for name in dict.fromkeys(tau["topic"]) if name != ALL_TOPICS)]
         topic = st.selectbox(

@@ -1,4 +1,4 @@
-"""What does each way of steering do to the text? One prompt, one seed, a column for each."""
+"""The Generate page: one prompt and seed, continued under each way of steering, a column for each."""
 
 import streamlit as st
 
@@ -25,12 +25,12 @@ SHADINGS = ("contamination", "neurons changed")
 
 
 def _bound(key: str) -> dict[str, str]:
-    """A widget's key, in the link too."""
+    """Arguments that give a widget this key and keep its value in the link."""
     return {"key": key, "bind": "query-params"}
 
 
 def _edit_controls(others: list[str]) -> None:
-    """`others`: setups at other layers of the model."""
+    """The controls of the edits; `others` are setups at other layers of the model."""
     st.number_input("Clamped neurons", 0, value=5, help=help_text("clamp neurons"), **_bound("clamp_n"))
     st.number_input("Multiplier", value=10.0, step=1.0, help=help_text("multiplier"), **_bound("multiplier"))
     st.segmented_control(
@@ -109,7 +109,7 @@ def _request() -> Request:
     """What the controls ask for.
 
     Raises:
-        UsageError: they ask for what cannot be.
+        UsageError: the controls hold values that are not allowed.
     """
     state, (setup, _) = st.session_state, chosen_setup()
     return Request(
@@ -134,7 +134,7 @@ def _request() -> Request:
 
 
 def _cost(request: Request, last: Comparison | None) -> str:
-    """What pressing the button will cost, as far as it is known."""
+    """The expected time of a run, as far as it is known."""
     due = len(request.edits) * request.generation.max_new_tokens
     made = 0 if last is None else sum(len(c.generation.ids) for c in last.columns if c.generation is not None)
     if not made:
@@ -148,7 +148,7 @@ def _layer(name: str, request: Request) -> Layer:
 
 
 def _generate(request: Request, store: Store, scored: ScoredIn) -> None:
-    """Streams the columns; Stop, or any other use of the page, ends it with what there is."""
+    """Streams the columns. Stop, or any other use of the page, ends it and keeps the text so far."""
     comparison = st.session_state["comparison"] = Comparison(request)
     place = st.empty()
     try:
@@ -158,7 +158,7 @@ def _generate(request: Request, store: Store, scored: ScoredIn) -> None:
         del st.session_state["comparison"]
         show_error(exc)
         return
-    st.rerun()  # all figures are known: the best of each row can be marked
+    st.rerun()  # all figures are known now, so the best of each row can be marked
 
 
 def _show(comparison: Comparison, asked: Request, store: Store) -> None:
@@ -196,7 +196,7 @@ def _prove(comparison: Comparison, store: Store) -> None:
     except SteerscopeError as exc:
         show_error(exc)
     else:
-        st.rerun()  # the columns say what came out
+        st.rerun()  # the columns show the result
 
 
 def _script(comparison: Comparison, store: Store) -> None:
@@ -251,7 +251,7 @@ def main() -> None:
             )
             st.button("Stop", help="Keeps what has been written")
             st.caption(_cost(request, comparison) if request.edits else "Choose at least one column.")
-        # a first visit to a small model shows an answer at once
+        # on the first visit, an embedded model generates at once
         first = setup.origin == "embedded" and not chosen_setup()[1] and not state.get("generate_visited")
         state["generate_visited"] = True
         if request.edits and (pressed or first):

@@ -1,4 +1,4 @@
-"""What do the words mean?"""
+"""The Glossary page: what the app's terms mean."""
 
 import streamlit as st
 

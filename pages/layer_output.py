@@ -1,4 +1,4 @@
-"""What does an edit do to the layer's output, token by token? And do distances between prompts tell topics apart?"""
+"""The Layer output page: what an edit does to the layer's output, and whether prompt distances separate topics."""
 
 import math
 from dataclasses import dataclass
@@ -27,9 +27,9 @@ from pages.shared.topics import topic_title
 PARTS = ("Layer output", "Distances")
 TABLES = ("layer", "layer-contrasts", "layer-changed", "layer-tokens", "layer-extremes")
 EDITS = ("swap", "clamp", "weight")
-ALL_TOPICS = "all"  # in place of a topic: the mean over all
+ALL_TOPICS = "all"  # in place of a topic's name: the mean over all topics
 _LISTED = 8  # extreme tokens at either end
-_FAINT = 3.0  # the largest value of a ramp on which 1 is a light shade
+_FAINT = 3.0  # largest value of the colour ramp, so that 1 gets a light shade
 _MEANS = {
     "neurons_changed": "neurons changed",
     "reconstruction_delta": "reconstruction delta",
@@ -40,7 +40,7 @@ _MEANS = {
 
 @dataclass(frozen=True)
 class Claim:
-    """What the paper says of its own models: a figure is higher (+1) or lower (-1) in the first than in the second."""
+    """A finding of the paper on its models: the figure is higher (+1) or lower (-1) in `first` than in `second`."""
 
     words: str
     first: str
@@ -77,12 +77,12 @@ CLAIMS = (
 
 
 def _bound(key: str) -> dict[str, Any]:
-    """A widget's key, in the link too."""
+    """Arguments that give a widget this key and keep its value in the link."""
     return {"key": f"layer_{key}", "bind": "query-params"}
 
 
 def interval(row: pd.Series, figure: str) -> str:
-    """A mean with its interval: `4.22 (4.02 to 4.43)`; without one where it has no width."""
+    """A mean with its interval, as in `4.22 (4.02 to 4.43)`; the mean alone if the interval has no width."""
     mean, low, high = row[figure], row[f"{figure}_low"], row[f"{figure}_high"]
     if not math.isfinite(mean):
         return "n/a"
@@ -93,13 +93,13 @@ def interval(row: pd.Series, figure: str) -> str:
 
 
 def _of(table: pd.DataFrame, topic: str, edit: str) -> pd.DataFrame:
-    """The rows of a topic, or of every topic, under an edit."""
+    """The rows of one topic, or of all topics, under one edit."""
     mine = table[table["edit"] == edit]
     return mine if topic == ALL_TOPICS else mine[mine["topic"] == topic]
 
 
 def pooled(changed: pd.DataFrame) -> pd.DataFrame:
-    """The histogram over several topics: set, neurons_changed, tokens, share."""
+    """The histogram summed over several topics: columns set, neurons_changed, tokens, share."""
     counts = changed.groupby(["set", "neurons_changed"], as_index=False)["tokens"].sum()
     return counts.assign(share=counts["tokens"] / counts.groupby("set")["tokens"].transform("sum"))
 
@@ -204,7 +204,7 @@ def _show_extremes(setup: Setup, extremes: pd.DataFrame, topic: str, edit: str) 
 
 
 def verdict(row: pd.Series, sign: int) -> str:
-    """Whether a difference has the sign that the paper found, beyond its interval."""
+    """Whether a difference has the sign that the paper found; undecided if its interval includes 0."""
     if row["low"] <= 0 <= row["high"]:
         return "not told apart"
     return "yes" if sign * row["difference"] > 0 else "the reverse"

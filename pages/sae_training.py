@@ -1,4 +1,4 @@
-"""How do FAST and block training compare? Our own SAEs, those that were shipped, and the paper's published errors."""
+"""The SAE training page: FAST and block training compared on our own SAEs, shipped ones and published errors."""
 
 import streamlit as st
 

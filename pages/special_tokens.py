@@ -1,4 +1,4 @@
-"""What does amplifying one feature do? Neurons of the chat template's tokens, an answer at any alpha, whole sweeps."""
+"""The Special tokens page: the chat template's neurons, answers with one neuron amplified, and alpha sweeps."""
 
 from typing import Any
 
@@ -24,14 +24,14 @@ from pages.shared.setups import chosen_setup, open_chosen_store
 
 STRONGEST = "Strongest neurons of the template's tokens"
 NEW_TOKENS = 64
-AUTO_S = 3.0  # an answer that takes longer waits for a button
-_START = 1 / 8  # of the slider: a quarter of the residual stream's mean norm
+AUTO_S = 3.0  # answers that take longer are only generated on a button
+_START = 1 / 8  # of the slider's range: a quarter of the residual stream's mean norm
 _KEPT_ANSWERS = 64
-_CHAT_SETUP = "chat setup"  # the choice that a base setup is offered
+_CHAT_SETUP = "chat setup"  # key of the choice that replaces a base setup
 
 
 def _bound(key: str) -> dict[str, Any]:
-    """A widget's key, in the link too."""
+    """Arguments that give a widget this key and keep its value in the link."""
     return {"key": key, "bind": "query-params"}
 
 
@@ -39,7 +39,7 @@ def _bound(key: str) -> dict[str, Any]:
 
 
 def _answers() -> dict[Asked, Amplified]:
-    """What this session has asked, latest last."""
+    """The answers that this session has generated, latest last."""
     kept: dict[Asked, Amplified] = st.session_state.setdefault("amplified", {})
     while len(kept) > _KEPT_ANSWERS:
         del kept[next(iter(kept))]
@@ -47,7 +47,7 @@ def _answers() -> dict[Asked, Amplified]:
 
 
 def _ready(setup: Setup) -> bool:
-    """Whether the model may be loaded: at once for an embedded one, else when the button was pressed."""
+    """Whether the model may be loaded: an embedded one at once, others when the button was pressed."""
     if setup.origin == "embedded" or st.session_state.get(f"ready {setup.name}"):
         return True
     st.markdown("The language model is not loaded yet. Answers, and how far alpha may go, need it.")
@@ -58,7 +58,7 @@ def _ready(setup: Setup) -> bool:
 
 
 def _ask(setup: Setup, store: Store, neuron: int) -> Asked:
-    """The question and alpha of the controls."""
+    """The question and alpha that the controls ask for."""
     known = questions()
     fingerprint = store.meta["fingerprint"]
     most = largest_alpha(setup.name, fingerprint, neuron, setup, store)
@@ -97,7 +97,7 @@ def _ask(setup: Setup, store: Store, neuron: int) -> Asked:
 
 
 def _show_answer(asked: Asked, store: Store) -> None:
-    """Both answers: as they were written, or written now; Stop, or any use of the page, leaves them as they are."""
+    """Both answers, saved or generated now. Stop, or any other use of the page, keeps the text so far."""
     kept = _answers()
     last = next((a.seconds for a in reversed(kept.values()) if a.rows is not None and a.asked.setup == asked.setup), 0)
     place = st.empty()
@@ -134,7 +134,7 @@ def _take_away(amplified: Amplified) -> None:
 
 
 def _sweep_controls(setup: Setup, store: Store, neuron: int) -> tuple[list[int], int | None]:
-    """The neurons beside the open one, and the random one; runs their sweeps when asked to."""
+    """The other neurons and the random control (None if off); runs the sweeps when asked to."""
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
         alphas = st.text_input("Alphas", AUTO, width=150, help=help_text("alphas"), **_bound("alphas"))
         typed = st.text_input(
@@ -158,11 +158,11 @@ def _sweep_controls(setup: Setup, store: Store, neuron: int) -> tuple[list[int],
 
 
 def _sweep_cost(n_neurons: int, settings: SweepSettings) -> None:
-    """What pressing the button will cost, as far as it is known."""
+    """The expected time of the sweeps, as far as it is known."""
     seconds = [amplified.seconds for amplified in _answers().values() if amplified.rows is not None]
     n_alphas = 9 if settings.alphas is None else len(settings.alphas)
     parts = [count(len(settings.questions), "question"), f"{n_alphas} alphas", count(n_neurons, "neuron")]
-    # one answer's two rows against a batch of nine: about half
+    # an answer at two alphas takes about half as long as one at nine
     about = f": about {max(1, round(2 * seconds[-1] * len(settings.questions) * n_neurons))} s" if seconds else ""
     st.caption(f"{' × '.join(parts)}{about}. Stopped, it goes on where it was; other alphas replace it.")
 
@@ -171,11 +171,11 @@ def _sweep_cost(n_neurons: int, settings: SweepSettings) -> None:
 
 
 def _use_chat_setup() -> None:
-    st.session_state.update(setup=st.session_state[_CHAT_SETUP], neuron=None)  # its number means another neuron now
+    st.session_state.update(setup=st.session_state[_CHAT_SETUP], neuron=None)  # its number is another neuron there
 
 
 def _need_chat(setup: Setup) -> None:
-    """What a base setup lacks, and which setups there are instead."""
+    """Says that a base setup has no chat template, and offers the chat setups."""
     st.markdown(
         f"**{plain(setup.name)}** is a base model: no chat template, and so no special tokens to study or to amplify."
     )
@@ -187,7 +187,7 @@ def _need_chat(setup: Setup) -> None:
 
 
 def _show_template(setup: Setup, store: Store) -> None:
-    """F.3: the template's strongest neurons, this setup's beside the published ones."""
+    """The strongest neurons of the template's tokens, in this setup and as published (FAST paper, F.3)."""
     left, right = st.columns(2, gap="medium")
     with right:
         st.markdown("**Published**", help=help_text("mean max"))
@@ -206,7 +206,7 @@ def _show_template(setup: Setup, store: Store) -> None:
 
 
 def _amplify(setup: Setup, store: Store) -> None:
-    """One neuron: an answer before and after, and its sweep."""
+    """One neuron: an answer with and without it amplified, and its sweep."""
     neuron = choose_neuron(setup, store, app_store().result(setup.name, "special"))
     check_neuron(neuron, store.d_sae)
     if not _ready(setup):

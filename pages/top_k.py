@@ -1,4 +1,4 @@
-"""Does a topic's text fire its best neurons? Curves over k, the tokens, and all bundled topics beside each other."""
+"""The Top-k page: whether a topic's text fires its best neurons, for one topic and for all bundled ones."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:  # imports torch
 
 TABLES = ("topk", "topk-summary", "topk-ahead", "topk-tokens")
 DEFAULT_K = 16
-FEW_TOKENS = 200  # fewer make a curve of few steps
+FEW_TOKENS = 200  # with fewer tokens a curve has only a few steps
 _DIFFERENCES = ("difference_4", "difference_16", "difference_64")
 
 

@@ -1,4 +1,4 @@
-"""What carries this topic? Ranked neurons, and one of them in detail."""
+"""The Topic page: the neurons ranked for a topic, and one of them in detail."""
 
 from dataclasses import dataclass
 from html import escape
@@ -50,17 +50,17 @@ _CASES = ("aligned", "polysemantic", "unaligned", "too rare")
 
 @dataclass(frozen=True)
 class Shown:
-    """What the page is about."""
+    """What the page shows: a topic scored in a setup."""
 
     setup: Setup
     store: Store
     topic: Topic
     scored: ScoredIn
-    output: pd.DataFrame | None  # output scores, where they were computed
+    output: pd.DataFrame | None  # output scores, if they were computed
 
     @property
     def more(self) -> list[pd.DataFrame]:
-        """Columns of the ranking beside the scores."""
+        """Extra columns of the ranking, beside the scores."""
         return [] if self.output is None else [self.output[["neuron", "output_score", "output_rank"]]]
 
 
@@ -86,7 +86,7 @@ def _show_line(shown: Shown) -> None:
 def _on_select() -> None:
     state = st.session_state
     rows = state["ranking"]["selection"]["rows"]
-    if rows != state["shown_rows"]:  # called, too, when the page itself marked another row
+    if rows != state["shown_rows"]:  # also called when the page itself has selected another row
         state["neuron"] = state["ranked"][rows[0]] if rows else None
 
 
@@ -142,7 +142,7 @@ def _show_ends(store: Store, scored: ScoredIn) -> None:
 
 
 def _show_output(shown: Shown, number: int) -> None:
-    """What the open neuron writes, as far as it is known, and how to know more."""
+    """What the open neuron makes the model write, as far as it was measured, and buttons to measure the rest."""
     if shown.output is None:
         offer_output(shown.setup, shown.store)
     show_similar(shown.output, number)
@@ -159,7 +159,7 @@ def _show_output(shown: Shown, number: int) -> None:
 
 
 def _show_neuron(shown: Shown) -> None:
-    """The ranking and the open neuron, side by side; below, what to read of it."""
+    """The ranking and the open neuron side by side, and below them contexts and prompts."""
     store, scores = shown.store, shown.scored.scores
     left, right = st.columns([5, 4], gap="medium")
     with right:
