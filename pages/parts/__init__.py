@@ -1,1 +1,1 @@
-"""What one page alone needs, a folder a page."""
+"""The parts of single pages, a folder for each page."""

@@ -1,4 +1,4 @@
-"""Every table of results that a setup has: looked at, and taken away in every format."""
+"""All tables of results that a setup has saved: to look at, and to download in every format."""
 
 import pandas as pd
 import streamlit as st
@@ -28,7 +28,7 @@ def _show_table(setup: Setup, what: str, table: pd.DataFrame, saved_at: str) -> 
 
 
 def show_saved_tables(setup: Setup) -> None:
-    """The tables that the setup has saved, one of them open; without any, how to make some."""
+    """The tables that the setup has saved, one of them open; if there are none, how to make some."""
     st.header("Results", anchor=False, help=help_text("results"))
     try:
         saved = app_store().results()
@@ -45,7 +45,7 @@ def show_saved_tables(setup: Setup) -> None:
     except SteerscopeError as exc:
         show_error(exc)
         return
-    if table is None:  # removed meanwhile
+    if table is None:  # removed in the meantime
         st.rerun()
     if what == "text":
         show_text(table, pairs)

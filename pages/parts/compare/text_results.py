@@ -1,4 +1,4 @@
-"""The text experiment on a page: the means of one topic and set of prompts as a figure, and the paired differences."""
+"""The text experiment on a page: a figure of the means of one topic and prompt set, and the paired differences."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from pages.shared.glossary.index import TERMS, help_text
 from pages.shared.messages import count
 from pages.shared.topics import topic_title
 
-# figures to look at, with their terms
+# figures that can be shown, with their glossary terms
 SHOWN = {
     "distance": "text distance",
     **{name: name for name in ("topic_percentile", "perplexity", "accepted", "contamination", "contamination_share")},
@@ -22,12 +22,12 @@ _TABLE = {"metaphors": 2, "aligned": 7, "unaligned": 8}  # of the Topic Alignmen
 
 
 def _bound(key: str) -> dict[str, Any]:
-    """A widget's key, in the link too."""
+    """Arguments that give a widget this key and keep its value in the link."""
     return {"key": f"results_{key}", "bind": "query-params"}
 
 
 def _choose(means: pd.DataFrame) -> tuple[pd.DataFrame, str]:
-    """The rows of a topic and set of prompts, and the figure to show."""
+    """The rows of the chosen topic and prompt set, and the figure to show."""
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
         topic = st.selectbox(
             "Topic",
@@ -59,7 +59,7 @@ def _choose(means: pd.DataFrame) -> tuple[pd.DataFrame, str]:
 
 
 def difference_words(row: pd.Series) -> str:
-    """A paired difference in words: `Swap less SAE: -0.012 (-0.03 to +0.01), 12 prompts`."""
+    """A paired difference in words, as in `Swap less SAE: -0.012 (-0.03 to +0.01), 12 prompts`."""
     first, second = TITLES[row["first"]], TITLES[row["second"]]
     span = f"{row['difference']:+.3g} ({row['low']:+.3g} to {row['high']:+.3g})"
     clear = "" if row["low"] <= 0 <= row["high"] else ", beyond chance"
@@ -67,7 +67,7 @@ def difference_words(row: pd.Series) -> str:
 
 
 def show_text(means: pd.DataFrame, pairs: pd.DataFrame | None) -> None:
-    """The figure of the means, and below it the differences paired by prompt where they were saved."""
+    """The figure of the means, and below it the differences paired by prompt, if they were saved."""
     mine, figure = _choose(means)
     title = TERMS[SHOWN[figure]].title
     st.plotly_chart(interval_dots(mine, figure, title.lower()), config=CONFIG, key="text_means")

@@ -1,4 +1,4 @@
-"""The part 'Distances' of the Layer output page: does the distance between sentence embeddings tell topics apart?"""
+"""The part 'Distances' of the Layer output page: whether distances between sentence embeddings separate topics."""
 
 from html import escape
 from typing import Any
@@ -27,7 +27,7 @@ _KINDS = {
 
 
 def _bound(key: str) -> dict[str, Any]:
-    """A widget's key, in the link too."""
+    """Arguments that give a widget this key and keep its value in the link."""
     return {"key": f"distances_{key}", "bind": "query-params"}
 
 
@@ -44,7 +44,7 @@ def _show_summary(setup: Setup, table: pd.DataFrame) -> None:
 
 
 def _with_published(table: pd.DataFrame) -> pd.DataFrame:
-    """The table with the paper's figures, read as its text has them: the printed columns are exchanged."""
+    """The table with the paper's figures, intra and inter as its text has them: the printed columns are exchanged."""
     paper = published("topic_distances").rename(
         columns={"printed_inter": "published_intra", "printed_intra": "published_inter"}
     )

@@ -1,4 +1,4 @@
-"""How each method forms its batches, shown on three short texts."""
+"""How each training method forms its batches, shown on three short texts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,10 +14,10 @@ from pages.shared.charts.methods import METHODS
 Kind = Literal["content", "special token", "role word"]
 KINDS: dict[str, str] = {
     "content": "rgba(127, 127, 127, 0.24)",
-    "special token": ACCENT["dark"],  # seen on both themes' backgrounds
-    "role word": "rgba(141, 133, 232, 0.5)",  # the same, half through
+    "special token": ACCENT["dark"],  # visible on both themes' backgrounds
+    "role word": "rgba(141, 133, 232, 0.5)",  # the same colour, half transparent
 }
-_OTHER_CONTENT = "rgba(127, 127, 127, 0.46)"  # of every second text, so that neighbours differ
+_OTHER_CONTENT = "rgba(127, 127, 127, 0.46)"  # for every second text, so that neighbours differ
 EXAMPLE_BLOCK = 16  # tokens; 2,048 in the paper
 _DOCUMENTS = (
     "Yeast turns sugar into gas and dough rises .",
@@ -33,7 +33,7 @@ _CONVERSATIONS = (
 
 @dataclass(frozen=True)
 class Token:
-    """A token of the example, and which text it belongs to (A, B, C)."""
+    """A token of the example, with the text that it belongs to (A, B, C)."""
 
     word: str
     kind: Kind
@@ -54,7 +54,7 @@ def _conversation(messages: Sequence[str], label: str) -> list[Token]:
 
 
 def example_passes(method: str) -> list[list[Token]]:
-    """The forward passes that a method makes of the example's three texts; a word is a token."""
+    """The forward passes in which a method runs the example's three texts; each word is a token."""
     if method == "btp":
         texts = [_document(text, label) for text, label in zip(_DOCUMENTS, "ABC", strict=True)]
     else:
@@ -66,7 +66,7 @@ def example_passes(method: str) -> list[list[Token]]:
 
 
 def batches() -> go.Figure:
-    """A row a method, its forward passes side by side, every token a cell."""
+    """The figure: one row per method, with its forward passes side by side and a cell for every token."""
     figure = go.Figure()
     cells = []
     for method, title in METHODS.items():
@@ -93,7 +93,7 @@ def batches() -> go.Figure:
 
 
 def _name_pass(figure: go.Figure, method: str, number_of_pass: int, start: float, tokens: Sequence[Token]) -> None:
-    """Writes above a forward pass what it is, and into it the letter of each text that it holds."""
+    """Writes the name above a forward pass, and in it the letters of the texts that it holds."""
     alone = f"{tokens[0].text} alone"
     label = alone if method == "fast" else f"block {number_of_pass}"
     common = {"y": METHODS[method], "showarrow": False}

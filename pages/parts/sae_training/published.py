@@ -21,9 +21,9 @@ _TOKENS = {"special": "special tokens", "all": "all tokens"}
 
 
 def _filter_published(table: pd.DataFrame) -> tuple[pd.DataFrame, str, str]:
-    """The rows that the filters leave, with the chosen architecture and kind of tokens.
+    """The rows that pass the filters, with the chosen architecture and kind of tokens.
 
-    A filter offers what those before it leave, so that some rows always remain.
+    Each filter offers only what the filters before it leave, so some rows always remain.
     """
     with st.container(horizontal=True, gap="medium"):
         for name, title, width in (("model", "Model", 400), ("layer", "Layer", 180), ("expansion", "Expansion", 140)):
@@ -59,7 +59,7 @@ def _filter_published(table: pd.DataFrame) -> tuple[pd.DataFrame, str, str]:
 
 
 def _show_layers(rows: pd.DataFrame) -> None:
-    """A small picture a model, all on one axis."""
+    """One small plot per model, all with the same axis."""
     edge = 0.05 * (rows["log2_mse"].max() - rows["log2_mse"].min()) + 0.1
     low, high = rows["log2_mse"].min() - edge, rows["log2_mse"].max() + edge
     st.html(method_swatches("solid x8, dotted x16 · log2 MSE by layer, lower is better"))

@@ -1,4 +1,4 @@
-"""What training runs came to: as trained, at one L0, and while they trained."""
+"""Results of training runs: figures as trained, figures at one L0, and losses during training."""
 
 import math
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ _FIGURES = {
 
 @dataclass(frozen=True)
 class _Run:
-    """A training run's tables, as `python -m core train` saves them."""
+    """The tables of one training run, as `python -m core train` saves them."""
 
     name: str
     training: pd.DataFrame
@@ -48,7 +48,7 @@ def _saved_names() -> list[str]:
 
 
 def _choose_run(saved: list[str]) -> _Run | None:
-    """The run that is shown: of `saved`, or of those that come with the app; None where there are none.
+    """The run to show, out of `saved` and those that come with the app; None if there are none.
 
     Raises:
         SteerscopeError: the app's store cannot be read.
@@ -70,7 +70,7 @@ def _choose_run(saved: list[str]) -> _Run | None:
         name = shipped[chosen]
         return _Run(chosen, shipped_results("training")[name], shipped_results("losses").get(name))
     table = app_store().result(chosen, "training")
-    assert table is not None  # just listed
+    assert table is not None  # it was just listed
     return _Run(chosen, table, app_store().result(chosen, "losses"))
 
 
@@ -83,7 +83,7 @@ def show_results() -> None:
         if not (saved := _saved_names()):
             st.markdown("Nothing trained here yet. This trains one SAE by each method, in a few minutes on two cores:")
             st.code(COMMAND, language=None)
-    except SteerscopeError as exc:  # what comes with the app can still be shown
+    except SteerscopeError as exc:  # the runs that come with the app can still be shown
         show_error(exc)
     try:
         run = _choose_run(saved)
@@ -95,7 +95,7 @@ def show_results() -> None:
 
 
 def _show_run(run: _Run) -> None:
-    """What failed; the figures as trained and at one L0; the losses."""
+    """Shows the failed jobs, the figures as trained and at one L0, and the losses."""
     failed = run.training[run.training["error"].notna()]
     if len(failed):
         first, of_all = failed.iloc[0], count(len(run.training), "job")
@@ -114,7 +114,7 @@ def _show_run(run: _Run) -> None:
 
 
 def _show_table(rows: pd.DataFrame, *name: str, mark_best: bool) -> None:
-    """Rows of `compared` as a table, the settings they share below it."""
+    """Shows rows of `compared` as a table, with the settings that they share below it."""
     rows = in_order(rows)
     st.html(results_html(rows, mark_best=mark_best))
     with st.container(horizontal=True, vertical_alignment="center"):
@@ -130,7 +130,7 @@ def _show_as_trained(run: _Run, results: pd.DataFrame) -> None:
 
 
 def _choose_group(results: pd.DataFrame) -> tuple[str, pd.DataFrame]:
-    """The results of one model, hook point, expansion and architecture, and what these are in words."""
+    """The results of one model, hook point, expansion and architecture, and a title for them."""
     groups = {group_label(key): rows for key, rows in results.groupby(GROUP)}
     label = st.selectbox("SAEs", list(groups), width=370, help="Which SAEs are compared here", **bound("group"))
     return label, groups[label]
@@ -149,13 +149,13 @@ def _choose_figure() -> str:
 
 
 def _choose_l0(group: pd.DataFrame) -> int | None:
-    """The L0 to compare at; None where there are no two SAEs of a method and seed to interpolate between."""
+    """The L0 to compare at; None if no method and seed has two SAEs to interpolate between."""
     reach = group.groupby(["method", "seed"])["l0"].agg(["min", "max"])
     reach = reach[reach["min"] < reach["max"]]
     low, high = reach["min"].min(), reach["max"].max()
     if reach.empty or math.ceil(low) >= math.floor(high):
         return None
-    middle = (reach["min"].max() + reach["max"].min()) / 2  # of what all reach, where there is such an L0
+    middle = (reach["min"].max() + reach["max"].min()) / 2  # of the range that all reach, if there is one
     default = round(min(max(middle, low), high))
     chosen: int = st.slider(
         "L0", math.floor(low), math.ceil(high), default, help=help_text("matched l0"), width=220, **bound("l0")

@@ -1,4 +1,4 @@
-"""The SAEs that come with the app, with the figures of their cards."""
+"""The SAEs that come with the app, with the figures from their cards."""
 
 import streamlit as st
 

@@ -25,7 +25,7 @@ class Figure:
     better: Literal["low", "high"] | None
 
 
-GROUP = ["model", "hook_name", "expansion", "architecture"]  # SAEs of which only method, lambda and seed differ
+GROUP = ["model", "hook_name", "expansion", "architecture"]  # SAEs compared share these; method, lambda and seed differ
 _HEADINGS = {"model": "model", "hook_name": "hook point", "expansion": "width", "architecture": "architecture"}
 _CELL = "white-space:nowrap;padding-right:0.9rem"
 FIGURES = (
@@ -41,7 +41,7 @@ FIGURES = (
 
 
 def shown(figure: Figure, row: Mapping[str, float]) -> str:
-    """`-1.234 ± 0.012`; without the spread where there is none; `n/a` without a value."""
+    """A value as text, as in `-1.234 ± 0.012`; without the spread if there is none, `n/a` without a value."""
     value = float(row[figure.name])
     if not math.isfinite(value):
         return "n/a"
@@ -52,7 +52,7 @@ def shown(figure: Figure, row: Mapping[str, float]) -> str:
 
 
 def _best(rows: pd.DataFrame, figure: Figure) -> set[object]:
-    """Index labels of the rows with the best value as shown; none where only one has a value."""
+    """Index labels of the rows with the best value as shown; empty if fewer than two rows have one."""
     values = rows[figure.name].dropna()
     if figure.better is None or len(values) < 2:
         return set()
@@ -61,7 +61,7 @@ def _best(rows: pd.DataFrame, figure: Figure) -> set[object]:
 
 
 def in_order(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows of `compared` or `at_matched_l0`, sorted by settings, lambda and method, with raw errors beside log2."""
+    """Rows of `compared` or `at_matched_l0` sorted by settings, lambda and method; raw MSE is added beside log2."""
     rank = rows["method"].map(list(METHODS).index)
     by = [name for name in [*GROUP, "sparsity"] if name in rows]
     raw = {f"mse_{of}_raw": 2.0 ** rows[f"mse_{of}_by_sequence"] for of in ("all", "special")}
@@ -90,15 +90,15 @@ def _differing(rows: pd.DataFrame) -> list[str]:
 
 
 def shared_settings(rows: pd.DataFrame) -> str:
-    """The settings that all rows have in common; `results_html` leaves them out."""
+    """The settings that all rows share, in words; `results_html` leaves them out."""
     return " · ".join(_in_words(name, rows[name].iloc[0]) for name in GROUP if name not in _differing(rows))
 
 
 def results_html(rows: pd.DataFrame, *, mark_best: bool) -> str:
-    """A table of figures with their spread, a row of `in_order` a row.
+    """A table of figures with their spread, in HTML, one row per row of `in_order`.
 
     Args:
-        mark_best: whether the best of each figure is in bold.
+        mark_best: whether the best value of each figure is in bold.
     """
     words = {name: escape(_HEADINGS[name]) for name in _differing(rows)}
     numbers = {"sparsity": term_link("sparsity", "lambda or k"), "seeds": term_link("spread", "seeds")}

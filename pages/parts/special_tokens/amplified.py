@@ -1,4 +1,4 @@
-"""One question answered twice: unsteered, and with one neuron amplified. As far as it is, and as HTML."""
+"""One question answered twice, unsteered and with one neuron amplified; streamed, and shown as HTML."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from pages.shared.columns import number
 from pages.shared.glossary.index import TERMS, term_link
 from pages.shared.resources import workbench
 
-if TYPE_CHECKING:  # imports torch, which waits until something is generated
+if TYPE_CHECKING:  # imports torch, which is loaded when something is generated
     from core.catalog import Setup
     from core.steering.generation import Generation
 
 FIGURES = ("perplexity", "distinct_2", "repetition", "confidence", "language_switch", "n_tokens")
-_CHANGED = "ss-3"  # a step of the ramp: text stays readable on it in both themes
+_CHANGED = "ss-3"  # a step of the ramp on which text is readable in both themes
 
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """What is answered."""
+    """A question, and the neuron and alpha with which it is answered."""
 
     setup: Setup
     fingerprint: str  # of the setup's store
@@ -44,15 +44,15 @@ class Asked:
 
 @dataclass
 class Amplified:
-    """The answers to what was asked, as they grow."""
+    """The two answers to a question, while and after they are generated."""
 
     asked: Asked
-    generations: list[Generation] = field(default_factory=list)  # by `Asked.alphas`
+    generations: list[Generation] = field(default_factory=list)  # in the order of `Asked.alphas`
     rows: pd.DataFrame | None = None  # their figures, when both are complete
     seconds: float = 0.0
 
     def run(self, store: Store) -> Iterator[None]:
-        """Writes both answers side by side; yields after every token, and when they are measured.
+        """Generates both answers side by side; yields after every token, and once more when they are measured.
 
         Raises:
             SteerscopeError: the setup cannot be loaded, the question cannot be asked, or the model's output overflows.
@@ -71,19 +71,19 @@ class Amplified:
         yield
 
     def row(self, alpha: float) -> dict[str, Any]:
-        """The collected row of one answer: its text and figures, those that are defined."""
+        """One answer as a row to collect: its text and its defined figures."""
         assert self.rows is not None
         line = self.rows[self.rows["alpha"] == alpha].iloc[0].drop("question_text").dropna()
         return {"kind": "sweep", "setup": self.asked.setup.name, "question": self.asked.question, **line}
 
 
 def _words(text: str) -> list[str]:
-    """Words, each with the white space behind it."""
+    """The words of a text, each with the white space around it."""
     return re.findall(r"\s*\S+\s*", text)
 
 
 def marked_changes(first: str, second: str) -> tuple[str, str]:
-    """Both texts as HTML, the words that the other does not have at that place shaded."""
+    """Both texts as HTML, with the words shaded that differ from the other text."""
     words = _words(first), _words(second)
     plain = [[word.strip() for word in side] for side in words]
     shown: tuple[list[str], list[str]] = ([], [])
@@ -112,7 +112,7 @@ def _section(title: str, edit: str, text: str, row: pd.Series | None) -> str:
 
 
 def amplified_html(amplified: Amplified) -> str:
-    """Both answers side by side, with their figures as soon as there are any."""
+    """Both answers side by side as HTML, with their figures once they are measured."""
     asked = amplified.asked
     texts = [generation.text.strip() for generation in amplified.generations]
     rows = {} if amplified.rows is None else {row["alpha"]: row for _, row in amplified.rows.iterrows()}

@@ -1,4 +1,4 @@
-"""What saved alpha sweeps show: windows in words, curves, neurons compared, every answer."""
+"""The results of saved alpha sweeps: windows in words, curves, neurons compared, every answer."""
 
 import pandas as pd
 import streamlit as st
@@ -18,11 +18,11 @@ _CURVES_WHERE_MEASURED = (*_MAY_BE_MISSING, "language_switch")
 
 
 def show_sweeps(setup: Setup, neuron: int, others: list[int], drawn: int | None, alpha: float) -> None:
-    """The saved sweeps of the open neuron and of those beside it; where it has none, what to do.
+    """Shows the saved sweeps of the open neuron and of those beside it, or how to run one.
 
     Args:
         drawn: the random control, if there is one.
-        alpha: where the slider stands: the answers shown are those of the swept alpha nearest to it.
+        alpha: the slider's alpha; the answers at the nearest swept alpha are shown.
     """
     sweeps = saved_sweeps(setup, [neuron, *others, *([] if drawn is None else [drawn])])
     if neuron not in sweeps:

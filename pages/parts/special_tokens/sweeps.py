@@ -1,4 +1,4 @@
-"""Alpha sweeps on a page: those that are saved, and running more of them."""
+"""Alpha sweeps on a page: reading the saved ones, and running more."""
 
 import shlex
 from collections.abc import Sequence
@@ -17,10 +17,10 @@ from pages.shared.resources import app_store, workbench
 
 @dataclass(frozen=True)
 class SavedSweep:
-    """What is saved of one neuron's sweep, whole or not."""
+    """The saved results of one neuron's sweep, which may be unfinished."""
 
-    rows: pd.DataFrame  # an answer each
-    means: pd.DataFrame  # an alpha each
+    rows: pd.DataFrame  # one per answer
+    means: pd.DataFrame  # one per alpha
 
 
 def saved_sweeps(setup: Setup, neurons: Sequence[int]) -> dict[int, SavedSweep]:
@@ -35,16 +35,16 @@ def saved_sweeps(setup: Setup, neurons: Sequence[int]) -> dict[int, SavedSweep]:
 
 
 def neurons_with_sweep(setup: Setup) -> list[int]:
-    """The neurons that a sweep of this setup is saved of."""
+    """The neurons of this setup with a saved sweep."""
     saved = app_store().results()
     return swept_neurons(saved.loc[saved["setup"] == setup.name, "what"].tolist())
 
 
 def parse_neurons(text: str) -> list[int]:
-    """Neuron numbers as they are typed, separated by commas or spaces.
+    """Neuron numbers from text, separated by commas or spaces.
 
     Raises:
-        UsageError: a word that is no number.
+        UsageError: a word is not a number.
     """
     words = text.replace(",", " ").split()
     if wrong := [word for word in words if not word.isdecimal()]:
@@ -62,7 +62,7 @@ def sweep_command(setup: Setup, neurons: Sequence[int], alphas: str) -> str:
 
 @st.cache_data(max_entries=64, show_spinner=False)
 def largest_alpha(setup_name: str, fingerprint: str, neuron: int, _setup: Setup, _store: Store) -> float:
-    """The alpha at which the neuron's row shifts the residual stream by twice its mean norm.
+    """The alpha at which the neuron's decoder row shifts the residual stream by twice its mean norm.
 
     Raises:
         SteerscopeError: the setup cannot be loaded.
@@ -74,7 +74,7 @@ def largest_alpha(setup_name: str, fingerprint: str, neuron: int, _setup: Setup,
 
 
 def run_sweeps(setup: Setup, store: Store, neurons: Sequence[int], settings: SweepSettings) -> None:
-    """Sweeps one neuron after the other, with a bar; any other use of the page stops it, and it continues later."""
+    """Sweeps the neurons in turn, with a progress bar. Any other use of the page stops it; a later run continues."""
     from core.sweep.run import available_measures, run_sweep
 
     bar = st.progress(0.0, "Sweep")

@@ -1,4 +1,4 @@
-"""The chat template's tokens and their strongest neurons: choosing one, and the tables of F.3."""
+"""The strongest neurons of the chat template's tokens: choosing one, and the tables of F.3 of the FAST paper."""
 
 from html import escape
 
@@ -23,7 +23,7 @@ PAPER = (
 
 
 def default_neuron(store: Store, table: pd.DataFrame | None) -> int:
-    """The paper's number where the SAE has it, else the strongest on the first template token, else any active one."""
+    """The neuron number used in the paper if the SAE has it; else the strongest on the first template token, or any."""
     if store.d_sae > PUBLISHED_NEURON:
         return PUBLISHED_NEURON
     return random_neuron(store) if table is None or table.empty else int(table["neuron"].iloc[0])
@@ -33,7 +33,7 @@ def choose_neuron(setup: Setup, store: Store, table: pd.DataFrame | None) -> int
     """The neuron that is typed, in the link, or picked among the strongest of a template token.
 
     Args:
-        table: of the experiment `special`, if it was run.
+        table: of the experiment `special`, if it has been run.
     """
     default = default_neuron(store, table)
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
@@ -55,7 +55,7 @@ def choose_neuron(setup: Setup, store: Store, table: pd.DataFrame | None) -> int
 
 
 def _pick(table: pd.DataFrame, neuron: int) -> None:
-    """The strongest neurons of one token of the template."""
+    """Offers the strongest neurons of one template token."""
     tokens = table["token"].drop_duplicates().tolist()
     token = st.selectbox(
         "Strongest on", tokens, key="token", bind="query-params", width=170, help=help_text("special tokens")
@@ -79,7 +79,7 @@ def _on_pick() -> None:
 
 
 def _about(neuron: int, d_sae: int, table: pd.DataFrame | None) -> str:
-    """What is to be known of a neuron's number here."""
+    """What the number of a neuron means in this SAE and in the paper, in words."""
     parts = []
     if table is not None:
         mine = table[table["neuron"] == neuron]
@@ -98,7 +98,7 @@ def _about(neuron: int, d_sae: int, table: pd.DataFrame | None) -> str:
 
 
 def token_table(table: pd.DataFrame) -> str:
-    """The first neurons of each token, as `index:value`, strongest in front (HTML).
+    """The strongest neurons of each token as `index:value`, strongest first (HTML).
 
     Args:
         table: columns token, rank, neuron, mean_max.
@@ -118,7 +118,7 @@ def token_table(table: pd.DataFrame) -> str:
 
 
 def published_tokens(table: pd.DataFrame, alphas: pd.DataFrame) -> None:
-    """The published neurons of one model and approach, and the alphas that helped there."""
+    """Shows the published neurons of one model and approach, and the alphas that helped there."""
     table = table.assign(approach=table["method"].map(METHODS) + ", x" + table["expansion"].astype(str))
     with st.container(horizontal=True):
         models = table["model"].drop_duplicates().tolist()
@@ -141,7 +141,7 @@ def published_tokens(table: pd.DataFrame, alphas: pd.DataFrame) -> None:
 
 
 def _useful_alphas(alphas: pd.DataFrame) -> list[str]:
-    """What the paper says of the alphas that helped, a line a question."""
+    """What the paper says about the alphas that helped, one line per question."""
     lines = []
     for row in alphas.itertuples():
         known = pd.notna(row.alpha_low)

@@ -1,4 +1,4 @@
-"""Top-k curves of one topic on the page: computed when asked for, kept for every session."""
+"""Top-k curves of one topic on a page: computed on demand, cached for all sessions."""
 
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # imports torch
 
 @st.cache_resource(max_entries=16, show_spinner="Running the prompts through the model and the SAE ...")
 def _firing(setup: Setup, prompts: tuple[str, ...], _store: Store) -> "Firing":
-    """Which neurons fire on which tokens of the prompts; depends on the model and the SAE alone."""
+    """Which neurons fire on which tokens of the prompts; depends only on the model and the SAE."""
     from core.evaluation.topk import firing_on
 
     return firing_on(workbench(setup, _store), prompts)
@@ -35,6 +35,6 @@ def topic_top_k(setup: Setup, store: Store, topic: Topic, settings: ScoreSetting
     """The topic's curves, figures and tokens.
 
     Raises:
-        SteerscopeError: the setup cannot be loaded, or the topic not be scored.
+        SteerscopeError: the setup cannot be loaded, or the topic cannot be scored.
     """
     return _top_k(setup, store.meta["built_at"], topic, settings, store)

@@ -25,7 +25,7 @@ _GROUPS = 6  # shown, largest first
 
 @dataclass(frozen=True)
 class OpenNeuron:
-    """A neuron with what the store knows of it, and its row of the scores."""
+    """A neuron with what the store knows about it, and its row of the scores."""
 
     number: int
     known: pd.Series
@@ -34,7 +34,7 @@ class OpenNeuron:
 
 
 def open_neuron(store: Store, scores: TopicScores, number: int) -> OpenNeuron:
-    """The neuron of that number.
+    """The neuron with that number.
 
     Raises:
         NeuronRangeError: the SAE has no such neuron.
@@ -47,7 +47,7 @@ def open_neuron(store: Store, scores: TopicScores, number: int) -> OpenNeuron:
 
 
 def choose_neuron(store: Store, best: int) -> int:
-    """The neuron that is typed, in the link, or selected in the ranking; otherwise the best one."""
+    """The neuron that is typed, in the link, or selected in the ranking; by default the best one."""
     typed = st.number_input(
         "Neuron",
         value=None,
@@ -62,10 +62,10 @@ def choose_neuron(store: Store, best: int) -> int:
 
 
 def show_figures(neuron: OpenNeuron, min_prompts: int, more: Mapping[str, str]) -> None:
-    """Score, rank, case and what they rest on.
+    """Shows score, rank and case, and what they are based on.
 
     Args:
-        more: other figures, as HTML by term.
+        more: other figures, as HTML by glossary term.
     """
     figures = neuron.figures
     facts = {"g": f"{figures['g']:.3f}", "prompts": f"{figures['prompts']:,}", "case": case_mark(figures["case"])}
@@ -92,7 +92,7 @@ def show_figures(neuron: OpenNeuron, min_prompts: int, more: Mapping[str, str]) 
 
 
 def show_summaries(store: Store, scores: TopicScores, neuron: OpenNeuron) -> None:
-    """Its prompts: how active it is on each, against their distance from the topic."""
+    """Shows the prompts on which it is active: its summary on each against the prompt's distance from the topic."""
     if not neuron.known["prompts"]:
         st.markdown("It is active on no reference prompt: there is no activation to show.")
         return
@@ -102,7 +102,7 @@ def show_summaries(store: Store, scores: TopicScores, neuron: OpenNeuron) -> Non
 
 
 def show_histogram(neuron: OpenNeuron) -> None:
-    """How often it fires how strongly."""
+    """Shows the histogram of its activations."""
     if not neuron.known["tokens"]:
         return
     st.markdown(f"**Activations of neuron {neuron.number:,}**", help=help_text("histogram"))
@@ -111,9 +111,9 @@ def show_histogram(neuron: OpenNeuron) -> None:
 
 
 def show_ranks(setup: Setup, store: Store, topic: Topic, chosen: ScoreSettings, neuron: OpenNeuron) -> None:
-    """Its rank under every summary and distance, the page's own in bold."""
+    """Shows its rank under every summary and distance, with the page's own setting in bold."""
     if pd.isna(neuron.figures["score"]):
-        return  # too few prompts, whatever the setting
+        return  # too few prompts under every setting
     rows = []
     for summary in get_args(Summary):
         cells = []
@@ -130,7 +130,7 @@ def show_ranks(setup: Setup, store: Store, topic: Topic, chosen: ScoreSettings, 
 
 
 def show_tokens(neuron: OpenNeuron) -> None:
-    """The tokens it fires on, and those that it promotes and suppresses."""
+    """Shows the tokens that it fires on, and those that it promotes and suppresses."""
     for label, column, key in (
         ("Fires on", "top_tokens", "top tokens"),
         ("Promotes", "promoted", "promotes"),
@@ -142,7 +142,7 @@ def show_tokens(neuron: OpenNeuron) -> None:
 
 
 def show_contexts(store: Store, neuron: OpenNeuron) -> None:
-    """The prompts with its highest activations, token by token."""
+    """Shows the prompts with its highest activations, token by token."""
     contexts, largest = store.contexts(neuron.number), float(neuron.known["max"])
     if not contexts:
         return
@@ -156,7 +156,7 @@ def show_contexts(store: Store, neuron: OpenNeuron) -> None:
 
 
 def show_groups(store: Store, neuron: OpenNeuron) -> None:
-    """The groups of reference prompts that its activation lies in, beside all neurons'."""
+    """Shows how its activation is divided among the groups of reference prompts, beside that of all neurons."""
     shares = store.group_mass([neuron.number]).head(_GROUPS)
     if shares.empty:
         return
@@ -168,7 +168,7 @@ def show_groups(store: Store, neuron: OpenNeuron) -> None:
 
 
 def collect_button(setup: Setup, topic: Topic, neuron: OpenNeuron, output_score: float | None) -> None:
-    """Adds the neuron, with its figures for the topic, to the collected rows."""
+    """A button that adds the neuron, with its figures for the topic, to the collected rows."""
     if not st.button("Collect", help="Adds this neuron, with its figures for the topic, to Compare and export"):
         return
     figures = {name: neuron.figures[name] for name in ("score", "rank", "g") if pd.notna(neuron.figures[name])}

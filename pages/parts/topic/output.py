@@ -1,4 +1,4 @@
-"""What a neuron writes, beside what it fires on: output score, similar neurons, and what the language model tells."""
+"""What a neuron makes the model write: its output score, similar neurons, and figures that need the language model."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -23,9 +23,9 @@ COST = "Every neuron is added to 8 openings: about 10 s for 4,096 neurons of the
 
 
 def saved_output(setup: Setup, store: Store) -> pd.DataFrame | None:
-    """The setup's table of output scores: neuron, output_score, output_rank, nearest, cosine; None where there is none.
+    """The setup's output scores: neuron, output_score, output_rank, nearest, cosine; None if there are none.
 
-    One of another SAE, saved before the store was rebuilt, counts as none.
+    A table of another SAE, saved before the store was rebuilt, counts as none.
 
     Raises:
         StoreBusyError, StoreDamagedError: see `AppStore`.
@@ -37,13 +37,13 @@ def saved_output(setup: Setup, store: Store) -> pd.DataFrame | None:
 
 
 def output_of(output: pd.DataFrame | None, neuron: int) -> pd.Series | None:
-    """The neuron's row of the output scores; None where it has none."""
+    """The neuron's row of the output scores; None if it has none."""
     found = None if output is None else output[output["neuron"] == neuron]
     return None if found is None or found.empty else found.iloc[0]
 
 
 def output_facts(output: pd.DataFrame | None, neuron: int) -> dict[str, str]:
-    """The neuron's output score for the list of its figures, as HTML by term; empty where it has none."""
+    """The neuron's output score as a fact to list: HTML by glossary term, empty if it has none."""
     row = output_of(output, neuron)
     if output is None or row is None:
         return {}
@@ -64,7 +64,7 @@ def _open(neuron: int) -> None:
 
 
 def show_similar(output: pd.DataFrame | None, neuron: int) -> None:
-    """The neurons whose decoder rows point the same way; a click opens one."""
+    """Shows the neurons whose decoder rows point the same way; a click opens one."""
     row = output_of(output, neuron)
     if row is None:
         return
@@ -86,9 +86,9 @@ def show_similar(output: pd.DataFrame | None, neuron: int) -> None:
 
 @dataclass(frozen=True)
 class Measured:
-    """What the language model tells of the neurons for one topic."""
+    """Figures of neurons for one topic that need the language model."""
 
-    gains: "TopicGains"  # of some neurons
+    gains: "TopicGains"  # of the listed neurons
     strawman: Float64[np.ndarray, "d_sae"]  # share of the topic's own tokens on which each neuron fires
 
 
@@ -104,7 +104,7 @@ def _measured(setup: Setup, built_at: str, topic: Topic, neurons: tuple[int, ...
 
 
 def measured(setup: Setup, store: Store, topic: Topic, neurons: tuple[int, ...]) -> Measured | None:
-    """What the model tells of these neurons for the topic, once it was asked for; None before.
+    """The model's figures of these neurons for the topic; None until the user has asked for them.
 
     Raises:
         SteerscopeError: the setup cannot be loaded, or no token of the model spells a word of the topic.
@@ -131,7 +131,7 @@ def offer_measuring(setup: Setup) -> None:
 
 
 def show_measured(found: Measured, neuron: int) -> None:
-    """The figures of one neuron that take the model."""
+    """Shows the figures of one neuron that need the language model."""
     gains, share = found.gains.table, found.strawman
     st.markdown("**With the language model**", help=help_text("topic gain"))
     rank = f", rank {int((share > share[neuron]).sum()) + 1:,}" if share[neuron] else ""  # all others tie at 0

@@ -1,4 +1,4 @@
-"""The ranking of the Topic page: scores, and what the store and other measurements know of each neuron."""
+"""The ranking on the Topic page: scores, with what the store and other measurements say about each neuron."""
 
 import pandas as pd
 
