@@ -1,1 +1,1 @@
-"""What more than one page uses."""
+"""What several pages share."""

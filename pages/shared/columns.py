@@ -1,4 +1,4 @@
-"""The columns of a comparison: shaded tokens, and their figures with the best of each row in bold."""
+"""A comparison as HTML: one column per edit, with shaded tokens and figures, the best of each row in bold."""
 
 import math
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 Shading = Literal["contamination", "neurons changed"]
 _MOST_SIDE_BY_SIDE = 4
 
-# figure, its term in the glossary, and which end is better (None: neither)
+# figure, its glossary term, and its better direction (None: neither)
 FIGURES: tuple[tuple[str, str, Literal["low", "high"] | None], ...] = (
     ("distance", "text distance", "low"),
     ("topic_percentile", "topic_percentile", "low"),
@@ -32,14 +32,14 @@ FIGURES: tuple[tuple[str, str, Literal["low", "high"] | None], ...] = (
 
 
 def number(value: float) -> str:
-    """Three significant figures; `n/a` where the value is not defined."""
+    """The value with three significant figures; `n/a` if it is not defined."""
     if not math.isfinite(value):
         return "n/a"
     return f"{value:,.0f}" if abs(value) >= 1_000 else f"{value:#.3g}".rstrip(".")
 
 
 def best_columns(columns: Sequence[Column], figure: str, better: str | None) -> set[int]:
-    """Which columns have the best value of a figure, as shown; none where only one has a value."""
+    """Indices of the columns with the best value of a figure as shown; empty if fewer than two have one."""
     shown = {i: c.figures[figure] for i, c in enumerate(columns) if math.isfinite(c.figures.get(figure, math.nan))}
     if better is None or len(shown) < 2:
         return set()
@@ -65,7 +65,7 @@ def _tip(figures: "TokenFigures") -> str:
 
 
 def largest_shade(columns: Sequence[Column], shading: Shading) -> float:
-    """What has the accent's full colour: a share of 1, or the most neurons changed on a token so far."""
+    """The figure that gets the full accent colour: a share of 1, or the most neurons changed on a token so far."""
     if shading == "contamination":
         return 1.0
     made = [column.generation for column in columns if column.generation is not None]
@@ -90,7 +90,7 @@ def _table(column: Column, columns: Sequence[Column]) -> str:
 
 
 def _proof(column: Column, generation: "Generation", seed: int) -> str:
-    """What can be checked of the column: where it was edited, and what it writes at zero strength if that was tried."""
+    """What can be checked about a column: where it was edited, and its text at zero strength, if that was run."""
     parts = [
         f"{generation.positions_edited} of {generation.positions_run} positions edited",
         f"seed {seed}",
@@ -106,7 +106,7 @@ def _proof(column: Column, generation: "Generation", seed: int) -> str:
 
 
 def _column(column: Column, comparison: Comparison, shading: Shading, largest: float) -> str:
-    """Name, text, proof, figures: four cells, so that those of all columns stand side by side."""
+    """Name, text, proof and figures of a column: four cells, which line up with those of the other columns."""
     text = f'<p class="ss-problem">{escape(column.problem)}</p>' if column.problem else ""
     if column.generation is not None:
         text += _text(column.generation, shading, largest)
@@ -121,7 +121,7 @@ def _column(column: Column, comparison: Comparison, shading: Shading, largest: f
 
 
 def comparison_html(comparison: Comparison, shading: Shading) -> str:
-    """The legend, and all columns as far as they are."""
+    """The legend and all columns, with the text generated so far."""
     largest = largest_shade(comparison.columns, shading)
     label = "contamination share of a token" if shading == "contamination" else "neurons changed on a token"
     shown = {column.edit: column for column in comparison.columns}
@@ -129,5 +129,5 @@ def comparison_html(comparison: Comparison, shading: Shading) -> str:
         _column(shown.get(edit, Column(edit)), comparison, shading, largest) for edit in comparison.request.edits
     )
     n = len(comparison.request.edits)
-    side_by_side = n if n <= _MOST_SIDE_BY_SIDE else -(-n // 2)  # else in two rows
+    side_by_side = n if n <= _MOST_SIDE_BY_SIDE else -(-n // 2)  # otherwise in two rows
     return f'{legend("0", f"{largest:g}", label)}<div class="ss-columns" style="--columns:{side_by_side}">{cells}</div>'

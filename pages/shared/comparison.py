@@ -1,4 +1,4 @@
-"""A comparison on the Generate page: what was asked, and the columns as they grow. Kept in the session."""
+"""A comparison on the Generate page: the request, and its columns while they are generated. Kept in the session."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from core.store.reader import Store
 from core.text.prompts import Topic, bundled_topics
 from pages.shared.resources import ScoredIn, scored_topic, workbench, workbench_beside
 
-if TYPE_CHECKING:  # imports torch, which waits until something is generated
+if TYPE_CHECKING:  # imports torch, which is loaded when something is generated
     from core.catalog import Setup
     from core.scoring.scorer import ScoredTopic
     from core.steering.generation import Generation
@@ -39,7 +39,7 @@ def parse_alphas(text: str) -> tuple[tuple[int, float], ...]:
     """Neurons with their alphas, from text such as `17:40 12:-5`.
 
     Raises:
-        UsageError: anything else.
+        UsageError: the text has another form.
     """
     pairs = []
     for part in text.replace(",", " ").split():
@@ -52,24 +52,24 @@ def parse_alphas(text: str) -> tuple[tuple[int, float], ...]:
 
 
 def format_alphas(alphas: tuple[tuple[int, float], ...]) -> str:
-    """The text that `parse_alphas` reads."""
+    """The pairs as text, in the form that `parse_alphas` reads."""
     return " ".join(f"{neuron}:{alpha:g}" for neuron, alpha in alphas)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What the controls ask for."""
+    """Everything that the controls ask for."""
 
     setup: Setup
     prompt: str
     topic: Topic
     edits: tuple[str, ...]
     generation: GenerationSettings
-    steering: dict[str, Any]  # every field of `core.steering.settings.SteeringSettings`, which is loaded with torch
+    steering: dict[str, Any]  # every field of `SteeringSettings`, a class that imports torch
     also: tuple[str, ...] = ()  # setups at other layers of the model, steered at the same time
 
     def command(self) -> str:
-        """The command that generates the same texts."""
+        """The command line that generates the same texts."""
         steering = self.steering
         bundled = bundled_topics().get(self.topic.name) == self.topic
         topic = self.topic.name if bundled else "\n".join(self.topic.prompts)
@@ -93,7 +93,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Layer:
-    """Another layer of the model that is steered, with the topic as its SAE scores it."""
+    """Another layer of the model to steer at, with the topic as scored by its SAE."""
 
     setup: Setup
     store: Store
@@ -102,14 +102,14 @@ class Layer:
 
 @dataclass
 class Column:
-    """One way of steering: its text as far as it is, and its figures when there are any."""
+    """One way of steering: its text so far, and its figures once they are measured."""
 
     edit: str
-    way: Way | None = None  # None: it cannot be; `problem` says why
+    way: Way | None = None  # None: not possible; `problem` says why
     generation: Generation | None = None
     figures: dict[str, float] = field(default_factory=dict)
     problem: str = ""
-    proof: Proof | None = None  # at zero strength, once it was checked
+    proof: Proof | None = None  # the check at zero strength, once it was run
 
 
 @dataclass
@@ -119,17 +119,17 @@ class Comparison:
     request: Request
     columns: list[Column] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)  # what the edits do on this SAE
-    seconds: float = 0.0  # of generating, loading left out
+    seconds: float = 0.0  # of generating, without loading
     complete: bool = False
     topic: ScoredTopic | None = None  # as the edits use it
 
     def run(self, store: Store, scored: ScoredIn, also: Sequence[Layer] = ()) -> Iterator[None]:
-        """Generates all columns at once; yields after every token, and when their figures are known.
+        """Generates all columns at once; yields after every token, and once more when the figures are measured.
 
-        Whoever stops asking leaves the columns as they are; no edit stays in place between two tokens.
+        The caller may stop at any time and keeps the text so far. No edit stays in place between two tokens.
 
         Raises:
-            SteerscopeError: what concerns all columns. What concerns one alone becomes its `problem`.
+            SteerscopeError: the problem concerns all columns; a problem of one column is stored as its `problem`.
         """
         from core.steering.settings import SteeringSettings
         from core.steering.workbench import across_layers
@@ -163,7 +163,7 @@ class Comparison:
         yield
 
     def measure(self, store: Store) -> None:
-        """Figures of the texts as far as they are."""
+        """Measures the texts generated so far."""
         bench = workbench(self.request.setup, store)
         made = [column.generation for column in self.columns if column.generation is not None]
         figures = iter(bench.figures(made, self.topic) if made else [])
@@ -178,10 +178,10 @@ class Comparison:
         return [column for column in self.columns if column.figures]
 
     def prove(self, store: Store) -> None:
-        """Checks every column at zero strength.
+        """Generates every column at zero strength, which must equal the unsteered text or the SAE's.
 
         Raises:
-            SteerscopeError: what was asked cannot be generated.
+            SteerscopeError: the request cannot be generated.
         """
         bench, tried = workbench(self.request.setup, store), self.measured
         ways = [column.way for column in tried if column.way is not None]
@@ -189,10 +189,10 @@ class Comparison:
             column.proof = proof
 
     def script(self, column: Column, store: Store) -> Snippet:
-        """The Python script of a column that has figures.
+        """A Python script that reproduces a column.
 
         Raises:
-            EditError: it steers at several layers.
+            EditError: the column steers at several layers.
         """
         from core.steering.snippet import python_snippet
 
@@ -201,7 +201,7 @@ class Comparison:
         return python_snippet(bench.model, bench.sae, column.way, self.request.prompt, self.request.generation)
 
     def rows(self) -> list[dict[str, Any]]:
-        """One row a complete column, as Compare and export keeps them; undefined figures are left out."""
+        """One row per complete column, to collect; undefined figures are left out."""
         request = self.request
         steering = {**request.steering, "alphas": format_alphas(request.steering["alphas"])}
         return [

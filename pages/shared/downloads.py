@@ -1,4 +1,4 @@
-"""A table in every format, to take away."""
+"""Downloads of a table in every format."""
 
 import pandas as pd
 import streamlit as st
@@ -11,11 +11,11 @@ _SUFFIXES = {"latex": "tex"}
 
 
 def download_buttons(table: pd.DataFrame, *name: str, key: str, help: str) -> None:
-    """A button a format; a file is written when its button is pressed.
+    """One download button per format; a file is only written when its button is pressed.
 
     Args:
         name: parts of the file's name.
-        key: what the buttons' keys begin with.
+        key: prefix of the buttons' keys.
     """
     for format in FORMATS:
         st.download_button(

@@ -1,4 +1,4 @@
-"""Results of experiments on a page: read from the app's store, run here where they are missing, downloaded."""
+"""Results of experiments on a page: read from the app's store, computed here if missing, and downloaded."""
 
 import shlex
 
@@ -17,18 +17,18 @@ from pages.shared.resources import app_store, saved_result, scorer, workbench
 
 
 def experiment_command(setup: Setup, name: str) -> str:
-    """The command that runs the experiment."""
+    """The command line that runs the experiment."""
     return shlex.join(["python", "-m", "core", "evaluate", setup.name, "--what", name])
 
 
 def experiment_tables(
     setup: Setup, store: Store, name: str, tables: tuple[str, ...], about: str, options: ExperimentOptions | None = None
 ) -> dict[str, pd.DataFrame]:
-    """The saved tables of an experiment; where one is missing, offers to run it and ends the run of the page.
+    """The saved tables of an experiment. If one is missing, offers to run it and ends the run of the page.
 
     Args:
         tables: names that the experiment saves under.
-        about: what it costs, in a sentence.
+        about: one sentence on what the experiment costs.
     """
     try:
         found = {table: saved_result(setup.name, table) for table in tables}
@@ -45,7 +45,7 @@ def experiment_tables(
 
 
 def run_again(setup: Setup, store: Store, name: str, options: ExperimentOptions | None = None) -> None:
-    """A button that replaces the saved tables of an experiment."""
+    """A button that runs the experiment again and replaces its saved tables."""
     if st.button(
         "Compute again", key=f"again {name}", help="Replaces these results; needed after the store was rebuilt"
     ):
@@ -53,7 +53,7 @@ def run_again(setup: Setup, store: Store, name: str, options: ExperimentOptions 
 
 
 def run_experiment(setup: Setup, store: Store, name: str, options: ExperimentOptions | None = None) -> None:
-    """Runs an experiment with a bar; any other use of the page stops it, and nothing is saved."""
+    """Runs an experiment with a progress bar. Any other use of the page stops it, and nothing is saved."""
     experiment = EXPERIMENTS[name]
     bar = st.progress(0.0, experiment.title)
     st.button("Stop", key=f"stop {name}", help="Nothing of an unfinished experiment is kept")
@@ -71,14 +71,14 @@ def run_experiment(setup: Setup, store: Store, name: str, options: ExperimentOpt
 
 
 def table_heading(title: str, term: str, table: pd.DataFrame, *name: str) -> None:
-    """A heading that explains itself, with the button that downloads the table that stands below it."""
+    """A heading with a help text, and a button that downloads the table below it."""
     with st.container(horizontal=True, vertical_alignment="center"):
         st.subheader(title, anchor=False, help=help_text(term), width="content")
         download_table(table, *name)
 
 
 def download_table(table: pd.DataFrame, *name: str) -> None:
-    """A button that downloads a table as CSV, all digits kept; the file is named after the parts of `name`."""
+    """A button that downloads a table as CSV with all digits; `name` gives the parts of the file's name."""
     file = file_name(*name, suffix="csv")
     st.download_button(
         "CSV", export_bytes(table, "csv"), file, "text/csv", key=f"download {file}", on_click="ignore", help=file

@@ -1,4 +1,4 @@
-"""Links that reproduce a page: its bound controls are in the address."""
+"""Links that reproduce a page: the values of its bound controls are in the address."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,13 +8,13 @@ import streamlit as st
 
 
 def page_link() -> str:
-    """The address of this page with the state of its controls."""
+    """The address of this page with the values of its controls."""
     place = urlsplit(st.context.url or "")
     return urlunsplit(place._replace(path=place.path or "/", query=urlencode(st.query_params.to_dict(), doseq=True)))
 
 
 def link_button(note: str = "") -> None:
-    """A button that shows the link, ready to copy."""
+    """A button that shows the page's link, ready to copy; `note` is shown below it."""
     with st.popover("Link", help="A link that opens this page as it is now"):
         st.code(page_link(), language=None, wrap_lines=True)
         if note:
@@ -22,13 +22,18 @@ def link_button(note: str = "") -> None:
 
 
 def file_name(*parts: str, suffix: str) -> str:
-    """A file name of these parts: letters, digits and hyphens."""
+    """A file name made of these parts, with only letters, digits and hyphens."""
     words = "-".join("".join(c if c.isalnum() else " " for c in part).strip().replace(" ", "-") for part in parts)
     return f"{words[:80].strip('-').lower()}.{suffix}"
 
 
 def choose_part(parts: Sequence[str], about: str, **binding: Any) -> str:
-    """The choice between the parts of a page, with the page's link beside it; `binding`: the choice's key."""
+    """The choice between the parts of a page, with a link button beside it.
+
+    Args:
+        about: help text of the choice.
+        binding: the widget's key and binding.
+    """
     with st.container(horizontal=True, vertical_alignment="center"):
         part: str = st.segmented_control(
             "Part",

@@ -1,4 +1,4 @@
-"""What sessions share: stores, models, embeddings, scores. Each is loaded when a page first needs it."""
+"""What sessions share: stores, models, embeddings and scores, each loaded when a page first needs it."""
 
 import atexit
 import gc
@@ -21,7 +21,7 @@ from core.settings import ScoreSettings, store_root
 from core.store.reader import Store
 from core.text.prompts import Topic
 
-if TYPE_CHECKING:  # imports torch, which only Generate needs
+if TYPE_CHECKING:  # imports torch, which only some pages need
     from core.models.embeddings import EmbeddingModel
     from core.models.language_model import LanguageModel
     from core.models.sparse_autoencoder import SparseAutoencoder
@@ -31,7 +31,7 @@ if TYPE_CHECKING:  # imports torch, which only Generate needs
 
 @dataclass(frozen=True)
 class ScoredIn:
-    """Scores of a topic, and the seconds that they took (embedding the topic left out)."""
+    """Scores of a topic, and the seconds that scoring took (without embedding the topic)."""
 
     scores: TopicScores
     embeddings: Float32[np.ndarray, "align d_embedding"]
@@ -40,7 +40,7 @@ class ScoredIn:
 
 @st.cache_data(ttl="1min", show_spinner=False)
 def setups() -> dict[str, tuple[Setup, list[str]]]:
-    """Every setup by name with what it lacks to run here; those that can run come first.
+    """Every setup by name, with what it still needs to run here; those that can run come first.
 
     Raises:
         SetupConfigError, MissingFileError: the user's file of setups is wrong.
@@ -50,7 +50,7 @@ def setups() -> dict[str, tuple[Setup, list[str]]]:
 
 
 def open_store(setup_name: str) -> Store:
-    """The store of a setup; opened anew when the file was replaced.
+    """The store of a setup; reopened when its file was replaced.
 
     Raises:
         StoreNotBuiltError, StoreSchemaError, StoreDamagedError: see `Store.open`.
@@ -60,23 +60,23 @@ def open_store(setup_name: str) -> Store:
 
 @st.cache_resource(max_entries=8, validate=lambda store: not store.changed(), show_spinner=False)
 def _open_store(root: Path, setup_name: str) -> Store:
-    return Store.open(root, setup_name)  # one that leaves the cache closes when no session reads it any more
+    return Store.open(root, setup_name)  # a store that leaves the cache closes when no session uses it
 
 
 @atexit.register
 def _close_stores() -> None:
-    """A connection that outlives the interpreter makes duckdb complain on the terminal."""
+    """Closes all stores at exit; duckdb complains on the terminal about a connection that is still open."""
     st.cache_resource.clear()
-    gc.collect()  # of a session that ended, a cycle may still hold one
+    gc.collect()  # a reference cycle of an ended session may still hold one
 
 
 def app_store() -> AppStore:
-    """Where collected rows are kept."""
+    """The store of collected rows and saved results."""
     return AppStore(store_root())
 
 
 def saved_result(setup_name: str, what: str) -> pd.DataFrame | None:
-    """A saved table, read once for all sessions as long as the app's file stays as it is; None where there is none.
+    """A saved table, or None; read once for all sessions until the app's file changes.
 
     Raises:
         StoreBusyError, StoreDamagedError: see `AppStore`.
@@ -120,7 +120,7 @@ def _scored(store: Store, model_name: str, prompts: tuple[str, ...], settings: S
 
 
 def score(setup: Setup, store: Store, topic: Topic, settings: ScoreSettings) -> ScoredIn:
-    """Every neuron's score against a topic.
+    """The score of every neuron for a topic, cached for all sessions.
 
     Raises:
         EmbeddingModelError: the setup's embedding model cannot be loaded.
@@ -137,7 +137,7 @@ def _models(setup: Setup) -> "tuple[LanguageModel, SparseAutoencoder]":
 
 
 def scorer(setup: Setup, store: Store) -> "Scorer":
-    """The setup ready to score topics.
+    """The setup's scorer, which needs no language model.
 
     Raises:
         EmbeddingModelError: the setup's embedding model cannot be loaded.
@@ -148,7 +148,7 @@ def scorer(setup: Setup, store: Store) -> "Scorer":
 
 
 def workbench(setup: Setup, store: Store) -> "Workbench":
-    """The setup ready to steer; its model is shared by all sessions.
+    """The setup's workbench for steering; its model is shared by all sessions.
 
     Raises:
         ModelFolderError, AutoencoderError, UnsafeWeightsError, HubError, EmbeddingModelError: see the loaders.
@@ -164,7 +164,7 @@ def layers_beside(setup: Setup, store: Store) -> list[str]:
     for name, (other, lacking) in setups().items():
         if name == setup.name or other.model != setup.model or lacking:
             continue
-        with suppress(StoreError):  # not built, or not to be read: what is wrong with it is said where it is chosen
+        with suppress(StoreError):  # not built or not readable; choosing that setup shows why
             if open_store(name).meta["hook_name"] != store.meta["hook_name"]:
                 found.append(name)
     return found
@@ -172,7 +172,7 @@ def layers_beside(setup: Setup, store: Store) -> list[str]:
 
 @st.cache_resource(max_entries=8, show_spinner="Loading the other layer's SAE ...", hash_funcs={Store: _identity})
 def workbench_beside(setup: Setup, store: Store, main: Setup, main_store: Store) -> "Workbench":
-    """A setup of the same model as `main`, which runs both.
+    """The workbench of a setup at another layer, on the same loaded model as `main`.
 
     Raises:
         AutoencoderError, UsageError: see `core.steering.workbench.open_workbench`.
@@ -183,7 +183,7 @@ def workbench_beside(setup: Setup, store: Store, main: Setup, main_store: Store)
 
 
 def scored_topic(topic: Topic, scored: ScoredIn) -> "ScoredTopic":
-    """Scores as a workbench takes them."""
+    """The scores in the form that a workbench takes."""
     from core.scoring.scorer import ScoredTopic
 
     return ScoredTopic(topic, scored.embeddings, scored.scores)

@@ -1,4 +1,4 @@
-"""The setup: its choice in the sidebar, its facts, and what to do where its store is missing."""
+"""The setup: its choice in the sidebar, its facts, and building its store if that is missing."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,11 +23,11 @@ _STAGES = {
 
 
 def _on_setup() -> None:
-    st.session_state["neuron"] = None  # its number means another neuron now; the topic stays
+    st.session_state["neuron"] = None  # in another SAE its number is another neuron; the topic stays
 
 
 def choose_setup() -> None:
-    """The choice, what the chosen one lacks, and the facts of its store."""
+    """Shows the choice of the setup, what the chosen one still needs, and the facts of its store."""
     try:
         known = setups()
     except SteerscopeError as exc:
@@ -55,7 +55,7 @@ def choose_setup() -> None:
 
 
 def _show_others(known: dict[str, tuple[Setup, list[str]]], chosen: str) -> None:
-    """What each other setup is, or lacks."""
+    """Shows what each other setup is, or what it still needs."""
     with st.popover("All setups", width="stretch", help="What each setup is, and what it lacks to run here"):
         for name, (setup, missing) in known.items():
             if name != chosen:
@@ -64,7 +64,7 @@ def _show_others(known: dict[str, tuple[Setup, list[str]]], chosen: str) -> None
 
 
 def _age(built_at: str) -> str:
-    """How long ago, in words."""
+    """The time since then, in words."""
     seconds = (datetime.now(UTC) - datetime.fromisoformat(built_at)).total_seconds()
     for unit, length in (("day", 86_400), ("hour", 3_600), ("minute", 60)):
         if seconds >= length:
@@ -91,12 +91,12 @@ def _show_facts(setup: Setup) -> None:
 
 
 def chosen_setup() -> tuple[Setup, list[str]]:
-    """The setup of the sidebar, and what it lacks to run."""
+    """The setup chosen in the sidebar, and what it still needs to run."""
     return setups()[st.session_state["setup"]]
 
 
 def open_chosen_store() -> tuple[Setup, Store]:
-    """The chosen setup and its store; where there is none, says how to build it, and ends the run of the page."""
+    """The chosen setup and its store. If there is no store, shows how to build it and ends the run of the page."""
     setup, lacking = chosen_setup()
     try:
         return setup, open_store(setup.name)
@@ -118,7 +118,7 @@ def open_chosen_store() -> tuple[Setup, Store]:
 
 
 def _build(setup: Setup) -> None:
-    """Builds with a bar for the running stage; any other use of the page stops it, and it continues later."""
+    """Builds the store with a bar for each stage. Any other use of the page stops it; a later build continues."""
     from core.build.pipeline import build
 
     bar = st.progress(0.0)

@@ -1,4 +1,4 @@
-"""Tokens as HTML spans, shaded by a figure, with what is known of each on hover. All text is escaped."""
+"""Tokens as HTML spans, shaded by a figure and with more about each on hover. All text is escaped."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -8,12 +8,12 @@ from pathlib import Path
 from pages.shared.charts.colours import BACKGROUND, BORDER, CASES, RAMP_STEPS, TEXT, UNALIGNED, Theme, ramp, ramp_step
 
 RULES = Path(__file__).with_name("style.css")
-_HIDDEN = {"\n": "↵\n", "\t": "⇥\t"}  # shown, and still doing what they do
+_HIDDEN = {"\n": "↵\n", "\t": "⇥\t"}  # made visible, with the same effect on the layout
 
 
 @dataclass(frozen=True)
 class Shaded:
-    """A token, the figure that shades it (None: not defined, so not shaded), and its hover text."""
+    """A token with the figure that shades it (None: not defined, no shading) and its hover text."""
 
     text: str
     value: float | None = None
@@ -27,10 +27,10 @@ def _visible(text: str) -> str:
 
 
 def token_spans(tokens: Sequence[Shaded], largest: float, *, prefix: str = "") -> str:
-    """The tokens as one paragraph; `largest` has the accent's full colour.
+    """The tokens as one HTML paragraph; a figure of `largest` gets the full accent colour.
 
     Args:
-        prefix: plain text before the tokens, muted (a prompt).
+        prefix: plain text before the tokens (a prompt), in a muted colour.
     """
     spans = [f'<span class="ss-prefix">{_visible(prefix)}</span>'] if prefix else []
     for token in tokens:
@@ -41,22 +41,22 @@ def token_spans(tokens: Sequence[Shaded], largest: float, *, prefix: str = "") -
 
 
 def legend(low: str, high: str, label: str) -> str:
-    """The ramp with its ends named."""
+    """The colour ramp with its two ends labelled, as HTML."""
     cells = "".join(f'<span class="ss-cell ss-{step}"></span>' for step in range(RAMP_STEPS))
     ends = f'{escape(low)} <span class="ss-ramp">{cells}</span> {escape(high)}'
     return f'<p class="ss-legend">{escape(label)}: {ends}</p>'
 
 
 def token_list(tokens: Sequence[str]) -> str:
-    """Tokens side by side, each in a frame of its own so that its white space shows."""
+    """Tokens side by side, each in its own frame so that white space is visible, as HTML."""
     return "".join(f'<code class="ss-token">{_visible(token)}</code>' for token in tokens)
 
 
 def counted_tokens(rows: Iterable[tuple[str, int, int]]) -> str:
-    """Tokens in frames of their own, each with a count (`7`, or `7/33` where it is not all of its places).
+    """Framed tokens with counts, as HTML: `7`, or `7/33` if it was counted on 7 of its 33 occurrences.
 
     Args:
-        rows: token, how often it was counted, and how often it stands there.
+        rows: token, how often it was counted, and how often it occurs.
     """
     chips = []
     for token, times, places in rows:
@@ -66,7 +66,7 @@ def counted_tokens(rows: Iterable[tuple[str, int, int]]) -> str:
 
 
 def case_mark(case: str) -> str:
-    """The case in words, with its colour before it."""
+    """The neuron's case in words, with its colour in front, as HTML."""
     return f'<span class="ss-case" style="background:{CASES[case]}"></span>{escape(case)}'
 
 
@@ -75,7 +75,7 @@ def _both(colours: dict[Theme, str]) -> str:
 
 
 def style_sheet() -> str:
-    """The classes that the functions of this package use, for both themes."""
+    """The CSS classes used by this package, for both themes."""
     variables = {"line": _both(BORDER), "tip": _both(TEXT), "tip-text": _both(BACKGROUND), "unaligned": UNALIGNED}
     rules = [f".stApp {{ {' '.join(f'--ss-{name}: {value};' for name, value in variables.items())} }}"]
     for step, (light, dark) in enumerate(zip(ramp("light"), ramp("dark"), strict=True)):

@@ -20,7 +20,7 @@ def _file_topic(name: str, content: bytes) -> Topic:
     """A topic from an uploaded file.
 
     Raises:
-        PromptFileError, UsageError: it cannot be read, or holds more prompts than a topic needs.
+        PromptFileError, UsageError: the file cannot be read, or has too many prompts.
     """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / Path(name).name
@@ -41,7 +41,7 @@ def _forget_file() -> None:
 
 
 def _on_typed() -> None:
-    st.session_state["neuron"] = None  # the best neuron of the new topic
+    st.session_state["neuron"] = None  # None: the best neuron of the new topic
     if st.session_state["topic"].strip():
         st.session_state["bundled"] = None
         _forget_file()
@@ -82,8 +82,8 @@ def topic_controls() -> None:
     """Shows the controls; `chosen_topic` and `score_settings` read them."""
     state, topics = st.session_state, bundled_topics()
     if "bundled" in st.query_params and "topic" not in st.query_params and "topic" not in state:
-        state["topic"] = ""  # a link that names a bundled topic means that one
-    above = st.container()  # filled last: what it says depends on the controls below it
+        state["topic"] = ""  # a link with a bundled topic overrides the default text
+    above = st.container()  # filled last, as its content depends on the controls below
     with st.container(horizontal=True, gap="small"):
         st.selectbox(
             "Bundled topic",
@@ -144,7 +144,7 @@ def _score_controls() -> None:
 
 
 def chosen_topic() -> Topic:
-    """The topic of the controls.
+    """The topic that the controls give.
 
     Raises:
         EmptyTopicError, TopicTooLongError: see `parse_topic`.
@@ -158,16 +158,16 @@ def chosen_topic() -> Topic:
 
 
 def topic_title(name: str) -> str:
-    """The title of a bundled topic; any other goes by its name."""
+    """The title of a bundled topic; for any other topic, its name."""
     known = bundled_topics().get(name)
     return known.title if known else name
 
 
 def score_settings() -> ScoreSettings:
-    """The scoring that the controls ask for.
+    """The scoring settings that the controls give.
 
     Raises:
-        SettingsError: a value out of range.
+        SettingsError: a value is out of range.
     """
     state = st.session_state
     return ScoreSettings(

@@ -1,1 +1,1 @@
-"""Figures, and every colour of the app."""
+"""Charts, and every colour of the app."""

@@ -1,11 +1,11 @@
-"""Every colour of the app, once: categories from Okabe & Ito's palette, and one ramp for what is continuous."""
+"""Every colour of the app: categories from Okabe and Ito's palette, and one ramp for continuous values."""
 
 from functools import cache
 from typing import Literal
 
 Theme = Literal["light", "dark"]
 
-# one colour for one thing, on every page
+# each edit has one colour, the same on every page
 EDITS = {
     "none": "#7F7F7F",
     "sae": "#56B4E9",
@@ -15,7 +15,7 @@ EDITS = {
     "vector": "#E69F00",
     "prompt": "#B8860B",
     "ft": "#0072B2",
-    "add": "#AA4499",  # Tol's muted purple: Okabe and Ito's eight are taken
+    "add": "#AA4499",  # Tol's muted purple, as Okabe and Ito's eight are taken
 }
 ALIGNED, UNALIGNED = EDITS["swap"], EDITS["none"]
 CASES = {
@@ -89,9 +89,9 @@ def contrast(first: str, second: str) -> float:
 
 @cache
 def ramp(theme: Theme) -> list[tuple[str, str]]:
-    """(background, text) from the page's background to the accent, in even steps of OKLab (Ottosson 2020).
+    """Pairs (background, text) from the page's background to the accent, in even steps of OKLab (Ottosson 2020).
 
-    The text is the theme's own where it stays readable, else black or white: one of the two always is.
+    The text has the theme's colour where it stays readable, otherwise black or white, one of which always is.
     """
     start, end = _oklab(BACKGROUND[theme]), _oklab(ACCENT[theme])
     steps = []
@@ -105,7 +105,7 @@ def ramp(theme: Theme) -> list[tuple[str, str]]:
 
 
 def ramp_step(value: float, largest: float) -> int:
-    """The step of the ramp for a value between 0 and `largest`; only 0 has step 0."""
+    """The step of the ramp for a value between 0 and `largest`; only the value 0 has step 0."""
     if largest <= 0 or value <= 0:
         return 0
     return max(1, round(min(1.0, value / largest) * (RAMP_STEPS - 1)))

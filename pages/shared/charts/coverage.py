@@ -1,4 +1,4 @@
-"""Figures of the Coverage page: neurons reached, tokens per neuron, smaller reference sets, coactivation."""
+"""Charts of the Coverage page: neurons reached, tokens per neuron, smaller reference sets, coactivation."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ DESIGN_COLOURS = {
 
 @dataclass(frozen=True)
 class Measure:
-    """How a smaller set is compared with the whole."""
+    """A measure by which a smaller reference set is compared with the whole."""
 
     title: str
     about: str
@@ -41,17 +41,17 @@ MEASURES = {
     "share": Measure("neurons scored", "Share of the neurons scored by the whole set that the set scores too", ".0%"),
 }
 _BAR = {"thickness": 1, "width": 3}
-_DODGE = 1.035  # between the bars of two designs of one size, on a logarithmic axis
+_DODGE = 1.035  # factor between two designs' bars at one size, as the axis is logarithmic
 
 
 def _size_axis(figure: go.Figure, sizes: pd.Series) -> None:
-    """Every second power of two, so that the labels fit on a phone."""
+    """Labels every second power of two, so that the labels fit on a phone."""
     ticks = [2**power for power in range(0, 40, 2) if sizes.min() <= 2**power <= sizes.max()]
     figure.update_xaxes(type="log", title="reference prompts", tickvals=ticks, ticktext=[f"{tick:,}" for tick in ticks])
 
 
 def coverage_curves(summaries: Mapping[str, pd.DataFrame], share: str) -> go.Figure:
-    """Share of neurons reached against the number of prompts, a line a setup, bars from lowest to highest (Fig. 3).
+    """Share of neurons reached against the number of prompts, one line per setup, bars from lowest to highest (Fig. 3).
 
     Args:
         summaries: tables `coverage-summary` by setup, at most as many as SETUP_COLOURS.
@@ -89,10 +89,10 @@ def coverage_curves(summaries: Mapping[str, pd.DataFrame], share: str) -> go.Fig
 
 
 def neuron_histogram(bins: pd.DataFrame) -> go.Figure:
-    """How many neurons are active on how many tokens or prompts (Fig. 8); dead ones apart, in grey.
+    """How many neurons are active on how many tokens or prompts (Fig. 8), with dead ones apart in grey.
 
     Args:
-        bins: rows of the table `coverage-tokens` of one measure.
+        bins: rows of the table `coverage-tokens` for one measure.
     """
     measure = bins["measure"].iloc[0]
     labels = [
@@ -121,12 +121,12 @@ def neuron_histogram(bins: pd.DataFrame) -> go.Figure:
 
 
 def design_curves(means: pd.DataFrame, measure: str, n_prompts: int) -> go.Figure:
-    """Agreement with the whole reference set against size, a line a design; bars of tau: lowest and highest topic.
+    """Agreement with the whole reference set against size, one line per design; tau has bars over topics.
 
     Args:
-        means: of `core.evaluation.reference.by_size`.
-        measure: of MEASURES.
-        n_prompts: of the whole set.
+        means: from `core.evaluation.reference.by_size`.
+        measure: a key of MEASURES.
+        n_prompts: number of prompts in the whole set.
     """
     figure = go.Figure()
     for number, (design, colour) in enumerate(DESIGN_COLOURS.items()):
@@ -153,11 +153,11 @@ def design_curves(means: pd.DataFrame, measure: str, n_prompts: int) -> go.Figur
 
 
 def coactivation_map(pairs: pd.DataFrame, words: Mapping[int, str], theme: Theme) -> go.Figure:
-    """Jaccard index of every two of a topic's best neurons, best first; shaded from the background to the accent.
+    """Jaccard index of every two of a topic's best neurons, best first, from the background to the accent colour.
 
     Args:
-        pairs: rows of the table `reference-coactivation` of one topic.
-        words: of each neuron, for the hover label.
+        pairs: rows of the table `reference-coactivation` for one topic.
+        words: top tokens of each neuron, for the hover label.
     """
     ranked = pairs[["rank_first", "first"]].set_axis(["rank", "neuron"], axis=1)
     ranked = pd.concat([ranked, pairs[["rank_second", "second"]].set_axis(["rank", "neuron"], axis=1)])

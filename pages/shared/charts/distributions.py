@@ -1,4 +1,4 @@
-"""Figures of the Distributions page: violins from saved quantiles, and Kendall's tau as a heat map."""
+"""Charts of the Distributions page: violins from saved quantiles, and Kendall's tau as a heat map."""
 
 import textwrap
 from collections.abc import Sequence
@@ -13,14 +13,14 @@ from jaxtyping import Float
 from pages.shared.charts.colours import ACCENT, RAMP_STEPS, UNALIGNED, Theme, ramp
 from pages.shared.charts.figures import FAINT, layout
 
-_ROW, _CELL = 46, 38  # pixels: height of a violin, of a row of the heat map
-_LABEL_CHARACTERS = 20  # of a line beside a violin
-_FEW_RANKINGS = 6  # more leave room for two digits in a cell
+_ROW, _CELL = 46, 38  # pixels: height of a violin, and of a row of the heat map
+_LABEL_CHARACTERS = 20  # in a line beside a violin
+_FEW_RANKINGS = 6  # with more rankings, a cell has room for two digits only
 
 
 @dataclass(frozen=True)
 class Spread:
-    """One distribution: its evenly spaced quantiles, and how many neurons they stand for."""
+    """One distribution: its evenly spaced quantiles, and the number of neurons that they represent."""
 
     name: str
     values: Float[np.ndarray, "quantile"]
@@ -28,19 +28,19 @@ class Spread:
 
     @property
     def label(self) -> str:
-        """The name in the short lines of an axis; its markup is shown, not run."""
+        """The name, broken into short lines for an axis; its markup is escaped."""
         return "<br>".join(escape(line) for line in textwrap.wrap(self.name, _LABEL_CHARACTERS))
 
     @property
     def bandwidth(self) -> float:
-        """Of the kernel density of all the neurons (Scott 1992, as Plotly takes it), not of the quantiles alone."""
+        """Bandwidth of the kernel density of all the neurons (Scott 1992, as Plotly has it), not of the quantiles."""
         lower, upper = np.quantile(self.values, [0.25, 0.75])
         width = min(float(self.values.std()), float(upper - lower) / 1.349)
         return float(1.059 * width * self.n_scored**-0.2)
 
 
 def violins(spreads: Sequence[Spread], title: str) -> go.Figure:
-    """The distributions below each other, first on top, each with its median marked."""
+    """The distributions one below the other, the first on top, each with its median marked."""
     figure = go.Figure()
     for spread in spreads:
         figure.add_violin(
@@ -74,7 +74,7 @@ def violins(spreads: Sequence[Spread], title: str) -> go.Figure:
 
 
 def tau_matrix(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
-    """The pairs (first, second, tau) among `names` as a square matrix with 1 on its diagonal."""
+    """The pairs (first, second, tau) among `names` as a square matrix with 1 on the diagonal."""
     matrix = pd.DataFrame(np.eye(len(names)), index=list(names), columns=list(names))
     for first, second, tau in table[["first", "second", "tau"]].itertuples(index=False):
         if first in matrix and second in matrix:
@@ -83,7 +83,7 @@ def tau_matrix(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
 
 
 def tau_heat_map(matrix: pd.DataFrame, theme: Theme) -> go.Figure:
-    """Kendall's tau between rankings, shaded by the ramp from 0 (and below) to 1."""
+    """Kendall's tau between rankings, shaded from 0 (and below) to 1."""
     steps = ramp(theme)
     crowded = len(matrix) > _FEW_RANKINGS
     names = [name.replace(", ", ",<br>") for name in matrix.index]

@@ -1,4 +1,4 @@
-"""Plotly figures. Fonts, grid and background come from Streamlit's theme; colours from `colours`."""
+"""Plotly charts used by several pages. Fonts, grid and background follow Streamlit's theme."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -16,11 +16,11 @@ from pages.shared.charts.colours import ALIGNED, EDITS, UNALIGNED
 CONFIG = {"displayModeBar": False}
 _MAX_POINTS = 2_000  # drawn in one figure
 _HOVER_CHARACTERS = 240
-FAINT = "rgba(127, 127, 127, 0.35)"  # between both themes' backgrounds and their text
+FAINT = "rgba(127, 127, 127, 0.35)"  # between background and text in both themes
 
 
 def layout(figure: go.Figure, height: int, **more: object) -> go.Figure:
-    """The figure with the margins and axes that every figure of the app has; `height` in pixels."""
+    """Gives a chart the margins and axes that all charts of the app share; `height` in pixels."""
     figure.update_layout(height=height, margin={"l": 8, "r": 8, "t": 8, "b": 8}, showlegend=False, **more)
     figure.update_xaxes(automargin=True, zeroline=False)
     figure.update_yaxes(automargin=True, zeroline=False)
@@ -28,18 +28,18 @@ def layout(figure: go.Figure, height: int, **more: object) -> go.Figure:
 
 
 def _quantiles(values: Float[np.ndarray, "value"], n: int) -> Float[np.ndarray, "at_most_n"]:
-    """The values, or as many evenly spaced ones of them in order: the same distribution."""
+    """The values, or `n` evenly spaced quantiles of them if there are more: about the same distribution."""
     ordered = np.sort(values)
     return ordered[np.linspace(0, len(ordered) - 1, n).round().astype(int)] if len(ordered) > n else ordered
 
 
 def hover(text: str) -> str:
-    """A prompt in the few lines of a hover label; its markup is shown, not run."""
+    """A prompt wrapped for a hover label; its markup is escaped."""
     return "<br>".join(escape(line) for line in textwrap.wrap(textwrap.shorten(text, _HOVER_CHARACTERS), 60))
 
 
 def score_violin(scores: Float[np.ndarray, "scored"], marked: float | None, neuron: int) -> go.Figure:
-    """Distribution of all scores over one axis, the open neuron marked."""
+    """Distribution of all scores on one axis, with the open neuron marked."""
     figure = go.Figure(
         go.Violin(
             x=_quantiles(scores, _MAX_POINTS),
@@ -76,11 +76,11 @@ def summary_against_distance(
     """Each reference prompt on which a neuron is active: its distance from the topic and the neuron's summary (Fig. 9).
 
     Args:
-        rows: of `Store.neuron_rows`.
-        distances: of every reference prompt.
+        rows: from `Store.neuron_rows`.
+        distances: of every reference prompt from the topic.
     """
     table = rows.assign(summary=prompt_summaries(rows, settings), distance=distances[rows["prompt"]])
-    if len(table) > _MAX_POINTS:  # the strongest are what the score rests on
+    if len(table) > _MAX_POINTS:  # the score depends mostly on the strongest
         table = table.nlargest(_MAX_POINTS, "summary")
     nearest, farthest = np.quantile(distances, [0.25, 0.75])
     colours = np.where(table["distance"] <= nearest, ALIGNED, UNALIGNED)
@@ -107,7 +107,7 @@ def summary_against_distance(
 
 
 def activation_histogram(histogram: Sequence[int], largest: float) -> go.Figure:
-    """Tokens by a neuron's activation on them; the histogram of `Store.neurons`, equal bins from 0 to its largest."""
+    """Tokens by a neuron's activation on them, in equal bins from 0 to its largest (histogram of `Store.neurons`)."""
     edges = np.linspace(0, largest, len(histogram) + 1)
     figure = go.Figure(
         go.Bar(
@@ -125,7 +125,11 @@ def activation_histogram(histogram: Sequence[int], largest: float) -> go.Figure:
 
 
 def group_bars(shares: pd.DataFrame) -> go.Figure:
-    """Where a neuron's activation lies, beside all neurons' (columns group, share, share_all)."""
+    """A neuron's share of activation in each group of prompts, beside that of all neurons.
+
+    Args:
+        shares: columns group, share, share_all.
+    """
     table = shares.iloc[::-1]
     figure = go.Figure(
         [
@@ -152,7 +156,11 @@ def group_bars(shares: pd.DataFrame) -> go.Figure:
 
 
 def figure_strip(rows: pd.DataFrame, figure_name: str, title: str, columns: Mapping[str, str]) -> go.Figure:
-    """One figure of collected texts, by column (`columns`: titles by edit); each text is a point."""
+    """One figure of collected texts, by edit; each text is a point.
+
+    Args:
+        columns: titles by edit.
+    """
     chart = go.Figure()
     rows = rows.dropna(subset=[figure_name])
     for edit, mine in rows.groupby("edit"):

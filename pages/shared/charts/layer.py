@@ -1,4 +1,4 @@
-"""Figures of the Layer output page: neurons changed, reconstruction delta against contamination, topic distances."""
+"""Charts of the Layer output page: neurons changed, reconstruction delta against contamination, topic distances."""
 
 from html import escape
 
@@ -11,15 +11,15 @@ from pages.shared.charts.figures import hover, layout
 
 SETS = {"aligned": ALIGNED, "unaligned": UNALIGNED}
 INTRA, INTER = ALIGNED, UNALIGNED
-_DRAWN = 2_000  # points
-_ROW = 26  # pixels of a topic
+_DRAWN = 2_000  # points at most
+_ROW = 26  # pixels per topic
 
 
 def changed_bars(changed: pd.DataFrame) -> go.Figure:
-    """Share of each set's tokens by number of neurons that the edit changed there (Fig. 5).
+    """Share of each set's tokens by the number of neurons that the edit changed on them (Fig. 5).
 
     Args:
-        changed: set, neurons_changed, share, tokens.
+        changed: columns set, neurons_changed, share, tokens.
     """
     figure = go.Figure()
     for name, colour in SETS.items():
@@ -40,16 +40,16 @@ def changed_bars(changed: pd.DataFrame) -> go.Figure:
 
 
 def _context(row: pd.Series) -> str:
-    """The token in bold among what stands around it; markup is shown, not run."""
+    """The token in bold within its context; markup is escaped."""
     before, token, after = (hover(part) for part in (row["before"], row["token"], row["after"]))
     return f"{before} <b>{token or escape(repr(row['token']))}</b> {after}"
 
 
 def delta_scatter(points: pd.DataFrame) -> go.Figure:
-    """Reconstruction delta of tokens against their contamination, by set (Fig. 6; Fig. 13 for weight).
+    """Reconstruction delta of tokens against contamination, by set (Fig. 6; Fig. 13 for weight).
 
     Args:
-        points: rows of the table `layer-tokens` of one edit; a sample is drawn where there are many.
+        points: rows of the table `layer-tokens` for one edit; of many, a sample is drawn.
     """
     drawn = points.sample(min(_DRAWN, len(points)), random_state=0)  # shuffled, so that no set covers the other
     figure = go.Figure(
@@ -65,7 +65,7 @@ def delta_scatter(points: pd.DataFrame) -> go.Figure:
             "changed<extra>%{customdata[2]}</extra>",
         )
     )
-    if points["reconstruction_delta"].min() < np.ptp(points["reconstruction_delta"]):  # near enough to be drawn
+    if points["reconstruction_delta"].min() < np.ptp(points["reconstruction_delta"]):  # 0 is near enough to be shown
         figure.add_hline(y=0, line={"color": UNALIGNED, "width": 1, "dash": "dot"})
     figure.update_xaxes(title="contamination")
     figure.update_yaxes(title="reconstruction delta")
@@ -73,11 +73,11 @@ def delta_scatter(points: pd.DataFrame) -> go.Figure:
 
 
 def intra_inter(table: pd.DataFrame, titles: dict[str, str]) -> go.Figure:
-    """Mean distance within each topic and from the other topics, with 95% intervals (Table 5), closest topic first.
+    """Mean distance within each topic and to the other topics, with 95% intervals (Table 5), closest topic first.
 
     Args:
-        table: rows of the table `distances` among one choice of topics.
-        titles: of the topics by name.
+        table: rows of the table `distances` for one value of `among`.
+        titles: titles of the topics by name.
     """
     ordered = table.sort_values("intra", ascending=False)
     figure = go.Figure()
@@ -102,10 +102,11 @@ def intra_inter(table: pd.DataFrame, titles: dict[str, str]) -> go.Figure:
 
 
 def distance_map(pairs: pd.DataFrame, titles: dict[str, str], theme: Theme) -> go.Figure:
-    """Mean distance of every topic from every other and from itself; the nearer, the more of the accent.
+    """Mean distance between all topics and within each; the nearer, the stronger the accent colour.
 
     Args:
         pairs: the table `distances-pairs`.
+        titles: titles of the topics by name.
     """
     order = list(dict.fromkeys(pairs["topic"]))
     matrix = pairs.pivot(index="topic", columns="other", values="distance").loc[order, order]

@@ -1,4 +1,4 @@
-"""How the training methods and architectures are named and coloured on every page."""
+"""Names and colours of the training methods and architectures, the same on every page."""
 
 from collections.abc import Mapping
 from html import escape
@@ -17,7 +17,7 @@ ARCHITECTURES = {
 
 
 def swatches(colours: Mapping[str, str], note: str = "") -> str:
-    """What the colours of a picture mean."""
+    """A legend of the colours in a chart, as HTML."""
     marks = "".join(
         f'<span><span class="ss-case" style="background:{colour}"></span>{escape(name)}</span>'
         for name, colour in colours.items()
@@ -26,5 +26,5 @@ def swatches(colours: Mapping[str, str], note: str = "") -> str:
 
 
 def method_swatches(note: str = "") -> str:
-    """The colours of the three methods."""
+    """A legend of the three methods' colours, as HTML."""
     return swatches({title: COLOURS[method] for method, title in METHODS.items()}, note)

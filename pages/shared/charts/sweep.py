@@ -1,4 +1,4 @@
-"""Figures of the Special tokens page: one figure of the answers over alpha, with the windows of the open neuron."""
+"""Charts of the Special tokens page: one figure of the answers against alpha, with the open neuron's windows."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,15 +13,15 @@ from pages.shared.charts.figures import layout
 HEIGHT = 230  # pixels
 _OTHERS = (EDITS["ft"], EDITS["weight"], EDITS["sae"], EDITS["prompt"])
 _HARMLESS = "rgba(0, 158, 115, 0.13)"  # ALIGNED, faint on both themes' backgrounds
-_IMPROVED = "rgba(0, 158, 115, 0.22)"  # on top of it
-_BAND = "rgba(170, 68, 153, 0.18)"  # of the open neuron's colour
+_IMPROVED = "rgba(0, 158, 115, 0.22)"  # drawn on top of the harmless window
+_BAND = "rgba(170, 68, 153, 0.18)"  # in the open neuron's colour
 _COLLAPSE = EDITS["clamp"]
 _HOVER = "<b>%{fullData.name}</b> alpha %{x:.4~g}: %{y:.3~g}<extra></extra>"
 
 
 @dataclass(frozen=True)
 class Line:
-    """A neuron's curve."""
+    """How a neuron's curve is drawn."""
 
     title: str
     colour: str
@@ -29,7 +29,7 @@ class Line:
 
 
 def neuron_lines(neuron: int, others: list[int], control: int | None) -> dict[int, Line]:
-    """How each neuron is drawn: the open one, those beside it, and the random one dotted."""
+    """The curve of each neuron: the open one, those beside it, and the random control, dotted."""
     lines = {neuron: Line(f"neuron {neuron:,}", EDITS["add"])}
     for i, other in enumerate(others):
         lines.setdefault(other, Line(f"neuron {other:,}", _OTHERS[i % len(_OTHERS)]))
@@ -41,10 +41,10 @@ def neuron_lines(neuron: int, others: list[int], control: int | None) -> dict[in
 def figure_over_alpha(
     means: Mapping[int, pd.DataFrame], lines: Mapping[int, Line], name: str, title: str, windows: Windows, *, log: bool
 ) -> go.Figure:
-    """One figure against alpha, a line a neuron; the first neuron's interval as a band, its windows shaded.
+    """One figure against alpha, one line per neuron; the open neuron has its interval as a band and its windows shaded.
 
     Args:
-        means: of `core.sweep.windows.means_by_alpha`, by neuron, the open one first.
+        means: from `core.sweep.windows.means_by_alpha`, by neuron, the open one first.
     """
     figure = go.Figure()
     open_neuron = next(iter(means))
@@ -79,7 +79,7 @@ def _shade(figure: go.Figure, windows: Windows) -> None:
     for window, colour in ((windows.harmless, _HARMLESS), (windows.improved, _IMPROVED)):
         if window is not None and window[0] < window[1]:
             figure.add_vrect(*window, fillcolor=colour, line_width=0, layer="below")
-        elif window is not None and window[0]:  # one alpha alone
+        elif window is not None and window[0]:  # the window is a single alpha
             figure.add_vline(window[0], line={"color": ALIGNED, "width": 2}, layer="below")
     for alpha in windows.collapse:
         figure.add_vline(alpha, line={"color": _COLLAPSE, "width": 1.5, "dash": "dash"})
@@ -90,7 +90,7 @@ def _shade(figure: go.Figure, windows: Windows) -> None:
 
 
 def legend_colours(lines: Mapping[int, Line]) -> dict[str, str]:
-    """What the colours of the curves and of their background mean."""
+    """What the colours of the curves and of the shaded windows mean."""
     return {line.title: line.colour for line in lines.values()} | {
         "harmless": _HARMLESS,
         "improved": _IMPROVED,

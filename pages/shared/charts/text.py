@@ -1,4 +1,4 @@
-"""The figure of the text experiment: every way of steering's mean with its interval."""
+"""The chart of the text experiment: the mean of every way of steering, with its interval."""
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -25,17 +25,17 @@ _CLAMPS = {
     "strawman": "Strawman",
     "output": "Output score",
 }
-# the controls and variants, each in the colour of what it is compared with, drawn open
+# controls and variants: open markers in the colour of the column that they are compared with
 CONTROLS = dict.fromkeys(_SWAPS, "swap") | dict.fromkeys(_CLAMPS, "clamp")
 TITLES = {"ft": "Fine-tuned", **COLUMNS, **_SWAPS, **_CLAMPS}
-_ROW = 30  # pixels of a column
+_ROW = 30  # pixels per way of steering
 
 
 def interval_dots(means: pd.DataFrame, figure_name: str, title: str) -> go.Figure:
-    """A dot with its 95% interval a row, from the top in the order given; a line where the unsteered text is.
+    """One row per way of steering, in the order given: a dot with its 95% interval, and a line at the unsteered value.
 
     Args:
-        means: rows of the table `text` of one topic and set of prompts.
+        means: rows of the table `text` for one topic and prompt set.
     """
     figure = go.Figure()
     for row in means.dropna(subset=[figure_name]).to_dict("records"):

@@ -1,4 +1,4 @@
-"""Figures of the Top-k page: the curves of one topic, and the small ones of every topic."""
+"""Charts of the Top-k page: the curves of one topic, and small ones of every topic."""
 
 import math
 
@@ -12,8 +12,8 @@ from pages.shared.charts.figures import layout
 SMALL_WIDTH, SMALL_HEIGHT = 168, 124  # pixels: two side by side on a phone, five beside the sidebar
 _TEXTS = {"aligned": ("the topic's text", ALIGNED), "unaligned": ("unaligned text", UNALIGNED)}
 _ROOM = 0.15  # share of tokens that a label needs below its line
-_DIFFERENCE = ACCENT["dark"]  # seen on both themes' backgrounds
-_DIFFERENCE_FILL = "rgba(141, 133, 232, 0.25)"  # the same, a quarter through
+_DIFFERENCE = ACCENT["dark"]  # visible on both themes' backgrounds
+_DIFFERENCE_FILL = "rgba(141, 133, 232, 0.25)"  # the same colour, a quarter opaque
 
 
 def _shares(table: pd.DataFrame, prefix: str, width: float, hover: str) -> list[go.Scatter]:
@@ -31,13 +31,13 @@ def _shares(table: pd.DataFrame, prefix: str, width: float, hover: str) -> list[
 
 
 def _label_lines(figure: go.Figure, widest: pd.Series, **place: object) -> None:
-    """Names both lines of the shares, instead of a legend, where they are farthest apart: the row `widest`."""
+    """Names both share lines instead of a legend, at the row `widest`, where they are farthest apart."""
     higher = max(widest["aligned"], widest["unaligned"])
     for name, (title, colour) in _TEXTS.items():
         upper = widest[name] == higher
         below = _ROOM < widest[name] < higher
         figure.add_annotation(
-            x=math.log10(widest["k"]),  # as annotations stand on a logarithmic axis
+            x=math.log10(widest["k"]),  # annotations on a logarithmic axis take the log
             y=widest[name],
             text=title,
             showarrow=False,
@@ -54,8 +54,8 @@ def topk_curves(table: pd.DataFrame, k: int) -> go.Figure:
     """Share of each text's tokens on which one of the k best neurons fires (above), and the difference (below).
 
     Args:
-        table: the curves, one row for each k that is drawn.
-        k: marked.
+        table: the curves, one row for each k to draw.
+        k: the k to mark.
     """
     figure = make_subplots(2, 1, shared_xaxes=True, row_heights=[0.68, 0.32], vertical_spacing=0.05)
     figure.add_traces(_shares(table, "", 2.5, "of the tokens of"), rows=1, cols=1)
@@ -89,7 +89,7 @@ def topk_neurons(table: pd.DataFrame, k: int) -> go.Figure:
 
 
 def topk_small(table: pd.DataFrame) -> go.Figure:
-    """The curves of one topic among many: no titles, the same axes for all."""
+    """The curves of one topic as a small chart: no titles, the same axes for all topics."""
     figure = go.Figure(_shares(table, "", 1.75, "of the tokens of"))
     figure.update_xaxes(type="log", tickvals=[1, 10, 100, 1_000, 10_000], ticktext=["1", "10", "100", "1k", "10k"])
     figure.update_yaxes(tickformat=".0%", range=[0, 1.03], tickvals=[0, 0.5, 1])

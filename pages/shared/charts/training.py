@@ -1,4 +1,4 @@
-"""Figures of the SAE training page: errors against L0, losses, and the errors that the paper published."""
+"""Charts of the SAE training page: errors against L0, losses, and the errors that the FAST paper published."""
 
 from dataclasses import dataclass
 from html import escape
@@ -12,11 +12,11 @@ from pages.shared.charts.methods import COLOURS, METHODS
 
 
 def errors_against_l0(rows: pd.DataFrame, figure_name: str, title: str, l0: int | None) -> go.Figure:
-    """One figure against L0, a line a method through its lambdas; bars are the spread over seeds.
+    """One figure against L0, one line per method through its lambdas; bars are the spread over seeds.
 
     Args:
-        rows: of `compared`, of one model, hook point, expansion and architecture.
-        l0: the L0 that the methods are compared at, marked.
+        rows: from `compared`, for one model, hook point, expansion and architecture.
+        l0: the L0 at which the methods are compared, marked.
     """
     figure = go.Figure()
     for method, mine in rows.sort_values("l0").groupby("method"):
@@ -41,7 +41,7 @@ def errors_against_l0(rows: pd.DataFrame, figure_name: str, title: str, l0: int 
 
 @dataclass(frozen=True)
 class Curve:
-    """What is followed while an SAE trains: a column of the table of losses."""
+    """A quantity followed during training: a column of the table of losses."""
 
     title: str
     log: bool
@@ -57,7 +57,7 @@ CURVES = {
 
 
 def loss_curves(losses: pd.DataFrame, column: str) -> go.Figure:
-    """One line an SAE over the activations it was trained on.
+    """One line per SAE, over the number of activations it was trained on.
 
     Args:
         losses: columns name, method, tokens and `column`.
@@ -83,7 +83,7 @@ _DASHES = {8: "solid", 16: "dot"}
 
 
 def published_layers(rows: pd.DataFrame, low: float, high: float) -> go.Figure:
-    """Published log2 MSE of one model by layer, a line a method and expansion, on an axis from `low` to `high`."""
+    """Published log2 MSE of one model by layer, one line per method and expansion; the axis is `low` to `high`."""
     figure = go.Figure()
     for (method, expansion), mine in rows.groupby(["method", "expansion"]):
         figure.add_scatter(

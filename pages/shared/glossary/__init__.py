@@ -1,1 +1,1 @@
-"""The app's words, explained once."""
+"""The app's terms, each explained once."""

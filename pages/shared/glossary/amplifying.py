@@ -1,4 +1,4 @@
-"""Words of the Special tokens page."""
+"""Terms of the Special tokens page."""
 
 from pages.shared.glossary.term import Term
 

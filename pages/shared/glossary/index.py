@@ -1,4 +1,4 @@
-"""The app's words: one sentence for the help text of each, and the rest for the glossary page."""
+"""All terms of the app: for each, one sentence for help texts, and the rest for the glossary page."""
 
 from html import escape
 
@@ -317,13 +317,13 @@ TERMS = {key: term for section in SECTIONS.values() for key, term in section.ite
 
 
 def term_link(key: str, label: str) -> str:
-    """A label (HTML) that explains itself on hover and leads to its term."""
+    """A label (HTML) that explains the term on hover and links to it in the glossary."""
     term = TERMS[key]
     link = f'href="glossary#{term.anchor}" target="_blank" title="{escape(term.short)}"'
     return f'<a class="ss-term" {link}>{escape(label)}</a>'
 
 
 def help_text(key: str) -> str:
-    """The sentence that explains a term, and the way to the rest (Markdown, for `help=`)."""
+    """The sentence that explains a term, with a link to the glossary (Markdown, for `help=`)."""
     term = TERMS[key]
     return f"{term.short} [Glossary](glossary#{term.anchor})"

@@ -1,4 +1,4 @@
-"""Words of the Layer output page, and of what a neuron writes on the Topic page."""
+"""Terms of the Layer output page, and of what a neuron writes on the Topic page."""
 
 from pages.shared.glossary.term import Term
 

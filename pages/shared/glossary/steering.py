@@ -1,4 +1,4 @@
-"""Words of steering: its columns and its controls."""
+"""Terms of steering: its columns and its controls."""
 
 from pages.shared.glossary.term import Term
 

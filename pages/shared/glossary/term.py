@@ -1,4 +1,4 @@
-"""What a word of the app's glossary is."""
+"""A term of the app's glossary."""
 
 import re
 from dataclasses import dataclass
@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Term:
-    """A word of the app."""
+    """A term of the app, with its explanation."""
 
     title: str
     short: str  # one sentence: the help text
-    more: str = ""  # how it is computed, and what to beware of
+    more: str = ""  # how it is computed, and its pitfalls
 
     @property
     def anchor(self) -> str:

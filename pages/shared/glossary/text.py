@@ -1,4 +1,4 @@
-"""Words of the text experiment: its prompts, its columns beyond the page Generate's, and its figures."""
+"""Terms of the text experiment: its prompts, the columns that Generate does not have, and its figures."""
 
 from pages.shared.glossary.term import Term
 
