@@ -1,4 +1,4 @@
-"""What fires on one's own text: inspect."""
+"""The command inspect: which neurons fire on a text of the user's own."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 def inspect(
     setup: SetupName,
     text: Annotated[str | None, typer.Option("--text", help="The text to inspect.")] = None,
-    text_file: Annotated[Path | None, typer.Option("--text-file", help="The text as a UTF-8 file.")] = None,
+    text_file: Annotated[Path | None, typer.Option("--text-file", help="File with the text, in UTF-8.")] = None,
     chat: Annotated[bool, typer.Option("--chat", help="The text is a user's message in the chat template.")] = False,
     topic: TopicText = None,
     topic_file: TopicFile = None,
-    top: Annotated[int, typer.Option("--top", min=1, help="How many of the text's neurons, largest sum first.")] = 20,
-    tokens: Annotated[bool, typer.Option("--tokens", help="Each token's strongest neurons instead.")] = False,
+    top: Annotated[int, typer.Option("--top", min=1, help="Number of neurons to show, largest sum first.")] = 20,
+    tokens: Annotated[bool, typer.Option("--tokens", help="Show each token's strongest neurons instead.")] = False,
     out: Out = None,
     store: StoreDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show which neurons fire on a text, token by token and in all."""
+    """Show which neurons fire on a text, token by token and over the whole text."""
     from core import api
 
     typed = _text(text, text_file)
@@ -45,11 +45,11 @@ def inspect(
 
 
 def _text(text: str | None, file: Path | None) -> str:
-    """The text of the options.
+    """The text that the options give.
 
     Raises:
-        UsageError: both or none of them, or a file that is not UTF-8.
-        MissingFileError: no such file.
+        UsageError: both options are given, or neither, or the file is not UTF-8.
+        MissingFileError: there is no such file.
     """
     if (text is None) == (file is None):
         raise UsageError("give the text either as --text TEXT or as --text-file FILE")
@@ -64,14 +64,14 @@ def _text(text: str | None, file: Path | None) -> str:
 
 
 def _with_top_tokens(bench: "Workbench", found: "Inspection", top: int) -> pd.DataFrame:
-    """The text's first neurons with the tokens that they fire on most in the reference prompts."""
+    """The text's first neurons, with the reference tokens on which each fires most."""
     first = found.neurons.head(top)
     known = bench.store.neurons(first["neuron"].tolist())[["neuron", "top_tokens"]]
     return first.merge(known, on="neuron", how="left").dropna(axis="columns", how="all")
 
 
 def _token_table(found: "Inspection") -> pd.DataFrame:
-    """One row a token, its strongest neurons as `neuron:activation`."""
+    """One row per token, with its strongest neurons as `neuron:activation`."""
     pairs = zip(found.tokens["neurons"], found.tokens["activations"], strict=True)
     named = [" ".join(f"{n}:{a:.3g}" for n, a in zip(*pair, strict=True)) for pair in pairs]
     return found.tokens[["token", "special", "n_active", "topic_share"]].assign(strongest=named)
