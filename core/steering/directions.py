@@ -1,4 +1,4 @@
-"""Directions of the activations that prompts give."""
+"""Steering directions computed from the activations on prompts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from core.models.language_model import LanguageModel
 
 @torch.inference_mode()
 def mean_activation(model: LanguageModel, hook_name: str, prompts: Sequence[str]) -> Float[Tensor, "d_in"]:
-    """Mean activation at a hook point over the ordinary tokens of all prompts; those beyond the context are cut.
+    """Mean activation at a hook point over the ordinary tokens of all prompts, each truncated to the context.
 
     Raises:
         UsageError: the prompts have no ordinary token.

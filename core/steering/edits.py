@@ -1,4 +1,4 @@
-"""Every edit by its name, and those that add a direction to the activations (FAST paper, Eq. 8)."""
+"""Makes every edit by its name; defines the edits that add a direction to the activations (FAST paper, Eq. 8)."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ EDIT_NAMES: tuple[EditName, ...] = get_args(EditName)
 
 @dataclass(frozen=True, kw_only=True)
 class Vector(Edit):
-    """`vector`: x + alpha * v, the same on every token; no encode is needed."""
+    """`vector`: x + alpha * v, the same on every token; the SAE is not needed."""
 
-    at: str  # hook name
+    at: str  # name of the hook point
     direction: Float[Tensor, "d_in"]
     alpha: float = 1.0
 
@@ -50,9 +50,9 @@ class Vector(Edit):
 
 @dataclass(frozen=True, kw_only=True)
 class Add(Vector):
-    """`add`: x + sum_i alpha_i * W_dec[i] (FAST paper, Eq. 8), decoder rows as the SAE has them; see `add_neurons`."""
+    """`add`: x + sum_i alpha_i * W_dec[i] (FAST paper, Eq. 8), decoder rows not normalised; see `add_neurons`."""
 
-    alphas: tuple[tuple[int, float], ...] = ()  # (neuron, its alpha): what `direction` is made of
+    alphas: tuple[tuple[int, float], ...] = ()  # (neuron, alpha) of each decoder row in `direction`
 
     @property
     def name(self) -> str:
@@ -68,7 +68,7 @@ def add_neurons(sae: SparseAutoencoder, alphas: Mapping[int, float]) -> Add:
 
     Raises:
         NeuronRangeError: the SAE has no such neuron.
-        EditError: no neuron at all, or an alpha that is no finite number.
+        EditError: no neuron, or an alpha that is not finite.
     """
     if not alphas:
         raise EditError("'add' needs at least one neuron, with its alpha")
@@ -87,10 +87,10 @@ def _check_alpha(alpha: float) -> None:
 
 
 def add_direction(sae: SparseAutoencoder, direction: object, alpha: float) -> Vector:
-    """`vector` at the SAE's hook point.
+    """`vector` with a direction [d_in], at the SAE's hook point.
 
     Raises:
-        EditError: no direction, one of another width or with a value that is no number, or such an alpha.
+        EditError: the direction is missing, of another width or not finite, or alpha is not finite.
     """
     if direction is None:
         raise EditError("'vector' needs a topic: its prompts give the direction")
@@ -126,20 +126,22 @@ def make_edit(
     direction: object = None,
     alpha: float = 1.0,
 ) -> Edit | None:
-    """The edit of that name; None for `none`.
+    """Makes the edit of that name; None for `none`.
 
     Args:
-        score: one a neuron, 0 where unscored; needed by clamp, swap and weight.
-        reference_max: each neuron's largest activation over P_ref; needed by clamp.
-        n: how many of the best-scored neurons clamp forces.
-        multiplier: clamp's value, times the reference value.
-        current: clamp's reference value is the neuron's own activation on the token.
-        reach: clamp, swap and weight act only where a neuron of more than this score is within reach (`Reach`).
-        alphas: neurons that `add` adds, each with its alpha.
-        direction: what `vector` adds, [d_in], `alpha` times.
+        score: [d_sae], 0 for unscored neurons; needed by clamp, swap and weight.
+        reference_max: [d_sae], each neuron's largest activation over P_ref; needed by clamp.
+        keep_error: clamp, swap and weight keep the SAE's error, x' = x + decode(a') - x_sae.
+        matched_count: swap keeps as many neurons on each token as the SAE did.
+        n: number of best-scored neurons that clamp sets.
+        multiplier: clamp sets a neuron to this multiple of its reference value.
+        current: clamp's reference value is the neuron's own activation on the token, not `reference_max`.
+        reach: clamp, swap and weight edit only tokens where a neuron with a higher score is within reach (`Reach`).
+        alphas: the neurons of `add`, each with its alpha.
+        direction: [d_in]; `vector` adds it `alpha` times.
 
     Raises:
-        EditError: an unknown name, or what the edit needs is missing or of the wrong size.
+        EditError: the name is unknown, or what the edit needs is missing or of the wrong shape.
         NeuronRangeError: see `add_neurons` and `clamp_best`.
     """
     if name not in EDIT_NAMES:
@@ -147,7 +149,7 @@ def make_edit(
     if name == "none":
         return None
     if name == "sae":
-        return Reconstruct(sae=sae)  # the full replacement, with or without keep_error elsewhere
+        return Reconstruct(sae=sae)  # always the full replacement, whatever keep_error says
     if name == "add":
         return add_neurons(sae, alphas or {})
     if name == "vector":

@@ -1,8 +1,8 @@
 """Steered decoding: key-value cache, batched, seeded per row, streamed token by token.
 
-The loop is our own rather than `transformers.generate` because an edit's context must close between two tokens (another
-thread may steer the same model), every row draws from its own seeded generator whatever else is in the batch, and each
-token carries figures of what the edit did there. Without an edit it gives what `transformers.generate` gives (tested).
+We do not use `transformers.generate`, because an edit's context must close between two tokens (another thread may steer
+the same model), every row needs its own seeded generator, independent of the rest of the batch, and each token records
+what the edit did there. Without an edit the output equals that of `transformers.generate` (tested).
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from core.steering.metrics import contamination, contamination_share, neurons_ch
 from core.steering.placement import PlacedEdit, Recorder, steered
 from core.text.chat_template import ROLES
 
-_TOP_NEURONS = 5  # kept per token for display
-_TOO_STRONG = "the edit is too strong: the model's output is no number any more; lower its multiplier or alpha"
+_TOP_NEURONS = 5  # neurons kept per token for display
+_TOO_STRONG = "the edit is too strong: the model's logits are not finite any more; lower its multiplier or alpha"
 
 
 @dataclass(frozen=True, kw_only=True)
 class TokenFigures:
-    """What the edit did at one generated token; None where nothing is defined (no edit, or not edited there)."""
+    """What the edit did at one generated token; None where undefined (no edit, or this token was not edited)."""
 
     contamination: float | None = None
     contamination_share: float | None = None
@@ -40,22 +40,22 @@ class TokenFigures:
 
 @dataclass(kw_only=True)
 class Generation:
-    """One continuation."""
+    """One prompt with its continuation, and what the edits did."""
 
     prompt: str
     edit: str
-    prompt_tokens: TokenisedPrompt  # the prefix's and the prompt's
+    prompt_tokens: TokenisedPrompt  # of prefix and prompt
     prefix: str = ""  # written before the prompt
     ids: list[int] = field(default_factory=list)
     tokens: list[str] = field(default_factory=list)
-    figures: list[TokenFigures] = field(default_factory=list)  # one a token
+    figures: list[TokenFigures] = field(default_factory=list)  # one per token
     text: str = ""
-    positions_edited: int = 0  # by at least one edit
-    positions_run: int = 0
+    positions_edited: int = 0  # positions changed by at least one edit
+    positions_run: int = 0  # positions that the model read
     problem: str = ""  # why it ended early
 
     def restart(self) -> None:
-        """Forgets the continuation."""
+        """Clears the continuation."""
         self.ids, self.tokens, self.figures, self.text, self.problem = [], [], [], "", ""
         self.positions_edited = self.positions_run = 0
 
@@ -63,11 +63,11 @@ class Generation:
 def tokenise_prompts(
     model: LanguageModel, prompts: Sequence[str], settings: GenerationSettings, prefixes: Sequence[str] | None = None
 ) -> list[TokenisedPrompt]:
-    """The prompts, each behind its prefix, as the model reads them before it answers.
+    """Tokenises the prompts, each after its prefix; in a chat, up to the header of the assistant's turn.
 
     Raises:
-        PromptTooLongError: a prompt that leaves no room for the new tokens.
-        UsageError: an empty prompt.
+        PromptTooLongError: a prompt leaves no room in the context for the new tokens.
+        UsageError: a prompt is empty.
     """
     tokenised = []
     for prompt, prefix in zip(prompts, prefixes or [""] * len(prompts), strict=True):
@@ -94,7 +94,7 @@ def choose_tokens(
 
 
 class _Decoder:
-    """Forward passes of one batch over a growing cache, each under the edits."""
+    """Runs the forward passes of one batch under the edits, with a growing key-value cache."""
 
     def __init__(self, model: LanguageModel, prompts: Sequence[TokenisedPrompt], placed: Sequence[PlacedEdit]) -> None:
         self.model, self.placed = model, placed
@@ -105,13 +105,13 @@ class _Decoder:
         self.positions_edited = torch.zeros_like(self.positions_run)
 
     def prompt(self) -> Float[Tensor, "prompt vocabulary"]:
-        """Reads the prompts; logits of the first new token."""
+        """Reads the prompts; returns the logits of the first new token."""
         return self._forward(self.tokens, generated=False, recorder=Recorder())
 
     def step(
         self, ids: Int[Tensor, "prompt"], alive: Bool[Tensor, "prompt"], recorder: Recorder
     ) -> Float[Tensor, "prompt vocabulary"]:
-        """Reads one new token a row; logits of the next."""
+        """Reads one new token per row; returns the logits of the next."""
         self.positions_run = self.positions_run + alive
         own = None if self.tokens.roles is None else torch.full_like(ids[:, None], ROLES["assistant"])
         new = Tokens(ids[:, None], alive[:, None], torch.zeros_like(alive[:, None]), roles=own)
@@ -140,9 +140,9 @@ class _Decoder:
 def _figures(
     recorder: Recorder, n_rows: int, score: Float[Tensor, "d_sae"] | None, hook_name: str | None
 ) -> list[TokenFigures]:
-    """Per row, what the last edit through an SAE at the hook point (None: at any) did to this step's token."""
+    """For each row, what the last edit through an SAE at the hook point (None: any) did to this step's token."""
     figures = [TokenFigures()] * n_rows
-    # no outcomes unless explained
+    # outcomes are empty unless the recorder explains
     for placed, mask, outcome in zip(recorder.placed, recorder.edited, recorder.outcomes, strict=False):
         if not isinstance(outcome, CodeOutcome) or hook_name not in (None, placed.edit.hook_name):
             continue
@@ -166,13 +166,13 @@ def _figures(
 
 
 def edit_name(placed: Sequence[PlacedEdit], row: int) -> str:
-    """What the edits that act on a row are called together; `none` where there is none."""
+    """Names of the edits that act on a row, joined by `+`; `none` if there are none."""
     acting = [p.edit.name for p in placed if p.rows is None or p.rows[row]]
     return "+".join(acting) or "none"
 
 
 class Generator:
-    """Continues prompts under edits; iterate over it for tokens as they come, or call `finish`."""
+    """Continues prompts under edits; iterate over it to stream tokens, or call `finish`."""
 
     def __init__(
         self,
@@ -190,13 +190,13 @@ class Generator:
     ) -> None:
         """
         Args:
-            placed: the edits, on all rows or on some; none leaves the model untouched.
-            seeds: one a row; by default the settings' seed and those after it.
-            prefixes: one a row, written before its prompt; by default none.
-            score: one a neuron; needed for contamination.
-            score_hook: figures are those of edits at this hook point, whose SAE the scores are of; None: of any.
-            measure: fill each token's figures; costs a second decode of the SAE a token.
-            keep_going: a row whose output overflows ends with its `problem`, instead of all rows with an error.
+            placed: the edits, on all rows or on some; without any the model is untouched.
+            seeds: one per row; by default the settings' seed, and one more for each further row.
+            prefixes: one per row, written before its prompt; by default none.
+            score: [d_sae]; needed for contamination.
+            score_hook: measure only edits at this hook point, whose SAE the scores belong to; None: at any.
+            measure: fill in each token's figures; costs a second SAE decode per token.
+            keep_going: a row whose logits overflow ends with a `problem`, instead of an error that ends all rows.
 
         Raises:
             PromptTooLongError, UsageError: see `tokenise_prompts`.
@@ -213,10 +213,10 @@ class Generator:
         ]
 
     def __iter__(self) -> Iterator[list[Generation]]:
-        """Yields the growing continuations after every token, from the start; stop by not asking for more.
+        """Generates from the start, and yields the growing continuations after every token.
 
         Raises:
-            EditError: an edit so strong that the model's output overflows.
+            EditError: an edit is so strong that the model's logits overflow.
         """
         settings, rows = self.settings, self.generations
         for generation in rows:
@@ -235,7 +235,7 @@ class Generator:
                 break
             last = number + 1 == settings.max_new_tokens
             recorder = Recorder(explain=self.measure)
-            if not last or self.measure:  # the last token is read only to be measured
+            if not last or self.measure:  # the last token is read only to measure the edit there
                 logits = decoder.step(ids, alive, recorder)
             figures = _figures(recorder, len(rows), self.score, self.score_hook)
             self._append(ids.tolist(), alive.tolist(), figures)
@@ -245,8 +245,8 @@ class Generator:
     def _stopped(
         self, logits: Float[Tensor, "prompt vocabulary"], alive: Bool[Tensor, "prompt"]
     ) -> tuple[Float[Tensor, "prompt vocabulary"], Bool[Tensor, "prompt"]]:
-        """Ends rows whose logits overflow; what is drawn for them is not used."""
-        finite = (logits < torch.inf).all(-1)  # a NaN is not below it either
+        """Ends the rows whose logits overflow; zeros replace them, and what is drawn from those is not used."""
+        finite = (logits < torch.inf).all(-1)  # False for NaN too
         if finite.all():
             return logits, alive
         overflowed = (alive & ~finite).nonzero()[:, 0].tolist()
@@ -270,7 +270,7 @@ class Generator:
                 generation.tokens.append(self.model.token_strings([ids[row]])[0])
 
     def finish(self) -> list[Generation]:
-        """Runs to the end."""
+        """Generates to the end, and returns the continuations."""
         for _ in self:
             pass
         return self.generations

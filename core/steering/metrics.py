@@ -18,36 +18,36 @@ from core.models.tokens import TokenisedPrompt
 from core.steering.code_edits import CodeOutcome
 from core.steering.placement import PlacedEdit, steered
 
-_LOGITS_AT_ONCE = 2**27  # in one forward pass: bounds the [text token vocabulary] block
+_LOGITS_AT_ONCE = 2**27  # logits in one forward pass: bounds the [text token vocabulary] block
 
 # ---- per token ----
 
 
 def contamination(a: SparseCode, score: Float[Tensor, "d_sae"]) -> Float[Tensor, "token"]:
-    """sum_i a'_ti (1 - score_i): activation on neurons far from the topic (the paper's product, summed).
+    """Activation on neurons far from the topic, sum_i a'_ti (1 - score_i): the product of section 4.2, summed.
 
-    By its size where a neuron can be negative (AbsTopK).
+    Negative activations (AbsTopK only) count by their magnitude.
     """
     return (a.values.abs() * (1 - score[a.neurons])).sum(-1)
 
 
 def contamination_share(a: SparseCode, score: Float[Tensor, "d_sae"]) -> Float[Tensor, "token"]:
-    """Contamination over sum_i a'_ti, 0 to 1; 0 on a token where nothing fires.
+    """Contamination divided by sum_i a'_ti, 0 to 1; 0 on a token where no neuron fires.
 
-    It ranks clamp lowest by construction: clamp puts huge values on neurons of score near 1.
+    It ranks clamp lowest by construction, because clamp puts huge values on neurons with scores near 1.
     """
     total = a.values.abs().sum(-1)
     return torch.where(total != 0, contamination(a, score) / torch.where(total != 0, total, 1.0), 0.0)
 
 
 def reconstruction_delta(outcome: CodeOutcome) -> Float[Tensor, "token"]:
-    """mse(x', x) - mse(x_sae, x), mean over d_in: below 0 is closer to the original than the SAE."""
+    """mse(x', x) - mse(x_sae, x), mean over d_in: below 0, the edit is closer to the original x than x_sae is."""
     edited = (outcome.edited - outcome.x).pow(2).mean(-1)
     return edited - (outcome.reconstructed - outcome.x).pow(2).mean(-1)
 
 
 def neurons_changed(outcome: CodeOutcome, d_sae: int) -> Tensor:
-    """Number of neurons i with a'_ti != a_ti."""
+    """Number of neurons i with a'_ti != a_ti on each token, [token]."""
     return (outcome.a.dense(d_sae) != outcome.edited_a.dense(d_sae)).sum(-1)
 
 
@@ -60,7 +60,7 @@ def _continuation_log_probabilities(
     continuations: Sequence[Sequence[int]],
     placed: Sequence[PlacedEdit] = (),
 ) -> Iterator[Float[Tensor, "token vocabulary"]]:
-    """For each text, the model's prediction of every token of the continuation, under the edits."""
+    """For each text, the log-probabilities that the model under the edits gives at each token of the continuation."""
     texts = [
         TokenisedPrompt([*prompt.ids, *ids], [*prompt.special, *[False] * len(ids)])
         for prompt, ids in zip(prompts, continuations, strict=True)
@@ -83,7 +83,7 @@ def _continuation_log_probabilities(
 def perplexity(
     model: LanguageModel, prompts: Sequence[TokenisedPrompt], continuations: Sequence[Sequence[int]]
 ) -> list[float]:
-    """exp of the mean negative log-likelihood of each continuation's tokens, under the model without edits.
+    """exp of the mean negative log-likelihood of each continuation's tokens, under the unedited model.
 
     A continuation without tokens has no perplexity: NaN.
     """
@@ -101,13 +101,13 @@ def next_token_confidence(
     continuations: Sequence[Sequence[int]],
     placed: Sequence[PlacedEdit] = (),
 ) -> list[float]:
-    """Geometric mean of the probability of the likeliest token at each place of the continuation, under the edits.
+    """Geometric mean of the likeliest token's probability at each position of the continuation, under the edits.
 
-    How sure the model was while it wrote: near 1 in a loop; of greedy text, 1 over its perplexity under the edits. NaN
-    for a continuation without tokens.
+    It says how sure the model was while it wrote: near 1 in a loop; for greedy text, 1 / perplexity under the edits.
+    NaN for a continuation without tokens.
 
     Args:
-        placed: the edits that made the texts, on all of them or on some.
+        placed: the edits under which the texts were generated, on all of them or on some.
     """
     predictions = _continuation_log_probabilities(model, prompts, continuations, placed)
     return [float(predicted.amax(-1).mean().exp()) for predicted in predictions]
@@ -123,39 +123,39 @@ def text_distances(
 def topic_percentile(
     distance: Float[np.ndarray, "text"], reference: Float[np.ndarray, "prompt"]
 ) -> Float[np.ndarray, "text"]:
-    """Percentage of reference prompts that are closer to the topic than the text: 0 = as close as the closest."""
+    """Percentage of reference prompts that are closer to the topic than each text; 0: as close as the closest."""
     return 100.0 * np.searchsorted(np.sort(reference), distance) / len(reference)
 
 
 def distinct_n(tokens: Sequence[int], n: int) -> float:
-    """Different n-grams over all n-grams (Li et al. 2016); NaN for a text shorter than n tokens."""
+    """Number of different n-grams over the number of all n-grams (Li et al. 2016); NaN below n tokens."""
     grams = [tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1)]
     return len(set(grams)) / len(grams) if grams else float("nan")
 
 
 def repetition(tokens: Sequence[int]) -> float:
-    """Share of tokens that already stood among the 16 tokens before them; NaN for an empty text."""
+    """Share of tokens that also occur among the 16 tokens before them; NaN for an empty text."""
     repeated = [token in tokens[max(0, i - 16) : i] for i, token in enumerate(tokens)]
     return sum(repeated) / len(repeated) if repeated else float("nan")
 
 
 def language_switch(text: str, prompt: str) -> float:
-    """Share of the text's letters in a script that the prompt does not use, 0 to 1; NaN where either has no letter.
+    """Share of the text's letters in a script that the prompt does not use, 0 to 1; NaN if either has no letters.
 
-    A change between languages of one script, English to French, is not seen.
+    A switch between languages of one script, such as English to French, is not detected.
     """
     usual, scripts = set(_scripts(prompt)), _scripts(text)
     return sum(script not in usual for script in scripts) / len(scripts) if usual and scripts else float("nan")
 
 
 def _scripts(text: str) -> list[str]:
-    """The script of every letter: the first word of its Unicode name, as LATIN, CYRILLIC or HANGUL."""
+    """The script of every letter: the first word of its Unicode name, such as LATIN, CYRILLIC or HANGUL."""
     letters = [c for c in unicodedata.normalize("NFKC", text) if unicodedata.category(c) in ("Lu", "Ll", "Lt", "Lo")]
     scripts = [unicodedata.name(c, "UNKNOWN").split()[0] for c in letters]
-    return ["CJK" if script in ("HIRAGANA", "KATAKANA") else script for script in scripts]  # one writing system
+    return ["CJK" if script in ("HIRAGANA", "KATAKANA") else script for script in scripts]  # Japanese mixes them
 
 
-# ---- scores of steering, 0 to 2, after AxBench (Wu et al. 2025, arXiv:2501.17148), where a judge gives them ----
+# ---- steering scores, 0 to 2, after AxBench (Wu et al. 2025, arXiv:2501.17148), where a judge gives them ----
 
 
 def concept_score(percentile: float) -> float:
@@ -164,7 +164,7 @@ def concept_score(percentile: float) -> float:
 
 
 def fluency_score(perplexity: float, distinct_2: float, usual_perplexity: float, usual_distinct_2: float) -> float:
-    """2 for a text as likely and as varied as unsteered ones; less by the worse of the two ratios.
+    """2 for a text as likely and as varied as unsteered ones, scaled down by the worse of the two ratios.
 
     Perplexity alone would reward repetition, which the model finds likely.
 
@@ -175,7 +175,7 @@ def fluency_score(perplexity: float, distinct_2: float, usual_perplexity: float,
 
 
 def harmonic_mean(*scores: float) -> float:
-    """Harmonic mean of scores from 0 up: 0 where one is 0, NaN where one is not defined."""
+    """Harmonic mean of non-negative scores: 0 if any is 0, NaN if any is NaN."""
     if any(np.isnan(score) for score in scores):
         return float("nan")
     return len(scores) / sum(1.0 / score for score in scores) if all(scores) else 0.0

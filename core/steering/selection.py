@@ -1,4 +1,4 @@
-"""Which neurons of a token swap keeps, and which tokens are within a topic's reach: from pre-activations and scores."""
+"""Which neurons swap keeps, and which tokens are within a topic's reach, decided by pre-activations and scores."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from core.models.sparse_autoencoder import PreActivations, SparseAutoencoder, Sp
 
 
 def largest(values: Float[Tensor, "token d_sae"], count: Int[Tensor, "token"]) -> Bool[Tensor, "token d_sae"]:
-    """On each token its `count` largest entries; one of minus infinity is never among them."""
+    """Mask of the `count` largest entries on each token; minus infinity is never among them."""
     slots = max(1, int(count.max())) if len(count) else 1
     top, neurons = torch.topk(values, min(slots, values.shape[-1]), dim=-1)
     kept = (torch.arange(top.shape[-1], device=top.device) < count[:, None]) & (top > -torch.inf)
@@ -20,21 +20,21 @@ def largest(values: Float[Tensor, "token d_sae"], count: Int[Tensor, "token"]) -
 
 
 def gate_scale(sae: SparseAutoencoder) -> Float[Tensor, "d_sae"]:
-    """exp(r_mag) of a gated SAE: what its gate is multiplied by to be in units of gamma."""
+    """exp(r_mag) of a gated SAE: the factor that brings its gate to units of gamma."""
     assert sae.W_mag is not None
     scale: Tensor = sae.W_mag.norm(dim=0) / sae.W_enc.norm(dim=0)
-    return scale.nan_to_num(nan=1.0, posinf=1.0)  # a column of zeros has no scale of its own
+    return scale.nan_to_num(nan=1.0, posinf=1.0)  # a column of zeros has no scale
 
 
 def matched_swap(
     sae: SparseAutoencoder, pre: PreActivations, a: SparseCode, score: Float[Tensor, "d_sae"], scale: Tensor | None
 ) -> SparseCode:
-    """Swap that keeps as many neurons a token as sigma did, on an SAE whose neurons have thresholds of their own.
+    """Swap that keeps as many neurons on each token as sigma did, for SAEs with one threshold per neuron.
 
-    Among gamma * score > 0 it keeps those for which gamma * score comes farthest above the neuron's threshold, or
-    closest to it. With every score 1 that is sigma's own choice; where all thresholds are equal, it is the order of
-    gamma * score alone. A gated neuron is a JumpReLU one whose threshold is where its gate opens (Rajamanoharan et al.
-    2024, arXiv:2404.16014): gamma - threshold = exp(r_mag) * gate.
+    Among the neurons with gamma * score > 0 it keeps those with the largest gamma * score - threshold. With all scores
+    1 that is sigma's own choice; with equal thresholds it is the order of gamma * score. A gated neuron counts as a
+    JumpReLU neuron whose threshold is where its gate opens (Rajamanoharan et al. 2024, arXiv:2404.16014):
+    gamma - threshold = exp(r_mag) * gate.
 
     Args:
         scale: `gate_scale`, for a gated SAE.
@@ -52,16 +52,17 @@ def matched_swap(
 
 @dataclass(frozen=True)
 class Reach:
-    """Where a topic is within reach: a neuron of more than `least` score among the token's 2k largest gamma.
+    """A topic is within reach on a token if a neuron with a score above `least` is among its 2k largest gamma.
 
-    k is the number of neurons that sigma keeps on the token. Neurons of gamma <= 0 do not count: no edit could admit
-    them (but on AbsTopK, which goes by size).
+    k is the number of active neurons on the token. Neurons with gamma <= 0 do not count, because no edit could activate
+    them; on AbsTopK, which selects by magnitude, |gamma| counts.
     """
 
     score: Float[Tensor, "d_sae"]
     least: float
 
     def holds(self, sae: SparseAutoencoder, x: Float[Tensor, "token d_in"]) -> Bool[Tensor, "token"]:
+        """Mask of the tokens where the topic is within reach."""
         pre = sae.pre_activations(x)
         active = (sae.select(pre).values != 0).sum(-1)
         size = pre.gamma.abs() if sae.architecture == "abstopk" else pre.gamma
@@ -73,30 +74,30 @@ _NAMES = {"standard": "Standard (ReLU)", "topk": "TopK", "abstopk": "AbsTopK", "
 
 
 def describe_swap(sae: SparseAutoencoder, n_unscored: int | None = None, *, matched_count: bool = False) -> str:
-    """What swap can and cannot change on this architecture, in a sentence or two for people (method: Edits).
+    """What swap can and cannot change on this architecture, in a sentence or two for users.
 
     Args:
-        n_unscored: how many neurons have score 0.
+        n_unscored: number of neurons with score 0.
     """
     name = _NAMES[sae.architecture]
     if sae.architecture in ("topk", "abstopk"):
-        already = " It keeps as many already: matched count changes nothing." if matched_count else ""
-        return f"{name} SAE: swap chooses all {sae.k} active neurons of a token anew by score.{already}"
-    unscored = "" if n_unscored is None else f" ({n_unscored:,} of {sae.d_sae:,} have)"
+        already = " It already keeps as many, so matched count changes nothing." if matched_count else ""
+        return f"{name} SAE: swap chooses all {sae.k} active neurons of each token by pre-activation x score.{already}"
+    unscored = "" if n_unscored is None else f" ({n_unscored:,} of {sae.d_sae:,})"
     if sae.architecture == "standard":
         already = " Matched count changes nothing: every neuron above 0 is active already." if matched_count else ""
-        return f"{name} SAE: swap admits no neuron and drops only those of score 0{unscored}.{already}"
+        return f"{name} SAE: swap activates no new neuron; it only drops those of score 0{unscored}.{already}"
     if matched_count:
         return (
-            f"{name} SAE, matched count: swap keeps as many neurons a token as the SAE did, those for which "
-            f"pre-activation x score comes farthest above the neuron's threshold, or closest to it."
+            f"{name} SAE, matched count: swap keeps as many neurons on each token as the SAE did, those with the "
+            f"largest pre-activation x score minus threshold."
         )
     if sae.architecture == "jumprelu":
         return (
-            "JumpReLU SAE (BatchTopK too): scores are at most 1, so swap can only drop neurons, never admit one; "
-            "matched count chooses as many anew."
+            "JumpReLU SAE (BatchTopK too): scores are at most 1, so swap can only drop neurons, never activate one; "
+            "with matched count it keeps as many as the SAE did."
         )
     return (
-        f"Gated SAE: swap admits no neuron and drops only those of score 0{unscored}; "
-        f"matched count chooses as many anew."
+        f"Gated SAE: swap activates no new neuron; it only drops those of score 0{unscored}. "
+        f"With matched count it keeps as many as the SAE did."
     )

@@ -1,4 +1,4 @@
-"""A way of steering as a Python script that needs transformers and sae_lens alone."""
+"""Exports a way of steering as a Python script that needs only transformers and sae_lens."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from core.steering.placement import PlacedEdit, editable
 from core.steering.ways import Way
 from core.text.chat_template import ROLES
 
-SCORES_FILE = "scores.csv"  # neuron, score: what swap, weight and `reach` need
-_LINE = 100  # characters of an encoded direction in a line
+SCORES_FILE = "scores.csv"  # columns neuron and score, for swap, weight and `reach`
+_LINE = 100  # characters per line of an encoded direction
 
 _IMPORTS = """\
-# {name}, with transformers and sae_lens alone.
+# {name}, using only transformers and sae_lens.
 # In float32 on a CPU it writes the text that Steerscope shows;
-# elsewhere rounding and random draws differ.
+# elsewhere rounding and random draws may differ.
 {plain}import torch
 {sae_lens}from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
@@ -45,7 +45,7 @@ with open("{SCORES_FILE}", newline="") as file:
 
 _WITHIN_REACH = """\
 def within_reach(x, least):
-    \"\"\"Tokens with a neuron of more than this score among their 2k largest pre-activations.\"\"\"
+    \"\"\"Tokens where a neuron with a score above `least` is among the 2k largest pre-activations.\"\"\"
     size = {size}
     n_active = (sae.encode({x}) != 0).sum(-1, keepdim=True)
     rank = size.argsort(-1, descending=True).argsort(-1)
@@ -62,7 +62,7 @@ _MATCHED = """\
 
 _STEER = """\
 def steer(edit, in_prompt, generated):
-    \"\"\"A hook that edits these places of the prompt, and what is generated if `generated`.\"\"\"
+    \"\"\"A hook that edits these prompt positions, and generated tokens if `generated`.\"\"\"
     seen = 0
 
     def hook(module, args, {last}):
@@ -96,7 +96,7 @@ print(tokenizer.decode([i for i in made if i not in end]))
 
 @dataclass(frozen=True)
 class Snippet:
-    """A script, and the tables that it reads from the folder it is run in, by file name."""
+    """A script, and by file name the tables that it reads from the folder where it runs."""
 
     code: str
     files: dict[str, pd.DataFrame]
@@ -105,12 +105,12 @@ class Snippet:
 def python_snippet(
     model: LanguageModel, sae: SparseAutoencoder, way: Way, prompt: str, generation: GenerationSettings
 ) -> Snippet:
-    """A script that loads model and SAE, steers, and prints the continuation of the prompt.
+    """Writes a script that loads model and SAE, steers, and prints the continuation of the prompt.
 
-    In float32 on a CPU it writes what the way itself writes.
+    In float32 on a CPU its output equals that of Steerscope (tested).
 
     Raises:
-        EditError: the way steers at another layer than the SAE's.
+        EditError: the way steers at another hook point than the SAE's.
     """
     edits = [p.edit for p in way.placed]
     if any(edit.hook_name != sae.hook_name for edit in edits):
@@ -133,7 +133,7 @@ def python_snippet(
 
 
 def _score_of(edit: Edit) -> Tensor | None:
-    """The scores that the edit needs."""
+    """The scores that the edit needs, if it needs any."""
     if isinstance(edit, Swap | Weight):
         return edit.score
     return edit.reach.score if isinstance(edit, CodeEdit) and edit.reach is not None else None
@@ -147,7 +147,7 @@ def _table(score: Tensor) -> pd.DataFrame:
 def _imports(name: str, body: str) -> str:
     plain = "".join(f"import {module}\n" for module in ("base64", "csv") if f"{module}." in body)
     return _IMPORTS.format(
-        name=f"Steering by '{name}'" if name != "none" else "The model as it is",
+        name=f"Steering by '{name}'" if name != "none" else "The unedited model",
         plain=f"{plain}\n" if plain else "",
         sae_lens="from sae_lens import SAE\n" if "SAE." in body else "",
     )
@@ -168,7 +168,7 @@ def _sae(sae: SparseAutoencoder) -> str:
     else:
         release, _, sae_id = sae.name.partition(":")
         loaded = f"SAE.from_pretrained({release!r}, {sae_id!r})"
-    flat = "sae.turn_off_forward_pass_hook_z_reshaping()  # heads stay side by side\n"
+    flat = "sae.turn_off_forward_pass_hook_z_reshaping()  # keep the heads concatenated\n"
     return f"sae = {loaded}.eval()\n" + (flat if sae.hook_name.endswith("hook_z") else "")
 
 
@@ -181,20 +181,20 @@ def _prompt(model: LanguageModel, text: str, tokens: TokenisedPrompt) -> str:
             "tokenizer.apply_chat_template(\n"
             '    [{"role": "user", "content": prompt}], add_generation_prompt=True, return_dict=False\n)'
         )
-        if template != tokens.ids:  # the prompt spells special tokens, and they are meant as text
-            ids = f"{tokens.ids}  # in the chat template, the prompt as text alone"
+        if template != tokens.ids:  # the prompt spells special tokens, which are meant as text
+            ids = f"{tokens.ids}  # chat template, with the prompt as ordinary text"
     else:
         ids = f"[{model.first_token_id}, *{plain}]" if model.prepend_bos else plain
     return f"prompt = {text!r}\nids = {ids}\nn_prompt = len(ids)\n"
 
 
 def _input(sae: SparseAutoencoder) -> str:
-    """What the SAE reads."""
+    """The script's expression for the SAE's input."""
     return "x - x.mean(-1, keepdim=True)" if sae.center_input else "x"
 
 
 def _gamma(sae: SparseAutoencoder, name: str = "gamma") -> str:
-    """The pre-activations proper in what `pre_activations` of the script returns."""
+    """The script's expression for gamma in what its `pre_activations` returns."""
     return f"{name}[0]" if sae.architecture == "gated" else name
 
 
@@ -204,7 +204,7 @@ def _size(sae: SparseAutoencoder) -> str:
 
 
 def _sigma(sae: SparseAutoencoder) -> str:
-    """The two halves of the SAE's `encode`."""
+    """The script's functions `pre_activations` and `sigma`, the two halves of the SAE's `encode`."""
     head = f"def pre_activations(x):\n    x = sae.process_sae_in({_input(sae)})\n"
     if sae.architecture == "gated":
         return (
@@ -222,7 +222,7 @@ def _sigma(sae: SparseAutoencoder) -> str:
 
 
 def _edit(name: str, edit: Edit, sae: SparseAutoencoder) -> str:
-    """The function `name`: activations [token, d_in] in, what replaces them out."""
+    """The script's function `name`, from activations [token d_in] to their replacement."""
     if isinstance(edit, Vector):
         constant = f"direction{name.removeprefix('edit')}"
         added = f"def {name}(x):  # {edit.name}\n    return x + {constant}.to(x.dtype)\n"
@@ -242,7 +242,7 @@ def _edit(name: str, edit: Edit, sae: SparseAutoencoder) -> str:
 
 
 def _code(edit: CodeEdit, sae: SparseAutoencoder) -> str:
-    """Lines that make a', the post-activations after the edit."""
+    """The script's lines that compute a', the post-activations after the edit."""
     x, gamma = _input(sae), _gamma(sae)
     if isinstance(edit, Weight):
         return "    a = sigma(pre_activations(x) * score)\n"
@@ -265,7 +265,7 @@ def _code(edit: CodeEdit, sae: SparseAutoencoder) -> str:
 
 
 def _numbers(values: Tensor) -> str:
-    """The shortest decimals that are these float32 numbers."""
+    """The shortest decimals that give exactly these float32 numbers."""
     return f"[{', '.join(str(np.float32(value)) for value in values.tolist())}]"
 
 
@@ -303,12 +303,14 @@ def _hooks(model: LanguageModel, placed: Sequence[PlacedEdit], tokens: Tokenised
 
 
 def _places(model: LanguageModel, placed: PlacedEdit, tokens: TokenisedPrompt) -> tuple[str, bool]:
-    """Which places of the prompt are edited, as Python, and whether generated tokens are."""
+    """The edited positions of the prompt as Python code, and whether generated tokens are edited."""
     batch = model.pad([tokens])
     nothing, one = torch.zeros_like(batch.special), torch.ones(1, 1, dtype=torch.bool, device=model.device)
     edited = (
         editable(placed.positions, batch.special, nothing, batch.attention, batch.roles)[0].nonzero()[:, 0].tolist()
     )
+    if placed.edit.leaves_first:
+        edited = [place for place in edited if place]
     answer = None if batch.roles is None else torch.full_like(one, ROLES["assistant"], dtype=torch.long)
     generated = bool(editable(placed.positions, ~one, one, one, answer))
     contiguous = bool(edited) and edited == list(range(edited[0], edited[-1] + 1))

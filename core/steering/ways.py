@@ -1,4 +1,4 @@
-"""Ways of steering: edits in their places under one name, with what is written before the prompt."""
+"""Ways of steering: named combinations of placed edits and a prefix before the prompt."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from core.steering.placement import PlacedEdit, Positions, placed_edit
 
 @dataclass(frozen=True)
 class Way:
-    """A way of steering."""
+    """A named way of steering: any number of placed edits, and a prefix."""
 
     name: str
     placed: tuple[PlacedEdit, ...] = ()
@@ -19,22 +19,22 @@ class Way:
 
     @classmethod
     def of(cls, edit: Edit | None, positions: Positions | None = None, name: str | None = None) -> Way:
-        """One edit at the positions asked for, or at its own; called as the edit is, unless another name is given."""
+        """A way of one edit, at the given positions or its default ones; by default it has the edit's name."""
         return cls(name or ("none" if edit is None else edit.name), tuple(placed_edit(edit, positions)))
 
     @property
     def notes(self) -> list[str]:
-        """What its edits do, in sentences for people."""
+        """What its edits do, in sentences for users."""
         return [note for p in self.placed if (note := p.edit.note())]
 
     def at_zero(self) -> Way | None:
-        """The same with every strength at zero; None where no edit has one."""
+        """This way with all strengths at zero; None if no edit has a strength."""
         if all(p.edit.at_zero() is None for p in self.placed):
             return None
         return self._with(lambda edit: edit.at_zero() or edit)
 
     def unsteered(self) -> Way:
-        """What it has to equal at zero strength: SAEs alone at the same positions, or nothing at all."""
+        """What it must equal at zero strength: only SAE reconstructions at the same positions, or no edit."""
         return self._with(lambda edit: edit.unsteered())
 
     def _with(self, change: Callable[[Edit], Edit | None]) -> Way:

@@ -1,4 +1,4 @@
-"""A setup at work: topic to scores, scores to edits, edits to text with its figures. For commands and pages alike."""
+"""A loaded setup, for commands and pages: scores topics, makes edits, generates text and measures it."""
 
 from __future__ import annotations
 
@@ -49,15 +49,15 @@ FIGURE_NAMES = (
 
 @dataclass(frozen=True)
 class Proof:
-    """Whether a way of steering at zero strength writes what it has to."""
+    """Whether a way of steering at zero strength generates the tokens that it must."""
 
-    unsteered: str  # what it has to equal: `none`, or `sae` at the same positions
+    unsteered: str  # what it must equal: `none`, or `sae` at the same positions
     identical: bool
 
 
 @dataclass(frozen=True)
 class Column:
-    """One way of steering: its continuations and, for each, its figures (NaN where not defined)."""
+    """One way of steering: its continuations and, for each, its figures (NaN where undefined)."""
 
     name: str
     generations: list[Generation]
@@ -75,10 +75,10 @@ class Workbench(Scorer):
         self.model, self.sae = model, sae
 
     def edit(self, name: EditName, scored: ScoredTopic | None, settings: SteeringSettings) -> Edit | None:
-        """The edit of that name for a scored topic.
+        """Makes the edit of that name for a scored topic.
 
         Raises:
-            EditError: the edit needs a topic and there is none.
+            EditError: the edit needs a topic, and `scored` is None.
         """
         return make_edit(
             name,
@@ -111,10 +111,10 @@ class Workbench(Scorer):
         return mean_activation(self.model, self.sae.hook_name, unaligned_prompts())
 
     def way(self, name: str, scored: ScoredTopic | None, settings: SteeringSettings) -> Way:
-        """A way of steering by its name: an edit's, `prompt`, or several joined by `+`, which act in that order.
+        """Makes a way of steering by its name: an edit, `prompt`, or several joined by `+`, which act in that order.
 
         Raises:
-            EditError: an unknown name, or one that needs a topic where there is none.
+            EditError: the name is unknown, or needs a topic while `scored` is None.
         """
         placed: list[PlacedEdit] = []
         prefix = ""
@@ -137,12 +137,12 @@ class Workbench(Scorer):
         measure: bool = True,
         keep_going: bool = False,
     ) -> Generator:
-        """All prompts under each way in turn as the rows of one batch; a prompt has the same seed in every way.
+        """Generates all prompts under each way in turn, as rows of one batch; a prompt has the same seed in every way.
 
-        Contamination is measured by the topic's scores, on the edits at this setup's hook point.
+        Contamination is measured with the topic's scores, for the edits at this setup's hook point.
 
         Raises:
-            PromptTooLongError, UsageError: what was asked cannot be generated.
+            PromptTooLongError, UsageError: see `tokenise_prompts`.
         """
         way_of_row = torch.arange(len(ways), device=self.model.device).repeat_interleave(len(prompts))
         placed = [
@@ -174,10 +174,10 @@ class Workbench(Scorer):
         return self.together([Way.of(edit, positions)], prompts, scored, generation)
 
     def prove(self, ways: Sequence[Way], prompt: str, generation: GenerationSettings) -> list[Proof | None]:
-        """Generates with each way at zero strength, and with what that has to equal; None where no edit has a strength.
+        """Checks each way at zero strength against what it must equal; None for a way without a strength.
 
-        Swap, weight and clamp at zero strength (every score 1, no neuron clamped) have to write what `sae` writes at
-        the same positions, and with the SAE's error kept what the model itself does; so have add and vector at 0.
+        At zero strength (all scores 1, no neuron clamped) swap, weight and clamp must generate what `sae` does at the
+        same positions. With the SAE's error kept, and for add and vector, it must be what the unedited model does.
         """
         tried = {i: zero for i, way in enumerate(ways) if (zero := way.at_zero()) is not None}
         if not tried:
@@ -191,10 +191,10 @@ class Workbench(Scorer):
         return [proofs.get(i) for i in range(len(ways))]
 
     def figures(self, generations: Sequence[Generation], scored: ScoredTopic | None) -> list[dict[str, float]]:
-        """Figures of each continuation, over its own tokens only; NaN where one is not defined.
+        """Figures of each continuation, over its own tokens only; NaN where undefined.
 
-        Keys: `FIGURE_NAMES` and n_tokens. Distances need a topic; contamination needs an edit. Perplexity is that after
-        the bare prompt: a prefix is left out.
+        Keys: `FIGURE_NAMES` and n_tokens. Distances need a topic; contamination needs a topic and an edit. Perplexity
+        is conditioned on the prompt without its prefix.
         """
         bare = [self.model.tokenise(g.prompt, generate=True) if g.prefix else g.prompt_tokens for g in generations]
         perplexities = perplexity(self.model, bare, [g.ids for g in generations])
@@ -225,7 +225,7 @@ class Workbench(Scorer):
         generation: GenerationSettings,
         positions: Positions | None = None,
     ) -> Column:
-        """All continuations of one edit, with their figures."""
+        """Generates all continuations of one edit, with their figures."""
         return self.columns([Way.of(edit, positions, name)], prompts, scored, generation)[0]
 
     def columns(
@@ -235,7 +235,7 @@ class Workbench(Scorer):
         scored: ScoredTopic | None,
         generation: GenerationSettings,
     ) -> list[Column]:
-        """All continuations of each way of steering, with their figures."""
+        """Generates all continuations of each way of steering, with their figures."""
         generations = self.together(ways, prompts, scored, generation).finish()
         figures, n = self.figures(generations, scored), len(prompts)
         parts = [slice(i * n, (i + 1) * n) for i in range(len(ways))]
@@ -246,7 +246,7 @@ class Workbench(Scorer):
 
 
 def _prefix(scored: ScoredTopic | None) -> str:
-    """What the baseline `prompt` writes before a prompt; of a topic of several lines the title is the first."""
+    """The prefix of the baseline `prompt`; a topic of several prompts is named by its first."""
     if scored is None:
         raise EditError("'prompt' needs a topic: it writes 'Write about TOPIC: ' before the prompt")
     topic = scored.topic
@@ -256,15 +256,15 @@ def _prefix(scored: ScoredTopic | None) -> str:
 def across_layers(
     benches: Sequence[Workbench], name: str, scored: Sequence[ScoredTopic | None], settings: SteeringSettings
 ) -> Way:
-    """One way of steering through several setups of one language model at once, each with its own SAE and scores.
+    """One way of steering at several layers: setups of one language model, each with its own SAE and scores.
 
-    The first of them runs it (`Workbench.columns`), and the figures are those of its edits.
+    Run it with the first setup's `Workbench.columns`; the figures are those of that setup's edits.
 
     Args:
-        scored: the topic as each setup scores it.
+        scored: the topic as scored by each setup.
 
     Raises:
-        UsageError: setups of different models.
+        UsageError: the setups have different models.
         EditError: see `Workbench.way`.
     """
     names = sorted({bench.model.name for bench in benches})
@@ -275,7 +275,7 @@ def across_layers(
 
 
 def _token_means(generation: Generation) -> dict[str, float]:
-    """Means over the continuation's tokens of the per-token figures that are defined."""
+    """Mean of each per-token figure over the tokens where it is defined; NaN if there are none."""
 
     def mean(name: str) -> float:
         values = [v for figures in generation.figures if (v := getattr(figures, name)) is not None]
@@ -290,11 +290,11 @@ def open_workbench(setup: Setup, store: Store, *, beside: Workbench | None = Non
     """Loads the setup's model, SAE and embedding model.
 
     Args:
-        beside: an open setup of the same model, which then serves both.
+        beside: an open workbench of the same language model, which both then share.
 
     Raises:
         ModelFolderError, AutoencoderError, UnsafeWeightsError, HubError, EmbeddingModelError: see the loaders.
-        UsageError: `beside` is of another model, or its SAE was trained on texts that begin otherwise.
+        UsageError: `beside` has another model, or its SAE was trained with another `prepend_bos`.
     """
     embedding_model = load_embedding_model(setup.embedding_model)
     if beside is None:
@@ -305,5 +305,5 @@ def open_workbench(setup: Setup, store: Store, *, beside: Workbench | None = Non
     sae = load_sparse_autoencoder(setup, model.device)
     model.hook_site(sae.hook_name)
     if sae.prepend_bos != model.prepend_bos:
-        raise UsageError(f"the SAE of '{setup.name}' reads texts that begin otherwise; steer with one of the two alone")
+        raise UsageError(f"the SAE of '{setup.name}' has another prepend_bos; steer with one of the two alone")
     return Workbench(store, embedding_model, model, sae)

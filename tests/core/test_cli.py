@@ -96,7 +96,7 @@ def test_generate_takes_strengths_in_order_and_says_what_edits_do(run: Run, stor
     assert code == 0
     assert "40 times that of neuron 17, -5 times that of neuron 3." in err
     assert "Vector adds 0.5 times the difference in means" in err
-    assert "TopK SAE: swap chooses all 8 active neurons of a token anew by score." in err
+    assert "TopK SAE: swap chooses all 8 active neurons of each token by pre-activation x score." in err
     assert [row["edit"] for row in json.loads(out)] == ["add", "vector", "swap"]
     alone = _json(run, *common, "--edit", "vector", "--alpha", "0.5")[0]
     assert alone["text"] == json.loads(out)[1]["text"]

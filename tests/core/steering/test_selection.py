@@ -107,14 +107,14 @@ def test_reach_is_the_best_score_among_the_2k_largest(architecture: str, seed: i
 @pytest.mark.parametrize(
     ("architecture", "matched_count", "words"),
     [
-        ("topk", False, "TopK SAE: swap chooses all 4 active neurons of a token anew by score."),
+        ("topk", False, "TopK SAE: swap chooses all 4 active neurons of each token by pre-activation x score."),
         ("topk", True, "matched count changes nothing"),
-        ("jumprelu", False, "swap can only drop neurons, never admit one; matched count chooses as many anew"),
-        ("jumprelu", True, "JumpReLU SAE, matched count: swap keeps as many neurons a token as the SAE did"),
-        ("standard", False, "drops only those of score 0 (3 of 14 have)"),
+        ("jumprelu", False, "swap can only drop neurons, never activate one; with matched count it keeps as many"),
+        ("jumprelu", True, "JumpReLU SAE, matched count: swap keeps as many neurons on each token as the SAE did"),
+        ("standard", False, "only drops those of score 0 (3 of 14)"),
         ("standard", True, "Matched count changes nothing: every neuron above 0 is active already"),
-        ("gated", False, "drops only those of score 0 (3 of 14 have); matched count chooses as many anew"),
-        ("gated", True, "Gated SAE, matched count: swap keeps as many neurons a token as the SAE did"),
+        ("gated", False, "only drops those of score 0 (3 of 14). With matched count it keeps as many"),
+        ("gated", True, "Gated SAE, matched count: swap keeps as many neurons on each token as the SAE did"),
     ],
 )
 def test_swap_says_what_it_can_change(architecture: str, matched_count: bool, words: str) -> None:
