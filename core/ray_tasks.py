@@ -1,6 +1,6 @@
-"""Functions run as tasks on a Ray cluster: this machine's, or one of many machines that share the working folder.
+"""Runs functions as tasks on a Ray cluster, of this machine alone or of several that share the working folder.
 
-The only module that imports ray, and imported with `--engine ray` alone.
+The only module that imports ray; it is itself imported only with `--engine ray`.
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ T = TypeVar("T")
 _ROOT = Path(__file__).resolve().parent.parent
 _CONNECT_TIMEOUT_S = 5.0
 _POLL_S = 0.5
-_SEEN_WITHIN_S = 90.0  # a network disk may show one machine's new file to another a minute late
+_SEEN_WITHIN_S = 90.0  # on a network disk, another machine may see a new file a minute late
 _HOST_AND_PORT = re.compile(r"(?:ray://)?\[?(?P<host>[^\[\]/]+)\]?:(?P<port>\d+)")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Resources:
-    """What one task asks of the machine it runs on."""
+    """CPUs and GPUs that one task reserves on its machine."""
 
     cpus: float = 1
-    gpus: float | None = None  # None: 1 where a machine of the cluster has one, else 0; a fraction shares a GPU
+    gpus: float | None = None  # None: 1 if any machine of the cluster has a GPU, else 0; a fraction shares one
 
 
 @dataclass(frozen=True)
 class Outcome(Generic[T]):
-    """What came of one task: its value, or what went wrong."""
+    """Result of one task: its value, or its error."""
 
     value: T | None
     error: str | None = None  # one line
@@ -56,11 +56,11 @@ class Outcome(Generic[T]):
 
 @contextmanager
 def cluster(address: str | None) -> Iterator[None]:
-    """A connection to a Ray cluster; one that is there already is used and left open.
+    """Connects to a Ray cluster; a connection that already exists is reused and left open.
 
     Args:
-        address: None: a new cluster of this machine alone, for as long as the context lasts; 'auto': the one that
-            `ray start` began here; `host:port` of its head, or `ray://host:port` of a Ray client server.
+        address: None starts a cluster of this machine alone, for as long as the context lasts; 'auto' finds the one
+            that `ray start` began here; else `host:port` of the head, or `ray://host:port` of a Ray Client server.
 
     Raises:
         EngineError: no cluster answers there.
@@ -70,19 +70,19 @@ def cluster(address: str | None) -> Iterator[None]:
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
-        if address and (parts := _HOST_AND_PORT.fullmatch(address)):  # Ray itself tries for minutes
+        if address and (parts := _HOST_AND_PORT.fullmatch(address)):  # Ray would try for minutes
             socket.create_connection((parts["host"], int(parts["port"])), _CONNECT_TIMEOUT_S).close()
         ray.init(
             address or "local",
             include_dashboard=False if address is None else None,
             log_to_driver=False,
             logging_level=logging.ERROR,
-            runtime_env={"env_vars": {"PYTHONPATH": str(_ROOT)}},  # wherever Ray was started, workers find `core`
+            runtime_env={"env_vars": {"PYTHONPATH": str(_ROOT)}},  # workers find `core` wherever Ray was started
         )
     except (OSError, RuntimeError, ValueError, ImportError, RayError) as exc:
         raise EngineError(
             f"no Ray cluster at '{address or 'local'}' ({in_one_line(exc)}); start one (ray start --head), or leave "
-            f"--address out to use this machine alone; docs/training.md says more"
+            f"--address out to use this machine alone; see docs/training.md"
         ) from exc
     try:
         yield
@@ -96,13 +96,13 @@ def run_tasks(
     resources: Resources,
     watch: Callable[[set[int]], None] = lambda ended: None,
 ) -> list[Outcome[T]]:
-    """Runs `function` once for each row of arguments, as many at a time as the cluster has room for.
+    """Runs `function` once per row of arguments, as many at a time as fit; returns the outcomes in the same order.
 
-    A task that raises, or whose process dies, does not stop the others; none is run twice. Tasks run in this process's
-    working folder. When this function is left early, by Ctrl-C say, the tasks that have not ended are killed.
+    A task that raises, or whose process dies, does not stop the others and is not run again. Tasks run in this
+    process's working folder. If this function is interrupted, for example by Ctrl-C, unfinished tasks are killed.
 
     Args:
-        watch: told the numbers of the tasks that have ended, at least twice a second.
+        watch: called with the indices of the finished tasks, at least twice a second.
 
     Raises:
         EngineError: no machine of the cluster has what one task asks for.
@@ -125,7 +125,7 @@ def run_tasks(
 
 
 def slots(resources: Resources) -> int:
-    """How many tasks the cluster has room for at a time."""
+    """How many tasks the cluster can run at once; at least 1."""
     gpus = _gpus(resources)
     by_machine = (
         min(machine.get("CPU", 0) // resources.cpus, machine.get("GPU", 0) // gpus if gpus else math.inf)
@@ -135,7 +135,7 @@ def slots(resources: Resources) -> int:
 
 
 def seen_here(what: Callable[[], bool]) -> bool:
-    """Waits for what a worker wrote to be seen on this machine; False where the machines share no folder."""
+    """Waits until `what` is true of files that workers wrote; False if it is not within `_SEEN_WITHIN_S` seconds."""
     deadline = time.monotonic() + _SEEN_WITHIN_S
     while not what():
         if time.monotonic() > deadline:
@@ -145,7 +145,7 @@ def seen_here(what: Callable[[], bool]) -> bool:
 
 
 def _in_folder(folder: Path, function: Callable[..., T], arguments: tuple[Any, ...]) -> Outcome[T]:
-    """What a worker runs. Errors travel as text: not every exception can be pickled."""
+    """Runs on a worker. Errors are returned as text, because not every exception can be pickled."""
     try:
         if not folder.is_dir():
             raise EngineError(
@@ -153,7 +153,7 @@ def _in_folder(folder: Path, function: Callable[..., T], arguments: tuple[Any, .
             )
         os.chdir(folder)
         return Outcome(function(*arguments))
-    except Exception as exc:  # whatever went wrong with this one, the others are still to be run
+    except Exception as exc:  # a failed task must not stop the others
         return Outcome(None, in_one_line(exc), traceback.format_exc())
 
 
@@ -167,7 +167,7 @@ def _outcome(ref: Any) -> Outcome[Any]:
 
 
 def _machines() -> list[dict[str, float]]:
-    """What each machine of the cluster has in all, in use or not."""
+    """Total resources of each live machine of the cluster, in use or not."""
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
 
 

@@ -26,13 +26,13 @@ def _usable_device(name: str) -> str:
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as exc:
-        raise SetupConfigError(f"device '{device}' is not to be had here; use 'cpu' or 'auto'") from exc
+        raise SetupConfigError(f"device '{device}' is not available on this machine; use 'cpu' or 'auto'") from exc
     return device
 
 
 def _check_folder(folder: Path) -> None:
     if not (folder / "config.json").is_file():
-        raise ModelFolderError(f"'{folder}' is no model folder: it has no config.json")
+        raise ModelFolderError(f"'{folder}' is not a model folder: it has no config.json")
     if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json", "tokenizer.model")):
         raise ModelFolderError(f"'{folder}' has no tokenizer (tokenizer.json); save the tokenizer beside the weights")
     if not any(folder.glob("*.safetensors")):
@@ -44,9 +44,9 @@ def load_language_model(setup: Setup) -> LanguageModel:
 
     Raises:
         ModelFolderError: the folder lacks its config, its tokenizer or some of its weights, or they are damaged.
-        UnsafeWeightsError: there are only pickled weights.
-        HubError: a hub name that is neither cached nor reachable.
-        SetupConfigError: a device that this machine does not have.
+        UnsafeWeightsError: the folder has only pickled weights.
+        HubError: the model is neither cached nor can it be downloaded.
+        SetupConfigError: this machine does not have the setup's device.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -71,7 +71,7 @@ def load_language_model(setup: Setup) -> LanguageModel:
             f"cannot fetch '{setup.model}' ({reason}); connect, or give a folder as `model` in a setup of your own"
         ) from exc
     model, report = loaded
-    if missing := sorted(report["missing_keys"]):  # transformers would leave them random
+    if missing := sorted(report["missing_keys"]):  # transformers would initialise them at random
         raise ModelFolderError(
             f"the weights in '{setup.model}' lack {missing[0]} ({len(missing)} tensors in all); copy the folder again"
         )

@@ -1,4 +1,4 @@
-"""What the app itself makes: rows collected for comparison, and tables of results. Kept as JSON, never pickled."""
+"""What users of the app save: rows collected for comparison, and tables of results. Kept as JSON, never pickled."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -23,16 +23,16 @@ _TABLES = (
     " collected_at VARCHAR, content VARCHAR)",
 )
 
-# DuckDB has one class for a file that it cannot read as its own and for a disk that does not take more
+# DuckDB raises one class of error for a damaged file and for a full disk; these words mean a damaged file
 _SIGNS_OF_DAMAGE = ("not a valid DuckDB", "read enough bytes", "checksum")
 
 
 class AppStore:
-    """A small file beside the setups' stores. Any number of threads and processes may use it at once.
+    """A small DuckDB file beside the setups' stores. Threads and processes can use it at the same time.
 
-    Every call opens the file, under a lock, and closes it again. All raise:
+    Every call opens the file under a lock, and closes it again. All calls raise:
         StoreBusyError: another process held the file for more than `timeout_s`.
-        StoreWriteError: the disk is full, or the folder not writable; what was saved before is intact.
+        StoreWriteError: the disk is full, or the folder is not writable; what was saved before is intact.
         StoreDamagedError: the file cannot be read.
     """
 
@@ -41,10 +41,10 @@ class AppStore:
         self.timeout_s = timeout_s
 
     def save_result(self, setup_name: str, what: str, table: pd.DataFrame) -> None:
-        """Keeps a table under a setup and a name; one of that name is replaced. The index is not kept.
+        """Saves a table, without its index, under a setup and a name; replaces an earlier one of that name.
 
         Args:
-            table: columns of numbers, text, truth values, times, or lists of these.
+            table: columns of numbers, text, booleans, times, or lists of these.
         """
         content = _to_json(table)
         with self._connection() as con:
@@ -57,12 +57,12 @@ class AppStore:
         return None if row is None else _from_json(row[0])
 
     def results(self) -> pd.DataFrame:
-        """What is saved: setup, what, saved_at (UTC)."""
+        """The saved tables: setup, what, saved_at (UTC)."""
         with self._connection() as con:
             return con.execute("SELECT setup, what, saved_at FROM results ORDER BY setup, what").df()
 
     def collect(self, row: Mapping[str, Any]) -> int:
-        """Keeps a row for comparison; returns its id."""
+        """Saves a row for comparison; returns its id."""
         content = json.dumps(dict(row), default=_plain, ensure_ascii=False)
         with self._connection() as con:
             added = con.execute(
@@ -78,7 +78,7 @@ class AppStore:
         return pd.DataFrame.from_records(records) if records else pd.DataFrame(columns=["id", "collected_at"])
 
     def discard(self, ids: list[int]) -> None:
-        """Removes collected rows; ids that are not there are passed over."""
+        """Deletes collected rows; unknown ids are ignored."""
         with self._connection() as con:
             con.execute("DELETE FROM collected WHERE id IN (SELECT unnest(?::BIGINT[]))", [ids])
 
@@ -108,12 +108,12 @@ def _now() -> str:
 
 
 def _plain(value: Any) -> Any:
-    """A value that JSON does not know as one that it does."""
+    """Converts a value that JSON cannot hold to one that it can."""
     if isinstance(value, np.ndarray | np.generic):
         return value.tolist()
     if isinstance(value, datetime | Path):
         return str(value)
-    raise TypeError(f"a stored table holds numbers, text, truth values, times and lists, not {type(value).__name__}")
+    raise TypeError(f"a stored table holds numbers, text, booleans, times and lists, not {type(value).__name__}")
 
 
 def _to_json(table: pd.DataFrame) -> str:

@@ -1,7 +1,7 @@
-"""What an edit of activations is, and those that go through an SAE (Topic Alignment paper, sections 3.2 and A.4).
+"""The interface of an edit, and the edits of post-activations (Topic Alignment paper, sections 3.2 and A.4).
 
-An edit is a small pure object: `apply` takes the activations of the tokens to edit and returns what replaces them,
-`explain` says what changed as well. `core.steering.placement` puts edits in place while a model runs.
+An edit is a small pure object: `apply` takes the activations of the tokens to edit and returns their replacement, and
+`explain` also returns what changed. `core.steering.placement` applies edits while a model runs.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from core.steering.selection import Reach, describe_swap, gate_scale, matched_sw
 
 @dataclass(frozen=True)
 class Outcome:
-    """What an edit did to some tokens."""
+    """The activations of some tokens before and after an edit."""
 
-    x: Float[Tensor, "token d_in"]  # the activation before
-    edited: Float[Tensor, "token d_in"]  # and after
+    x: Float[Tensor, "token d_in"]  # before the edit
+    edited: Float[Tensor, "token d_in"]  # after it
 
 
 @dataclass(frozen=True)
 class CodeOutcome(Outcome):
-    """What an edit of post-activations did to some tokens."""
+    """An outcome with the post-activations before and after the edit."""
 
     reconstructed: Float[Tensor, "token d_in"]  # x_sae = decode(a)
-    a: SparseCode  # post-activations before
-    edited_a: SparseCode  # and after
+    a: SparseCode  # post-activations before the edit
+    edited_a: SparseCode  # a', after it
 
 
 class Edit(ABC):
@@ -47,40 +47,40 @@ class Edit(ABC):
     @property
     @abstractmethod
     def hook_name(self) -> str:
-        """Where it acts."""
+        """The hook point where the edit acts."""
 
     @abstractmethod
     def apply(self, x: Float[Tensor, "token d_in"]) -> Float[Tensor, "token d_in"]:
         """The activations that replace `x`."""
 
     def explain(self, x: Float[Tensor, "token d_in"]) -> Outcome:
-        """`apply`, with everything that the per-token figures need."""
+        """Like `apply`, with everything that the per-token figures need."""
         return Outcome(x, self.apply(x))
 
     def acts_on(self, x: Float[Tensor, "token d_in"]) -> Bool[Tensor, "token"] | None:
-        """Which of the tokens it is for, judged by their activations; None: all."""
+        """Mask of the tokens to edit, decided by their activations; None: all of them."""
         return None
 
     @abstractmethod
     def at_zero(self) -> Edit | None:
-        """The same edit at zero strength; None where it has no strength to set to zero."""
+        """This edit at zero strength; None if it has no strength."""
 
     def unsteered(self) -> Edit | None:
-        """What it has to equal at zero strength, token by token; None: no edit at all."""
+        """The edit that it must equal at zero strength, token by token; None: no edit."""
         return None
 
     def note(self) -> str:
-        """What it does here, in a sentence or two for people."""
+        """What the edit does with these settings, in a sentence or two for users."""
         return ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CodeEdit(Edit):
-    """An edit of post-activations; a subclass says which ones replace `a`."""
+    """An edit of post-activations: x' = decode(a'), where a subclass defines a'."""
 
     sae: SparseAutoencoder
     keep_error: bool = False  # x' = x + decode(a') - x_sae: keeps what the SAE cannot reconstruct
-    reach: Reach | None = None  # only tokens within the topic's reach; None: all
+    reach: Reach | None = None  # edit only tokens within the topic's reach; None: all
 
     @property
     def hook_name(self) -> str:
@@ -88,7 +88,7 @@ class CodeEdit(Edit):
 
     @abstractmethod
     def edited_code(self, pre: PreActivations, a: SparseCode) -> SparseCode:
-        """a', from the pre-activations and a = sigma(gamma)."""
+        """The new post-activations a', from the pre-activations and a = sigma(gamma)."""
 
     def apply(self, x: Float[Tensor, "token d_in"]) -> Float[Tensor, "token d_in"]:
         pre = self.sae.pre_activations(x)
@@ -117,7 +117,7 @@ class CodeEdit(Edit):
 
 @dataclass(frozen=True, kw_only=True)
 class Reconstruct(CodeEdit):
-    """`sae`: x replaced by x_sae. Keeping the error would undo it, so this edit never does."""
+    """`sae`: x replaced by x_sae. Refuses `keep_error`, which would undo the replacement."""
 
     def __post_init__(self) -> None:
         if self.keep_error:
@@ -136,7 +136,7 @@ class Reconstruct(CodeEdit):
 
 @dataclass(frozen=True, kw_only=True)
 class Clamp(CodeEdit):
-    """`clamp`: some neurons forced to a value on every token (Templeton 2024)."""
+    """`clamp`: some neurons set to a given value on every token (Templeton 2024)."""
 
     neurons: Tensor  # [n], the best-scored ones
     values: Float[Tensor, "n"]  # multiplier x reference value; with `current`, the multiplier
@@ -174,13 +174,13 @@ class Clamp(CodeEdit):
 
 @dataclass(frozen=True, kw_only=True)
 class Swap(CodeEdit):
-    """`swap`: the active neurons chosen anew by gamma * score, each keeping its own gamma (Eq. 3).
+    """`swap`: reselects the active neurons by gamma * score; each keeps its own gamma as its value (Eq. 3).
 
     I = {i : sigma(gamma * score)_i != 0}; a'_i = gamma_i for i in I, else 0.
     """
 
     score: Float[Tensor, "d_sae"]  # 0 where a neuron is unscored
-    matched_count: bool = False  # keep as many neurons a token as sigma did
+    matched_count: bool = False  # keep as many neurons on each token as sigma did
 
     @property
     def name(self) -> str:
@@ -191,7 +191,7 @@ class Swap(CodeEdit):
         return gate_scale(self.sae) if self.sae.architecture == "gated" else None
 
     def edited_code(self, pre: PreActivations, a: SparseCode) -> SparseCode:
-        # the others keep as many already: top-k by definition, ReLU because every neuron above 0 is active
+        # the others keep as many anyway: TopK by definition, ReLU because every neuron above 0 is active
         if self.matched_count and self.sae.architecture in ("jumprelu", "gated"):
             return matched_swap(self.sae, pre, a, self.score, self._gate_scale)
         code = self.sae.select(pre.weighted(self.score))
@@ -234,8 +234,8 @@ def clamp_best(
     """`clamp` of the `n` best-scored neurons; ties go to the lower neuron number.
 
     Raises:
-        EditError: `n` below 0, or a multiplier that is no number.
-        NeuronRangeError: more neurons than the SAE has.
+        EditError: `n` is below 0, or the multiplier is not finite.
+        NeuronRangeError: `n` exceeds the number of neurons of the SAE.
     """
     if n < 0 or not torch.isfinite(torch.tensor(multiplier)):
         raise EditError(f"clamp takes n >= 0 neurons and a finite multiplier, not {n} and {multiplier}")

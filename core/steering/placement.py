@@ -1,4 +1,4 @@
-"""Edits in place: at which positions, on which rows of a batch, and in the running thread alone."""
+"""Applies edits while a model runs: at chosen positions, on chosen rows of a batch, and only in this thread."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from core.models.language_model import LanguageModel
 from core.steering.code_edits import Edit, Outcome
 from core.text.chat_template import ROLES
 
-# user, assistant: contents of their messages; what is generated in a chat is the assistant's
+# user, assistant: the contents of their messages; generated tokens of a chat belong to the assistant
 Positions = Literal["all", "content", "generated", "prompt", "special", "user", "assistant"]
-# special tokens are left as they are, except where the whole layer is replaced or shifted
+# only edits that replace or shift the whole layer touch special tokens by default
 DEFAULT_POSITIONS: dict[str, Positions] = {
     "sae": "all", "clamp": "content", "swap": "content", "weight": "content", "add": "all", "vector": "all"
 }  # fmt: skip
@@ -25,7 +25,7 @@ DEFAULT_POSITIONS: dict[str, Positions] = {
 
 @dataclass(frozen=True)
 class PlacedEdit:
-    """An edit at its positions, on all rows of the batch or on some."""
+    """An edit, with the positions and the rows of the batch where it acts."""
 
     edit: Edit
     positions: Positions
@@ -33,18 +33,18 @@ class PlacedEdit:
 
 
 def placed_edit(edit: Edit | None, positions: Positions | None = None) -> list[PlacedEdit]:
-    """An edit at the positions asked for, or at its default ones; nothing for no edit."""
+    """Places an edit at the given positions, or at its default ones; an empty list if there is no edit."""
     return [] if edit is None else [PlacedEdit(edit, positions or DEFAULT_POSITIONS[edit.name])]
 
 
 @dataclass
 class Recorder:
-    """What the edits of one forward pass did: counted always, explained where asked (a second decode a token)."""
+    """Which tokens the edits of one forward pass changed; with `explain` also how, at a second decode per token."""
 
     explain: bool = False
-    placed: list[PlacedEdit] = field(default_factory=list)  # those that acted, in their order
-    edited: list[Bool[Tensor, "prompt pos"]] = field(default_factory=list)  # tokens, one mask an edit
-    outcomes: list[Outcome] = field(default_factory=list)  # of those tokens, where explained
+    placed: list[PlacedEdit] = field(default_factory=list)  # the edits that acted, in order
+    edited: list[Bool[Tensor, "prompt pos"]] = field(default_factory=list)  # mask of the tokens, one per edit
+    outcomes: list[Outcome] = field(default_factory=list)  # of those tokens, one per edit; only with `explain`
 
 
 def editable(
@@ -54,10 +54,10 @@ def editable(
     attention: Bool[Tensor, "prompt pos"],
     roles: Int[Tensor, "prompt pos"] | None = None,
 ) -> Bool[Tensor, "prompt pos"]:
-    """Which tokens of a forward pass an edit at these positions touches; never padding.
+    """Mask of the tokens of a forward pass that an edit at these positions may change; never padding.
 
     Raises:
-        EditError: no such positions, or positions of a role where there is no chat.
+        EditError: unknown positions, or those of a role outside a chat.
     """
     match positions:
         case "all":
@@ -80,7 +80,7 @@ def editable(
 
 
 def _apply(x: Tensor, placed: PlacedEdit, mask: Bool[Tensor, "prompt pos"], recorder: Recorder) -> None:
-    """Edits the masked tokens of `x` in place, those of them that the edit is for."""
+    """Edits `x` [prompt pos d_in] in place, at those of the masked tokens that the edit acts on."""
     if not mask.any():
         return
     acts = placed.edit.acts_on(x[mask])
@@ -109,11 +109,12 @@ def steered(
     roles: Int[Tensor, "prompt pos"] | None = None,
     recorder: Recorder | None = None,
 ) -> Iterator[None]:
-    """Forward passes of this thread run under the edits; several at one hook point act in the order given.
+    """Runs this thread's forward passes under the edits; edits at one hook point act in the order given.
 
     Args:
-        special, generated, attention, roles: of the tokens of this forward pass; roles as in `Tokens`.
-        recorder: told what each edit did.
+        special, generated, attention: masks of the tokens of this forward pass.
+        roles: as in `Tokens`.
+        recorder: records what each edit did.
     """
     told = recorder if recorder is not None else Recorder()
 

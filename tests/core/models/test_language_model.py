@@ -318,7 +318,7 @@ def copied_folder(gpt2_folder: Path, tmp_path: Path) -> Path:
 
 
 def test_load_refuses_a_folder_without_config(tmp_path: Path) -> None:
-    with pytest.raises(ModelFolderError, match=r"is no model folder: it has no config\.json"):
+    with pytest.raises(ModelFolderError, match=r"is not a model folder: it has no config\.json"):
         load(tmp_path)
 
 
@@ -370,7 +370,7 @@ def test_load_of_a_hub_name_without_a_hub_says_so() -> None:
 
 
 def test_load_refuses_a_device_that_is_not_there(gpt2_folder: Path) -> None:
-    with pytest.raises(SetupConfigError, match="device 'gpu' is not to be had here; use 'cpu' or 'auto'"):
+    with pytest.raises(SetupConfigError, match="device 'gpu' is not available on this machine; use 'cpu' or 'auto'"):
         load(gpt2_folder, device="gpu")
 
 

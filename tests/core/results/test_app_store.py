@@ -64,7 +64,7 @@ def test_result_is_replaced_and_others_stay(app: AppStore) -> None:
 
 
 def test_unstorable_value_is_a_type_error(app: AppStore) -> None:
-    with pytest.raises(TypeError, match="numbers, text, truth values, times and lists, not set"):
+    with pytest.raises(TypeError, match="numbers, text, booleans, times and lists, not set"):
         app.save_result("demo", "t", pd.DataFrame({"a": [{1, 2}]}))
 
 
