@@ -3,29 +3,34 @@
 STEERSCOPE_JUDGE_URL    such as http://localhost:8000/v1
 STEERSCOPE_JUDGE_MODEL  the model's name there
 STEERSCOPE_JUDGE_KEY    its key, where it needs one; never stored and never shown
+
+The `openai` package speaks to it. What that package's own variables say of an account (OPENAI_API_KEY and the
+like) belongs to another endpoint and is not sent.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import re
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from core.errors import JudgeError, UsageError
 
+if TYPE_CHECKING:
+    from openai import OpenAI  # imported where it is used: that takes a second or two
+    from openai.types.chat import ChatCompletion
+
 URL, MODEL, KEY = "STEERSCOPE_JUDGE_URL", "STEERSCOPE_JUDGE_MODEL", "STEERSCOPE_JUDGE_KEY"
 TIMEOUT_S = 60.0
-_ATTEMPTS, _PAUSE_S = 3, 2.0  # of a question; only where the endpoint is busy or fails
+_RETRIES = 4  # of a question, after 0.5, 1, 2 and 4 s or what Retry-After says: time-outs, no connection, 429, 5xx
 _AT_ONCE = 8  # questions
-_BUSY = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
-_MOST = 2  # of a rating, as AxBench has it
+_RATINGS = (0.0, 1.0, 2.0)  # as AxBench has them
 
 # our words for AxBench's three questions (Wu et al. 2025, arXiv:2501.17148)
 _QUESTION = """A language model was given the beginning of a text and wrote the continuation below.
@@ -52,37 +57,50 @@ class Rating:
 
 @dataclass(frozen=True)
 class Judge:
-    """An endpoint and a model there."""
+    """An endpoint and a model there. `judge_from_environment` makes one and checks its address."""
 
     url: str
     model: str
     key: str = field(default="", repr=False)
 
+    @cached_property
+    def _client(self) -> OpenAI:
+        from openai import OpenAI
+
+        # the client insists on a key; the header that is sent is the one that `ask` gives
+        return OpenAI(base_url=self.url, api_key=self.key or "none", timeout=TIMEOUT_S, max_retries=_RETRIES)
+
     def ask(self, question: str) -> str:
-        """The judge's answer.
+        """The judge's answer; empty where it declines to say anything.
 
         Raises:
-            JudgeError: the endpoint cannot be reached, refuses, or gives no answer; its message never holds the key.
+            JudgeError: the endpoint cannot be reached, refuses, or answers in another format. Neither its message nor
+                a traceback holds the key: the client's own errors, which may quote it, are not chained.
         """
-        body = {"model": self.model, "messages": [{"role": "user", "content": question}], "temperature": 0}
-        headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {self.key}"} if self.key else {})
-        request = urllib.request.Request(
-            f"{self.url.rstrip('/')}/chat/completions", json.dumps(body).encode(), headers, method="POST"
-        )
-        for attempt in range(1, _ATTEMPTS + 1):
-            try:
-                with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
-                    answer = json.load(response)["choices"][0]["message"]["content"]
-                return str(answer or "")
-            except urllib.error.HTTPError as exc:
-                exc.close()
-                if exc.code not in _BUSY or attempt == _ATTEMPTS:
-                    raise JudgeError(self.url, f"status {exc.code}") from exc
-            except (OSError, ValueError, KeyError, IndexError, TypeError) as exc:
-                if attempt == _ATTEMPTS or not isinstance(exc, OSError):
-                    raise JudgeError(self.url, type(exc).__name__) from exc
-            time.sleep(_PAUSE_S * attempt)
-        raise AssertionError  # the last attempt returns or raises
+        from openai import APIConnectionError, APIResponseValidationError, APIStatusError, APITimeoutError, Omit
+
+        account = {
+            "Authorization": f"Bearer {self.key}" if self.key else Omit(),
+            "OpenAI-Organization": Omit(),
+            "OpenAI-Project": Omit(),
+        }
+        try:
+            completion = self._client.chat.completions.create(
+                model=self.model,
+                messages=[{"role": "user", "content": question}],
+                temperature=0,
+                extra_headers=account,
+            )
+            return _content(completion)
+        except APIStatusError as exc:
+            problem = f"status {exc.status_code}"
+        except APITimeoutError:
+            problem = f"timed out after {TIMEOUT_S:g} s"
+        except APIConnectionError:
+            problem = "no connection"
+        except (APIResponseValidationError, ValueError, RecursionError):  # the last two: JSON that cannot be read
+            problem = "its reply is no chat completion"
+        raise JudgeError(self.url, problem)
 
     def rate(self, topic: str, prompt: str, text: str) -> Rating:
         """How the judge rates a continuation."""
@@ -100,21 +118,58 @@ class Judge:
         return ratings
 
 
+def _content(completion: ChatCompletion) -> str:
+    """The text of a reply. The client builds its objects from any JSON, so the types are checked here.
+
+    Raises:
+        ValueError: the JSON has another shape.
+    """
+    try:
+        content: object = completion.choices[0].message.content
+    except (AttributeError, IndexError, KeyError, TypeError) as exc:
+        raise ValueError("no message") from exc
+    if content is not None and not isinstance(content, str):
+        raise ValueError("a message that is no text")
+    return content or ""
+
+
 def parse_rating(answer: str) -> Rating:
-    """The first three digits of an answer, where they are ratings; else none."""
-    digits = [int(d) for d in re.findall(r"\d+", answer)[:3]]
-    return Rating(*map(float, digits)) if len(digits) == 3 and max(digits) <= _MOST else Rating()
+    """The first three numbers of an answer as ratings; NaN where one of them is missing or is no rating."""
+    numbers = [float(number) for number in re.findall(r"\d+(?:\.\d+)?", answer)[:3]]
+    return Rating(*numbers) if len(numbers) == 3 and set(numbers).issubset(_RATINGS) else Rating()
 
 
 def judge_from_environment() -> Judge:
     """The judge that the environment names.
 
     Raises:
-        UsageError: it names none, or an address that is none of the web.
+        UsageError: no judge is named, the address is malformed, or the key cannot stand in an HTTP header.
     """
-    url, model = os.environ.get(URL, ""), os.environ.get(MODEL, "")
+    url, model, key = (os.environ.get(name, "") for name in (URL, MODEL, KEY))
     if not (url and model):
         raise UsageError(f"no judge is configured; set {URL} (an OpenAI-compatible endpoint) and {MODEL}")
-    if not url.startswith(("http://", "https://")):
-        raise UsageError(f"{URL} is an address such as http://localhost:8000/v1, not '{url}'")
-    return Judge(url, model, os.environ.get(KEY, ""))
+    if re.search(r"[^!-~]", key):
+        raise UsageError(f"{KEY} holds a blank, a line break or a letter beyond ASCII, which no key has; set it anew")
+    if "@" in url or "?" in url:  # not shown: there may be a password in it
+        raise UsageError(f"{URL} is an address without user name and query; set the key in {KEY}")
+    if not _is_web_address(url):
+        raise UsageError(f"{URL} is an address such as http://localhost:8000/v1, not {url!r}")
+    judge = Judge(url, model, key)
+    try:
+        judge._client  # noqa: B018  # made now, because it refuses a host such as 999.1.1.1
+    except ImportError:
+        raise
+    except Exception as exc:  # the errors of its HTTP library have no common base
+        reason = " ".join(str(exc).split())
+        raise UsageError(f"{URL} is {url!r}, which the client does not take ({reason}); check the address") from exc
+    return judge
+
+
+def _is_web_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        port = parts.port  # raises ValueError where it is not a number up to 65,535
+    except ValueError:
+        return False
+    plain = url.isprintable() and " " not in url and not parts.fragment
+    return parts.scheme in ("http", "https") and bool(parts.hostname) and port != 0 and plain

@@ -1,10 +1,15 @@
 """The judge against an endpoint on this machine."""
 
+import contextlib
 import json
 import math
+import subprocess
+import sys
 import threading
+import time
+import traceback
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
@@ -15,13 +20,18 @@ from core.models.judge import Judge, Rating, judge_from_environment, parse_ratin
 KEY = "secret-key"
 
 
-class Endpoint(HTTPServer):
-    """Answers with what stands in `replies`: a text, or a status to fail with; the last one stays."""
+class Endpoint(ThreadingHTTPServer):
+    """Answers with what stands in `replies`: a text, a status to fail with, or a whole body; the last one stays.
+
+    Its Retry-After-Ms has a question repeated without a pause.
+    """
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.replies: list[str | int] = ["2 1 0"]
+        self.replies: list[str | int | bytes] = ["2 1 0"]
         self.asked: list[dict] = []
+        self.delay_s = 0.0
+        self.content_type = "application/json"
 
     @property
     def url(self) -> str:
@@ -33,20 +43,35 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.server.asked.append({"path": self.path, "key": self.headers["Authorization"], **body})
+        self.server.asked.append({"path": self.path, "headers": self.headers, **body})
         reply = self.server.replies.pop(0) if len(self.server.replies) > 1 else self.server.replies[0]
-        self.send_response(reply if isinstance(reply, int) else 200)
-        self.end_headers()
-        if isinstance(reply, str):
-            self.wfile.write(json.dumps({"choices": [{"message": {"content": reply}}]}).encode())
+        time.sleep(self.server.delay_s)
+        if isinstance(reply, int):
+            reason = json.dumps({"error": {"message": f"Incorrect API key: {self.headers['Authorization']}"}})
+            self._send(reply, reason.encode())
+        elif isinstance(reply, bytes):
+            self._send(200, reply)
+        else:
+            self._send(200, completion(reply))
+
+    def _send(self, status: int, body: bytes) -> None:
+        with contextlib.suppress(ConnectionError):  # a client that has not waited
+            self.send_response(status)
+            self.send_header("Content-Type", self.server.content_type)
+            self.send_header("Retry-After-Ms", "1")
+            self.end_headers()
+            self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
         """Nothing on the terminal."""
 
 
+def completion(content: object) -> bytes:
+    return json.dumps({"choices": [{"message": {"role": "assistant", "content": content}}]}).encode()
+
+
 @pytest.fixture
-def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoint]:
-    monkeypatch.setattr(judge, "_PAUSE_S", 0.0)
+def endpoint() -> Iterator[Endpoint]:
     server = Endpoint()
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
@@ -63,7 +88,11 @@ def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoint]:
         ("concept: 1\ninstruction: 2\nfluency: 2", Rating(1.0, 2.0, 2.0)),
         ("1 2", Rating()),
         ("7 1 2", Rating()),
+        ("2.0 1.0 0.0", Rating(2.0, 1.0, 0.0)),
+        ("1.5 1 2", Rating()),
+        ("9" * 5_000 + " 1 2", Rating()),  # more digits than `int` reads
         ("I cannot say.", Rating()),
+        ("", Rating()),
     ],
 )
 def test_parse_rating(answer: str, expected: Rating) -> None:
@@ -74,7 +103,7 @@ def test_rate_asks_about_topic_prompt_and_text(endpoint: Endpoint) -> None:
     assert Judge(endpoint.url, "m", KEY).rate("law", "The judge", " said no.") == Rating(2, 1, 0)
     (asked,) = endpoint.asked
     assert (asked["path"], asked["model"], asked["temperature"]) == ("/v1/chat/completions", "m", 0)
-    assert asked["key"] == f"Bearer {KEY}"
+    assert asked["headers"]["Authorization"] == f"Bearer {KEY}"
     question = asked["messages"][0]["content"]
     assert all(part in question for part in ("Topic: law", "Beginning: The judge", "Continuation:  said no."))
 
@@ -84,7 +113,19 @@ def test_rate_all_keeps_the_order(endpoint: Endpoint) -> None:
     ratings = Judge(endpoint.url, "m").rate_all([("law", "a", str(i)) for i in range(20)], shares.append)
     assert len(ratings) == len(endpoint.asked) == 20
     assert shares[-1] == 1
-    assert endpoint.asked[0]["key"] is None
+    assert endpoint.asked[0]["headers"]["Authorization"] is None
+
+
+@pytest.mark.parametrize("key", ["", KEY])
+def test_the_account_of_the_openai_variables_is_not_sent(
+    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    for name in ("API_KEY", "ADMIN_KEY", "ORG_ID", "PROJECT_ID"):
+        monkeypatch.setenv(f"OPENAI_{name}", "another-secret")
+    monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "Authorization: Bearer another-secret")
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9")
+    Judge(endpoint.url, "m", key).ask("?")
+    assert "another-secret" not in str(endpoint.asked[0]["headers"])
 
 
 def test_a_busy_endpoint_is_asked_again(endpoint: Endpoint) -> None:
@@ -93,7 +134,7 @@ def test_a_busy_endpoint_is_asked_again(endpoint: Endpoint) -> None:
     assert len(endpoint.asked) == 3
 
 
-@pytest.mark.parametrize(("status", "asked"), [(401, 1), (503, 3)])
+@pytest.mark.parametrize(("status", "asked"), [(401, 1), (404, 1), (429, 5), (503, 5)])
 def test_a_refusal_never_shows_the_key(endpoint: Endpoint, status: int, asked: int) -> None:
     endpoint.replies = [status]
     with pytest.raises(
@@ -101,21 +142,57 @@ def test_a_refusal_never_shows_the_key(endpoint: Endpoint, status: int, asked: i
     ) as caught:
         Judge(endpoint.url, "m", KEY).ask("?")
     assert len(endpoint.asked) == asked
-    assert KEY not in str(caught.value)
+    assert KEY not in "".join(traceback.format_exception(caught.value))
     assert KEY not in repr(Judge(endpoint.url, "m", KEY))
+    assert "\n" not in str(caught.value)
 
 
 def test_no_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(judge, "_PAUSE_S", 0.0)
-    with pytest.raises(JudgeError, match="gives no answer"):
+    monkeypatch.setattr(judge, "_RETRIES", 0)
+    with pytest.raises(JudgeError, match=r"gives no answer \(no connection\)"):
         Judge("http://127.0.0.1:9", "m").ask("?")
 
 
-def test_an_answer_in_another_format(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(judge.json, "load", lambda file: {"error": "none"})
-    with pytest.raises(JudgeError, match=r"gives no answer \(KeyError\)"):
+def test_an_endpoint_that_is_too_slow_is_asked_again(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(judge, "_RETRIES", 1)
+    monkeypatch.setattr(judge, "TIMEOUT_S", 0.1)
+    endpoint.delay_s = 0.4
+    with pytest.raises(JudgeError, match=r"gives no answer \(timed out after 0.1 s\)"):
+        Judge(endpoint.url, "m").ask("?")
+    assert len(endpoint.asked) == 2
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"error": "none"}',
+        b'{"choices": []}',
+        b'{"choices": [{}]}',
+        b'{"choices": [{"message": null}]}',
+        b'{"choices": {"0": 1}}',
+        completion(["2 1 0"]),
+        completion(210),
+        b'["2 1 0"]',
+        b"null",
+        b'"2 1 0"',
+        b"2 1 0",
+        b"\xff",
+        b"",
+        b"[" * 100_000,
+    ],
+    ids=lambda body: body[:20].decode(errors="replace") or "empty",
+)
+@pytest.mark.parametrize("content_type", ["application/json", "text/plain"])
+def test_a_reply_in_another_format(endpoint: Endpoint, body: bytes, content_type: str) -> None:
+    endpoint.replies, endpoint.content_type = [body], content_type
+    with pytest.raises(JudgeError, match=r"gives no answer \(its reply is no chat completion\)"):
         Judge(endpoint.url, "m").ask("?")
     assert len(endpoint.asked) == 1
+
+
+def test_a_judge_that_declines(endpoint: Endpoint) -> None:
+    endpoint.replies = [completion(None)]
+    assert str(Judge(endpoint.url, "m").rate("t", "p", "x")) == str(Rating())
 
 
 def test_environment_names_the_judge(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,6 +211,53 @@ def test_environment_without_a_judge(monkeypatch: pytest.MonkeyPatch, url: str, 
     monkeypatch.setenv(judge.MODEL, model)
     with pytest.raises(UsageError, match=problem):
         judge_from_environment()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("http://[::1", "http://a b/c", "localhost:8000/v1", "//localhost/v1", "ftp://localhost/v1", "http://"),
+        *("http:///v1", "http://x:port/v1", "http://x:99999/v1", "http://x/v1#part", "http://x\n/v1", "http://x/\x01"),
+    ],
+)
+def test_an_address_that_is_none(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv(judge.URL, url)
+    monkeypatch.setenv(judge.MODEL, "m")
+    with pytest.raises(UsageError, match="STEERSCOPE_JUDGE_URL is an address such as") as caught:
+        judge_from_environment()
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["http://999.1.1.1/v1", "http://é..com/v1"])
+def test_a_host_that_the_client_does_not_take(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv(judge.URL, url)
+    monkeypatch.setenv(judge.MODEL, "m")
+    with pytest.raises(UsageError, match=rf"STEERSCOPE_JUDGE_URL is '{url}', which the client does not take "):
+        judge_from_environment()
+
+
+@pytest.mark.parametrize("url", [f"https://user:{KEY}@x/v1", f"https://x/v1?key={KEY}", f"http://user:{KEY}@a b"])
+def test_an_address_with_a_secret_is_refused_and_not_shown(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv(judge.URL, url)
+    monkeypatch.setenv(judge.MODEL, "m")
+    with pytest.raises(UsageError, match="STEERSCOPE_JUDGE_URL is an address without user name and query") as caught:
+        judge_from_environment()
+    assert KEY not in str(caught.value)
+
+
+@pytest.mark.parametrize("key", [f"{KEY}\n", f"{KEY} x", f"{KEY}é"])
+def test_a_key_that_no_header_holds(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    monkeypatch.setenv(judge.URL, "http://localhost:8000/v1")
+    monkeypatch.setenv(judge.MODEL, "m")
+    monkeypatch.setenv(judge.KEY, key)
+    with pytest.raises(UsageError, match="STEERSCOPE_JUDGE_KEY holds a blank") as caught:
+        judge_from_environment()
+    assert KEY not in str(caught.value)
+
+
+def test_openai_is_imported_only_to_ask() -> None:
+    code = "import sys, core.models.judge; sys.exit('openai' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
 
 
 def test_no_rating_is_not_a_number() -> None:
