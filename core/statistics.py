@@ -1,7 +1,8 @@
-"""Means with intervals, as every table reports them."""
+"""Means with intervals, as every table reports them. All intervals are made here, by SciPy's bootstrap."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -30,11 +31,8 @@ def bootstrap_mean(values: Sequence[float] | Float[np.ndarray, "value"], seed: i
     mean = float(finite.mean())
     if len(finite) == 1 or np.ptp(finite) == 0:
         return Interval(mean, mean, mean, len(finite))
-    result = stats.bootstrap(
-        (finite,), np.mean, n_resamples=N_RESAMPLES, confidence_level=CONFIDENCE, method="percentile",
-        rng=np.random.default_rng(seed),
-    )  # fmt: skip
-    return Interval(mean, float(result.confidence_interval.low), float(result.confidence_interval.high), len(finite))
+    low, high = _percentile_interval((finite,), np.mean, N_RESAMPLES, seed)
+    return Interval(mean, low, high, len(finite))
 
 
 def paired_difference(
@@ -44,3 +42,32 @@ def paired_difference(
 ) -> Interval:
     """Mean of first - second over pairs (the same prompt, the same seed), with its bootstrap interval."""
     return bootstrap_mean(np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64), seed)
+
+
+def bootstrap_paired(
+    first: Float[np.ndarray, "pair"],
+    second: Float[np.ndarray, "pair"],
+    statistic: Callable[[Float[np.ndarray, "pair"], Float[np.ndarray, "pair"]], float],
+    n_resamples: int = N_RESAMPLES,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """95% percentile bootstrap interval of a statistic of two paired samples; every resample draws whole pairs.
+
+    Args:
+        statistic: called once for each resample.
+    """
+    return _percentile_interval((first, second), statistic, n_resamples, seed, paired=True, vectorized=False)
+
+
+def _percentile_interval(
+    samples: tuple[Float[np.ndarray, "value"], ...],
+    statistic: Callable[..., Any],
+    n_resamples: int,
+    seed: int,
+    **how: bool,
+) -> tuple[float, float]:
+    found = stats.bootstrap(
+        samples, statistic, n_resamples=n_resamples, confidence_level=CONFIDENCE, method="percentile",
+        rng=np.random.default_rng(seed), **how,
+    ).confidence_interval  # fmt: skip
+    return float(found.low), float(found.high)

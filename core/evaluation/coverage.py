@@ -62,6 +62,7 @@ def coverage(
     rows = []
     for number, size in enumerate(sizes):
         for sample in range(1, N_SAMPLES + 1):
+            # Not scipy.stats.bootstrap: these are the paper's samples, of sizes of their own, each in the table.
             drawn = np.unique(rng.integers(n_prompts, size=size))
             rows.append({"size": size, "sample": sample, **_shares(active, drawn)})
         progress("samples", (number + 1) / len(sizes))

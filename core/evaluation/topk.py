@@ -149,6 +149,7 @@ def area(difference: Float[np.ndarray, "k"]) -> float:
 
 def shuffled_areas(ranks: Ranks, aligned: Firing, unaligned: Firing, seed: int = 0) -> Float[np.ndarray, "shuffle"]:
     """The areas of N_SHUFFLES random rankings of the same neurons on the same texts, which show what chance gives."""
+    # Not scipy.stats.permutation_test: nothing is tested here, and docs/log.md holds figures made with these seeds.
     shuffles = (ranks.shuffled(seed + number) for number in range(N_SHUFFLES))
     return np.array([area(dealt.token_shares(aligned) - dealt.token_shares(unaligned)) for dealt in shuffles])
 

@@ -1,6 +1,5 @@
 """CoLA's sentences, texts made up of them, and how well a classifier tells them apart."""
 
-import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,10 +10,11 @@ from jaxtyping import Bool, Float
 
 from core.errors import MissingFileError, PromptFileError
 from core.models.acceptability import ACCEPTED
+from core.statistics import bootstrap_paired
 from core.training.made_up_texts import gibberish, paragraph
 
 _DEV_BLOCK = 50  # sentences in a row: those of one example in a paper stand together and often share their words
-_N_RESAMPLES = 2_000
+_N_RESAMPLES = 2_000  # as many as for the card of the shipped classifier
 
 
 @dataclass(frozen=True)
@@ -59,21 +59,20 @@ def made_up(sentences: Sequence[Sentence], n: int, rng: random.Random) -> list[S
 
 
 def matthews(actual: Bool[np.ndarray, "text"], predicted: Bool[np.ndarray, "text"]) -> float:
-    """Matthews correlation, -1 to 1: 0 for a classifier that always says the same."""
-    both, neither = float((actual & predicted).sum()), float((~actual & ~predicted).sum())
-    wrong, missed = float((~actual & predicted).sum()), float((actual & ~predicted).sum())
-    product = (both + wrong) * (both + missed) * (neither + wrong) * (neither + missed)
-    return (both * neither - wrong * missed) / math.sqrt(product) if product else 0.0
+    """Matthews correlation, -1 to 1: 0 for a classifier that always says the same.
+
+    It equals Pearson's correlation of the two binary variables, which is undefined where one of them is constant.
+    """
+    if len(np.unique(actual)) < 2 or len(np.unique(predicted)) < 2:
+        return 0.0
+    return float(np.corrcoef(actual, predicted)[0, 1])
 
 
 def matthews_interval(
     actual: Bool[np.ndarray, "text"], predicted: Bool[np.ndarray, "text"], seed: int = 0
 ) -> tuple[float, float]:
     """95% bootstrap interval of the Matthews correlation over texts."""
-    rng, n = np.random.default_rng(seed), len(actual)
-    drawn = [matthews(actual[i], predicted[i]) for i in rng.integers(0, n, (_N_RESAMPLES, n))]
-    low, high = np.percentile(drawn, [2.5, 97.5])
-    return float(low), float(high)
+    return bootstrap_paired(actual, predicted, matthews, _N_RESAMPLES, seed)
 
 
 def labels(sentences: Sequence[Sentence]) -> Bool[np.ndarray, "text"]:
@@ -82,6 +81,9 @@ def labels(sentences: Sequence[Sentence]) -> Bool[np.ndarray, "text"]:
 
 def best_threshold(actual: Bool[np.ndarray, "text"], probability: Float[np.ndarray, "text"]) -> tuple[float, float]:
     """The probability from which on to accept, of 0.2, 0.25 ... 0.9, and its Matthews correlation."""
-    tried = [(matthews(actual, probability >= t), -abs(t - ACCEPTED), t) for t in np.arange(0.2, 0.91, 0.05)]
+    tried = [
+        (round(matthews(actual, probability >= t), 12), -abs(t - ACCEPTED), t)  # equal ones differ by rounding
+        for t in np.arange(0.2, 0.91, 0.05)
+    ]
     value, _, threshold = max(tried)
     return float(threshold), value

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.statistics import bootstrap_mean, paired_difference
+from core.statistics import bootstrap_mean, bootstrap_paired, paired_difference
 
 
 def test_bootstrap_mean_covers_the_normal_interval() -> None:
@@ -34,3 +34,13 @@ def test_bootstrap_mean_lies_between_the_extremes(values: list[float]) -> None:
     interval = bootstrap_mean(values)
     slack = 1e-6 * max(1.0, *map(abs, values))
     assert min(values) - slack <= interval.low <= interval.high + slack <= max(values) + 2 * slack
+
+
+def test_bootstrap_paired_draws_pairs() -> None:
+    rng = np.random.default_rng(1)
+    first, second = rng.normal(size=40), rng.normal(size=40)
+    # by hand: both samples by the same places
+    places = np.random.default_rng(3).integers(0, 40, (500, 40))
+    drawn = [float(np.mean(first[i] * second[i])) for i in places]
+    got = bootstrap_paired(first, second, lambda a, b: float(np.mean(a * b)), n_resamples=500, seed=3)
+    assert got == pytest.approx(tuple(np.percentile(drawn, [2.5, 97.5])))

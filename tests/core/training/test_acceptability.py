@@ -101,6 +101,13 @@ def test_matthews_by_hand() -> None:
     assert -1 <= low < 1 / 6 < high <= 1
 
 
+def test_best_threshold_of_equally_good_ones_is_nearest_to_one_half() -> None:
+    actual = np.array([False, True, False, True, True, False])
+    probability = np.array([0.47, 0.72, 0.37, 0.37, 0.47, 0.27])
+    # 1 / sqrt(5) but for rounding, from 0.35 (3 right, 0 missed, 2 wrong) as from 0.5 (1 right, 2 missed, 0 wrong)
+    assert best_threshold(actual, probability) == (pytest.approx(0.5), pytest.approx(1 / math.sqrt(5)))
+
+
 def test_best_threshold_parts_the_classes() -> None:
     actual = np.array([False, False, True, True])
     threshold, value = best_threshold(actual, np.array([0.1, 0.62, 0.7, 0.9]))
