@@ -29,10 +29,11 @@ check: $(VENV)/installed-dev
 	$(BIN)/mypy
 
 # The two stamps: reinstalled when a requirements file is newer, otherwise instant.
-$(VENV)/installed: requirements.txt | $(BIN)/python
+$(VENV)/installed: requirements.txt requirements-embedded.txt | $(BIN)/python
 	@echo "Installing requirements.txt into $(VENV): about 2.5 GB and a few minutes, once."
 	$(if $(TORCH_INDEX),$(PIP) --index-url $(TORCH_INDEX) $$(grep ^torch== $<))
 	$(PIP) -r $<
+	$(PIP) --no-deps -r requirements-embedded.txt
 	@touch $@
 
 $(VENV)/installed-dev: requirements-dev.txt requirements-ray.txt $(VENV)/installed

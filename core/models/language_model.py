@@ -54,7 +54,7 @@ class LanguageModel:
         self.model = model
         self.tokenizer = tokenizer
         self.chat = chat
-        self._first_token = first_token
+        self.first_token = first_token  # special token that plain text begins with; None: the tokenizer's own
         self.prepend_bos = True  # as the SAE was trained; set from its metadata
         self.device = next(model.parameters()).device
         config = model.config.get_text_config()
@@ -73,14 +73,13 @@ class LanguageModel:
         Raises:
             ModelFolderError: the setup's first token is not a special token of the tokenizer.
         """
-        if self._first_token is not None:
+        if self.first_token is not None:
             known = {str(token): i for i, token in self.tokenizer.added_tokens_decoder.items() if token.special}
-            if self._first_token not in known:
+            if self.first_token not in known:
                 raise ModelFolderError(
-                    f"first_token {self._first_token!r} is not a special token of {self.name}; "
-                    f"it has {', '.join(known)}"
+                    f"first_token {self.first_token!r} is not a special token of {self.name}; it has {', '.join(known)}"
                 )
-            return int(known[self._first_token])
+            return int(known[self.first_token])
         bos = self.tokenizer.bos_token_id
         return int(bos if bos is not None else self.tokenizer.eos_token_id)
 

@@ -11,7 +11,9 @@ from torch import nn
 
 from core.catalog import Setup
 from core.errors import HubError, ModelFolderError, SetupConfigError, UnsafeWeightsError
+from core.models.gguf import dequantised, gguf_of
 from core.models.language_model import LanguageModel
+from core.progress import Progress
 
 
 def best_device() -> str:
@@ -39,25 +41,31 @@ def _check_folder(folder: Path) -> None:
         raise UnsafeWeightsError(str(folder))
 
 
-def load_language_model(setup: Setup) -> LanguageModel:
-    """Loads the setup's model from its folder, a hub cache, or a hub.
+def load_language_model(setup: Setup, progress: Progress = lambda stage, share: None) -> LanguageModel:
+    """Loads the setup's model from its folder, a GGUF file, a hub cache, or a hub.
+
+    Args:
+        progress: told while a GGUF file is dequantised, once.
 
     Raises:
-        ModelFolderError: the folder lacks its config, its tokenizer or some of its weights, or they are damaged.
+        ModelFolderError: the folder lacks its config, its tokenizer or some of its weights, or they are damaged; or a
+            GGUF file that cannot be read (`core.models.gguf`).
         UnsafeWeightsError: the folder has only pickled weights.
         HubError: the model is neither cached nor can it be downloaded.
         SetupConfigError: this machine does not have the setup's device.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    local = Path(setup.model).is_dir()
+    file = gguf_of(setup.model)
+    place = setup.model if file is None else str(dequantised(file, progress))
+    local = Path(place).is_dir()
     if local:
-        _check_folder(Path(setup.model))
+        _check_folder(Path(place))
     device = _usable_device(setup.device)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(setup.model, local_files_only=local)
+        tokenizer = AutoTokenizer.from_pretrained(place, local_files_only=local)
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            setup.model,
+            place,
             dtype=getattr(torch, setup.dtype),
             local_files_only=local,
             use_safetensors=True,

@@ -73,6 +73,8 @@ class SparseAutoencoder:
     apply_b_dec_to_input: bool = True
     center_input: bool = False  # trained on a model whose writing weights were centred (gpt2 res-jb)
     prepend_bos: bool = True
+    first_token: str | None = None  # special token that plain text began with in training; None: the tokenizer's own
+    skip_first: bool = False  # first positions, attention sinks, were left out of training: edits leave them alone
 
     @property
     def d_in(self) -> int:
@@ -209,6 +211,8 @@ def from_sae_lens(sae: Any, *, name: str, hook_name: str | None = None) -> Spars
         apply_b_dec_to_input=cfg.apply_b_dec_to_input,
         center_input=bool(trained_on.get("center_writing_weights", False)),
         prepend_bos=bool(cfg.metadata.get("prepend_bos", True)),
+        first_token=cfg.metadata.get("first_token"),
+        skip_first=bool(cfg.metadata.get("skip_first", False)),
     )
 
 
@@ -263,5 +267,6 @@ def load_setup(setup: Setup) -> tuple[LanguageModel, SparseAutoencoder]:
     model = load_language_model(setup)
     sae = load_sparse_autoencoder(setup, model.device)
     model.prepend_bos = sae.prepend_bos
+    model.first_token = setup.first_token or sae.first_token
     model.hook_site(sae.hook_name)  # an unknown hook point fails here rather than minutes later
     return model, sae

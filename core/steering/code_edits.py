@@ -49,6 +49,11 @@ class Edit(ABC):
     def hook_name(self) -> str:
         """The hook point where the edit acts."""
 
+    @property
+    def leaves_first(self) -> bool:
+        """Whether the first position of a text is left alone, wherever else the edit acts."""
+        return False
+
     @abstractmethod
     def apply(self, x: Float[Tensor, "token d_in"]) -> Float[Tensor, "token d_in"]:
         """The activations that replace `x`."""
@@ -85,6 +90,10 @@ class CodeEdit(Edit):
     @property
     def hook_name(self) -> str:
         return self.sae.hook_name
+
+    @property
+    def leaves_first(self) -> bool:
+        return self.sae.skip_first
 
     @abstractmethod
     def edited_code(self, pre: PreActivations, a: SparseCode) -> SparseCode:

@@ -117,12 +117,14 @@ def steered(
         recorder: records what each edit did.
     """
     told = recorder if recorder is not None else Recorder()
+    first = attention & ~generated & (attention.long().cumsum(-1) == 1)
 
     def intervention(edits: list[PlacedEdit]) -> Callable[[Tensor], Tensor]:
         def edit_all(x: Tensor) -> Tensor:
             out = x.clone()
             for p in edits:
                 mask = editable(p.positions, special, generated, attention, roles)
+                mask = mask & ~first if p.edit.leaves_first else mask
                 _apply(out, p, mask if p.rows is None else mask & p.rows[:, None], told)
             return out
 

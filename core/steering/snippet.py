@@ -309,6 +309,8 @@ def _places(model: LanguageModel, placed: PlacedEdit, tokens: TokenisedPrompt) -
     edited = (
         editable(placed.positions, batch.special, nothing, batch.attention, batch.roles)[0].nonzero()[:, 0].tolist()
     )
+    if placed.edit.leaves_first:
+        edited = [place for place in edited if place]
     answer = None if batch.roles is None else torch.full_like(one, ROLES["assistant"], dtype=torch.long)
     generated = bool(editable(placed.positions, ~one, one, one, answer))
     contiguous = bool(edited) and edited == list(range(edited[0], edited[-1] + 1))

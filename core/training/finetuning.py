@@ -64,7 +64,11 @@ def finetune(model: LanguageModel, prompts: Sequence[str], settings: FinetuningS
     losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
     trained.to(model.device)
     copied = LanguageModel(
-        f"{model.name} (fine-tuned)", trained.eval().requires_grad_(False), model.tokenizer, chat=model.chat
+        f"{model.name} (fine-tuned)",
+        trained.eval().requires_grad_(False),
+        model.tokenizer,
+        chat=model.chat,
+        first_token=model.first_token,
     )
     copied.prepend_bos = model.prepend_bos
     return Finetuned(copied, time.perf_counter() - start, losses)

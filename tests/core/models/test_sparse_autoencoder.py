@@ -176,7 +176,8 @@ def test_matching_pursuit_is_refused_with_its_reason() -> None:
 
 def test_unfolded_whitening_is_refused() -> None:
     sae = random_sae("standard", normalize_activations="covariance_whitening")
-    with pytest.raises(AutoencoderError, match="normalisation 'covariance_whitening' is not supported; fold it into the weights"):
+    message = "normalisation 'covariance_whitening' is not supported; fold it into the weights"
+    with pytest.raises(AutoencoderError, match=message):
         from_sae_lens(sae, name="random")
 
 

@@ -48,9 +48,10 @@ class Case:
     prompt: str = PROMPT
     generation: GenerationSettings = SAMPLED
     hook_name: str = "blocks.1.hook_resid_post"
+    skip_first: bool = False
 
     def parts(self, saes: Mapping[str, SparseAutoencoder]) -> tuple[SparseAutoencoder, Way]:
-        sae = replace(saes[self.sae], hook_name=self.hook_name)
+        sae = replace(saes[self.sae], hook_name=self.hook_name, skip_first=self.skip_first)
         options = {
             "score": some_scores(sae),
             "reference_max": torch.linspace(0.3, 0.6, sae.d_sae),
@@ -70,6 +71,7 @@ CASES = {
     "greedy": Case("gpt2-topk", (), generation=GenerationSettings(max_new_tokens=8, greedy=True)),
     "prompt": Case("gpt2-topk", (), prefix="Write about 'law': "),
     "sae": Case("gpt2-standard", ("sae",)),
+    "sae but for the first position": Case("gpt2-standard", ("sae",), skip_first=True),
     "clamp": Case("gpt2-topk", ("clamp",), {"n": 3}),
     "clamp current": Case("gpt2-jumprelu", ("clamp",), {"current": True, "multiplier": 3.0, "keep_error": True}),
     "swap": Case("gpt2-topk", ("swap",)),

