@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from core.errors import EngineError, in_one_line
+from core.errors import EngineError, SettingsError, in_one_line
+from core.validated import NotNegative, Positive, validated
 
 PIN = "ray==2.60.0"  # as in requirements-ray.txt
 
@@ -37,12 +38,16 @@ _SEEN_WITHIN_S = 90.0  # on a network disk, another machine may see a new file a
 _HOST_AND_PORT = re.compile(r"(?:ray://)?\[?(?P<host>[^\[\]/]+)\]?:(?P<port>\d+)")
 
 
-@dataclass(frozen=True, kw_only=True)
+@validated(SettingsError)
 class Resources:
     """CPUs and GPUs that one task reserves on its machine."""
 
-    cpus: float = 1
-    gpus: float | None = None  # None: 1 if any machine of the cluster has a GPU, else 0; a fraction shares one
+    cpus: Positive = 1
+    gpus: NotNegative | None = None  # None: 1 if any machine of the cluster has a GPU, else 0; a fraction shares one
+
+    def __post_init__(self) -> None:
+        if self.gpus is not None and self.gpus > 1 and self.gpus % 1:
+            raise SettingsError(f"gpus is a whole number where it is above 1, not {self.gpus}: Ray shares single GPUs")
 
 
 @dataclass(frozen=True)

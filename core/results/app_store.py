@@ -13,6 +13,7 @@ import pandas as pd
 
 from core.errors import StoreDamagedError, StoreWriteError
 from core.files import exclusive_lock
+from core.settings import APP_STORE
 from core.store.schema import one_line
 
 _TABLES = (
@@ -37,7 +38,7 @@ class AppStore:
     """
 
     def __init__(self, root: Path, *, timeout_s: float = 10.0) -> None:
-        self.path = root / "app.duckdb"
+        self.path = root / APP_STORE
         self.timeout_s = timeout_s
 
     def save_result(self, setup_name: str, what: str, table: pd.DataFrame) -> None:

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Annotated
 
+from pydantic import Strict
+
+from core.errors import SettingsError
 from core.steering.placement import Positions
+from core.validated import NotNegative, Positive, Several, Whole, validated
 
 
-@dataclass(frozen=True, kw_only=True)
+@validated(SettingsError)
 class SteeringSettings:
-    """How the edits of a comparison are made; see `edits.make_edit`."""
+    """How the edits of a comparison are made; see `edits.make_edit`.
+
+    Raises:
+        SettingsError: a value that is none of the choices, or out of range.
+    """
 
     keep_error: bool = False
     matched_count: bool = False
-    n: int = 5  # neurons that clamp forces
+    sharpness: Positive = 1.0  # swap chooses neurons by pre-activation x score^sharpness; 1: the paper's
+    n: Whole = 5  # neurons that clamp forces
     multiplier: float = 10.0  # times the reference value
     current: bool = False  # clamp relative to the neuron's own activation on the token
-    alphas: tuple[tuple[int, float], ...] = ()  # (neuron, alpha) of add; none: the best-scored at its reference value
+    # (neuron, alpha) of add; none: the best-scored neuron at its reference value
+    alphas: Several[Annotated[tuple[int, float], Strict(False)]] = ()
     vector_alpha: float = 1.0  # 1: the difference in means itself
-    reach: float | None = None  # clamp, swap, weight: only where a neuron of more than this score is within reach
+    reach: NotNegative | None = None  # clamp, swap, weight: only where a neuron of more than this score is within reach
     positions: Positions | None = None  # None: each edit's own

@@ -5,9 +5,8 @@ A sweep adds one neuron's decoder row, times alpha, to the residual stream (FAST
 
 import hashlib
 import json
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from core.errors import ChatSetupError, MissingFileError, NeuronRangeError, Sett
 from core.store.reader import Store
 from core.text.prompts import questions as bundled_questions
 from core.text.prompts import read_prompts
+from core.validated import Count, Several, validated
 
 AUTO = "auto"
 MAX_ALPHAS = 33  # of one question: they share a batch
@@ -29,7 +29,7 @@ def _bundled() -> tuple[str, ...]:
     return tuple(bundled_questions())
 
 
-@dataclass(frozen=True, kw_only=True)
+@validated(SettingsError)
 class SweepSettings:
     """One sweep, whatever the neuron.
 
@@ -37,17 +37,15 @@ class SweepSettings:
         SettingsError: alphas that cannot be, too many of them, or no question.
     """
 
-    alphas: tuple[float, ...] | None = None  # in units of the decoder row; None: up to twice the mean residual norm
-    questions: tuple[str, ...] = field(default_factory=_bundled)
-    max_new_tokens: int = 64
+    alphas: Several[float] | None = None  # in units of the decoder row; None: up to twice the mean residual norm
+    questions: Several[str] = field(default_factory=_bundled)
+    max_new_tokens: Count = 64
 
     def __post_init__(self) -> None:
         if not self.questions:
             raise SettingsError("a sweep needs at least one question")
         if self.alphas is None:
             return
-        if wrong := [alpha for alpha in self.alphas if not math.isfinite(alpha)]:
-            raise SettingsError(f"alpha is a finite number, not {wrong[0]}")
         if 0.0 not in self.alphas:
             raise SettingsError("0 is among the alphas: every answer is compared with the unsteered one")
         if len(self.alphas) > MAX_ALPHAS:

@@ -29,6 +29,7 @@ from core.training.grid_run import (
     write_results,
 )
 from core.training.sae_evaluation import EVALUATION_FILE
+from core.validated import from_table
 
 _LAST_BYTES = 4_096  # of a log: more than its last row
 
@@ -39,13 +40,7 @@ def resources_from_table(table: Mapping[str, Any], where: str) -> Resources:
     Raises:
         TrainingConfigError: another key, or a value that is no number above 0 (gpus: 0 or above).
     """
-    if unknown := sorted(set(table) - {"cpus", "gpus"}):
-        raise TrainingConfigError(f"{where}: unknown key {unknown[0]!r}; it knows cpus and gpus")
-    for key, value in table.items():
-        if isinstance(value, bool) or not isinstance(value, int | float) or value < 0 or (key == "cpus" and not value):
-            least = "above 0" if key == "cpus" else "from 0 up"
-            raise TrainingConfigError(f"{where}: {key} is a number {least}; it is {value!r}")
-    return Resources(**table)
+    return from_table(Resources, table, where, TrainingConfigError)
 
 
 def run_grid_on_ray(

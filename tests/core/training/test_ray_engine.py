@@ -120,11 +120,12 @@ def test_single_sae_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ({"gpu": 1}, r"\[ray\]: unknown key 'gpu'; it knows cpus and gpus"),
-        ({"cpus": 0}, "cpus is a number above 0; it is 0"),
-        ({"gpus": -1}, "gpus is a number from 0 up; it is -1"),
-        ({"cpus": True}, "cpus is a number above 0; it is True"),
-        ({"gpus": "1"}, "gpus is a number from 0 up; it is '1'"),
+        ({"gpu": 1}, r"\[ray\]: unknown key 'gpu'; did you mean 'gpus'"),
+        ({"cpus": 0}, "cpus is a finite number above 0, not 0"),
+        ({"gpus": -1}, "gpus is a finite number from 0 up, not -1"),
+        ({"cpus": True}, "cpus is a finite number above 0, not True"),
+        ({"gpus": "1"}, "gpus is a finite number from 0 up, not '1'"),
+        ({"gpus": 1.5}, r"gpus is a whole number where it is above 1, not 1\.5"),
     ],
 )
 def test_wrong_ray_table_is_refused(table: dict[str, object], message: str) -> None:
