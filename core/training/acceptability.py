@@ -13,13 +13,14 @@ import json
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
+from pydantic import Field
 from safetensors.torch import save_file
 from torch import nn
 
@@ -29,6 +30,7 @@ from core.models.acceptability import WEIGHTS, MiniLMClassifier, tokenise
 from core.progress import Progress
 from core.training.acceptability_card import acceptability_figures, card
 from core.training.cola import Sentence, best_threshold, labels, made_up, read_cola, split
+from core.validated import Count, Name, NotNegative, Seed, Text, from_table, validated
 
 _DEV_BLOCK = 50  # sentences in a row: those of one example in a paper stand together and often share their words
 _CHECKED_PROMPTS = 500  # bundled reference prompts that the card tells acceptance of
@@ -36,37 +38,33 @@ _CHECKED_MADE_UP = 200  # texts of each kind
 _N_RESAMPLES = 2_000
 
 
-@dataclass(frozen=True, kw_only=True)
+@validated(TrainingConfigError)
 class AcceptabilityConfig:
     """The `[acceptability]` table of a training TOML file."""
 
-    train: str  # CoLA's tab-separated file: source, label, the authors' mark, sentence
-    test: str
-    name: str = "acceptability"
-    dev_share: float = 0.1  # of `train`
-    made_up_share: float = 0.15  # of the sentences trained on: so many paragraphs are added, and as much gibberish
-    tuned_layers: int = 3  # of six, from the top
-    epochs: int = 5
-    batch_size: int = 32
-    lr: float = 1e-4  # AdamW, warm-up then linear to 0
-    head_lr: float = 5e-4
-    weight_decay: float = 0.01
-    warmup: float = 0.1  # share of the steps
-    seed: int = 0
+    train: Text  # CoLA's tab-separated file: source, label, the authors' mark, sentence
+    test: Text
+    name: Name = "acceptability"
+    dev_share: Annotated[float, Field(gt=0, lt=1)] = 0.1  # of `train`
+    # of the sentences trained on: so many paragraphs are added, and as much gibberish
+    made_up_share: Annotated[float, Field(ge=0, le=1)] = 0.15
+    tuned_layers: Annotated[int, Field(ge=0, le=6)] = 3  # of six, from the top
+    epochs: Count = 5
+    batch_size: Count = 32
+    lr: Annotated[float, Field(gt=0, le=1)] = 1e-4  # AdamW, warm-up then linear to 0
+    head_lr: Annotated[float, Field(gt=0, le=1)] = 5e-4
+    weight_decay: NotNegative = 0.01
+    warmup: Annotated[float, Field(ge=0, le=1)] = 0.1  # share of the steps
+    seed: Seed = 0
 
 
 def config_from_table(table: dict[str, Any], where: str) -> AcceptabilityConfig:
     """A config from an `[acceptability]` table; `where` names it in errors.
 
     Raises:
-        TrainingConfigError: an unknown or a missing key.
+        TrainingConfigError: an unknown or a missing key, or a value out of range.
     """
-    known = {f.name for f in fields(AcceptabilityConfig)}
-    if unknown := sorted(set(table) - known):
-        raise TrainingConfigError(f"{where}: unknown key {unknown[0]!r}; it knows {', '.join(sorted(known))}")
-    if missing := [name for name in ("train", "test") if name not in table]:
-        raise TrainingConfigError(f"{where}: the key {missing[0]!r} is missing")
-    return AcceptabilityConfig(**table)
+    return from_table(AcceptabilityConfig, table, where)
 
 
 # ---- training ----

@@ -1,17 +1,36 @@
 """Settings of one SAE training run, read from the `[autoencoder]` table of a TOML file."""
 
 import json
-import tomllib
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from core.errors import MissingFileError, TrainingConfigError
 from core.training.corpus import TextSource
 from core.training.precision import Autocast
+from core.validated import (
+    Context,
+    Count,
+    Dtype,
+    Name,
+    NotNegative,
+    Positive,
+    Seed,
+    Several,
+    Text,
+    Whole,
+    from_table,
+    read_toml,
+    validated,
+)
 
 Method = Literal["btp", "btf", "fast"]
 Architecture = Literal["standard", "jumprelu", "topk", "gated", "batchtopk"]
+Width = Annotated[int, Field(ge=1, le=2**24)]  # as many neurons as the largest SAE that was published has
+LearningRate = Annotated[float, Field(gt=0, le=1)]
+Momentum = Annotated[float, Field(ge=0, lt=1)]
 
 _MAY_CHANGE = ("checkpoint_steps", "evaluation_tokens", "device", "deduplication_mb")
 _OF_THE_SAE_ALONE = {  # settings that leave the activations it is trained on as they are
@@ -22,77 +41,86 @@ _OF_THE_SAE_ALONE = {  # settings that leave the activations it is trained on as
 }
 
 
-@dataclass(frozen=True, kw_only=True)
+@validated(TrainingConfigError)
 class AutoencoderConfig:
     """One SAE: the model and hook point, the method that forms the batches, the architecture, the optimisation.
 
     Lengths and losses are in the units of the normalised activations where `normalise` is set.
+
+    Raises:
+        TrainingConfigError: a value that is none of the choices or out of range, or values that do not go together.
     """
 
-    name: str
-    model: str  # folder, relative to the working folder, or hub name
-    hook_name: str
-    model_dtype: str = "float32"
-    sources: tuple[TextSource, ...]
+    name: Name  # of the folder that it is trained in
+    model: Text  # folder, relative to the working folder, or hub name
+    hook_name: Text
+    model_dtype: Dtype = "float32"
+    sources: Several[TextSource]
 
     method: Method = "btp"
-    context_size: int = 256  # tokens in a block (btp, btf)
-    max_conversation_tokens: int = 8_192  # a longer conversation is truncated (fast)
+    context_size: Context = 256  # tokens in a block (btp, btf)
+    max_conversation_tokens: Context = 8_192  # a longer conversation is truncated (fast)
     keep_special: bool = False  # whether to train on activations at special tokens, too
     skip_first: bool = False  # leave out the first position of every text or block, where it is an attention sink
-    first_token: str | None = None  # special token that plain documents begin with; None: the tokenizer's own
-    n_gram: int = 20  # a conversation with a run of so many words seen before is dropped; 0: none is (btf, fast)
-    deduplication_mb: int = 1_024  # memory that deduplication may use
-    evaluation_sources: tuple[TextSource, ...] = ()  # conversations to evaluate on, each run alone; else the sources
+    first_token: Text | None = None  # special token that plain documents begin with; None: the tokenizer's own
+    n_gram: Whole = 20  # a conversation with a run of so many words seen before is dropped; 0: none is (btf, fast)
+    deduplication_mb: Count = 1_024  # memory that deduplication may use
+    evaluation_sources: Several[TextSource] = ()  # conversations to evaluate on, each run alone; else the sources
 
     architecture: Architecture = "topk"
-    expansion: int = 16  # d_sae / d_in
-    d_sae: int | None = None  # neurons, where they are no multiple of d_in; then `expansion` does not count
-    k: int = 32  # active neurons a token (topk; batchtopk: on average)
-    sparsity: float = 5.0  # lambda: of the L1 norm (standard, gated) or the L0 norm (jumprelu)
-    sparsity_warmup_steps: int = 0  # lambda rises linearly over these
-    bandwidth: float = 0.05  # of JumpReLU's straight-through estimator
-    initial_threshold: float = 0.01  # of JumpReLU
+    expansion: Annotated[int, Field(ge=1, le=4_096)] = 16  # d_sae / d_in
+    d_sae: Width | None = None  # neurons, where they are no multiple of d_in; then `expansion` does not count
+    k: Count = 32  # active neurons a token (topk; batchtopk: on average)
+    sparsity: NotNegative = 5.0  # lambda: of the L1 norm (standard, gated) or the L0 norm (jumprelu)
+    sparsity_warmup_steps: Whole = 0  # lambda rises linearly over these
+    bandwidth: Positive = 0.05  # of JumpReLU's straight-through estimator
+    initial_threshold: NotNegative = 0.01  # of JumpReLU
     apply_b_dec_to_input: bool = False  # subtract the decoder bias before encoding
     normalise: bool = True  # scale activations to a mean norm of sqrt(d_in); folded into the weights at the end
 
-    tokens: int = 3_000_000  # activations to train on, rounded up to whole steps
-    batch_size: int = 2_048  # activations in a step
-    buffer_size: int = 65_536  # activations in the mixing buffer
-    forward_tokens: int = 8_192  # tokens in one forward pass of the language model
-    lr: float = 1e-3
-    lr_end: float = 1e-4  # the cosine ends here
-    warmup_steps: int = 50
-    beta1: float = 0.9
-    beta2: float = 0.999
-    aux_coefficient: float = 1.0  # weight of the loss that revives dead neurons (topk, batchtopk)
-    dead_window: int = 100_000  # tokens without firing after which a neuron counts as dead
-    median_tokens: int = 16_384  # activations whose geometric median the decoder bias starts from
+    tokens: Count = 3_000_000  # activations to train on, rounded up to whole steps
+    batch_size: Count = 2_048  # activations in a step
+    buffer_size: Count = 65_536  # activations in the mixing buffer
+    forward_tokens: Count = 8_192  # tokens in one forward pass of the language model
+    lr: LearningRate = 1e-3
+    lr_end: NotNegative = 1e-4  # the cosine ends here
+    warmup_steps: Whole = 50
+    beta1: Momentum = 0.9
+    beta2: Momentum = 0.999
+    aux_coefficient: NotNegative = 1.0  # weight of the loss that revives dead neurons (topk, batchtopk)
+    dead_window: Count = 100_000  # tokens without firing after which a neuron counts as dead
+    median_tokens: Count = 16_384  # activations whose geometric median the decoder bias starts from
     autocast: Autocast = "auto"  # products in bfloat16; auto: where the device has units for them
-    device: str = "auto"  # auto: cuda, else mps, else cpu
-    seed: int = 0
-    checkpoint_steps: int = 200
-    evaluation_tokens: int = 200_000  # held-out tokens that the card's figures are measured on
+    device: Text = "auto"  # auto: cuda, else mps, else cpu
+    seed: Seed = 0
+    checkpoint_steps: Count = 200
+    evaluation_tokens: Count = 200_000  # held-out tokens that the card's figures are measured on
 
     def __post_init__(self) -> None:
-        if self.method not in get_args(Method):
-            raise TrainingConfigError(f"method must be one of {list(get_args(Method))}; it is {self.method!r}")
-        if self.architecture not in get_args(Architecture):
-            known = list(get_args(Architecture))
-            raise TrainingConfigError(f"architecture must be one of {known}; it is {self.architecture!r}")
-        if self.autocast not in (True, False, "auto"):
-            raise TrainingConfigError(f"autocast must be true, false or 'auto'; it is {self.autocast!r}")
-        for name in ("expansion", "k", "tokens", "batch_size", "buffer_size", "context_size", "checkpoint_steps"):
-            if getattr(self, name) <= 0:
-                raise TrainingConfigError(f"{name} must be above 0; it is {getattr(self, name)}")
-        if self.tokens < self.batch_size:
-            raise TrainingConfigError(f"tokens ({self.tokens}) must be at least batch_size ({self.batch_size})")
-        if self.warmup_steps == self.steps:  # sae_lens's schedule would divide by 0
-            raise TrainingConfigError(
-                f"warmup_steps ({self.warmup_steps}) leaves no step for the cosine; tokens / batch_size is as many"
-            )
         if not self.sources:
             raise TrainingConfigError(f"{self.name!r} names no text: add [[autoencoder.sources]] with path and licence")
+        if self.tokens < self.batch_size:
+            raise TrainingConfigError(f"tokens ({self.tokens}) must be at least batch_size ({self.batch_size})")
+        if self.buffer_size % (2 * self.batch_size):
+            raise TrainingConfigError(
+                f"buffer_size is a multiple of twice batch_size ({2 * self.batch_size}), as half of it is trained on "
+                f"before each refill; it is {self.buffer_size}"
+            )
+        if self.warmup_steps >= self.steps:  # where they are equal, sae_lens's schedule would divide by 0
+            raise TrainingConfigError(
+                f"warmup_steps ({self.warmup_steps}) leaves no step for the cosine: tokens / batch_size gives "
+                f"{self.steps} in all; lower it, or raise tokens"
+            )
+        if self.lr_end > self.lr:
+            raise TrainingConfigError(f"lr_end is from 0 to lr ({self.lr}), not {self.lr_end}")
+        if self.d_sae is not None:
+            self.check_k(0)
+
+    def check_k(self, d_in: int) -> None:
+        """Raises TrainingConfigError where the SAE, on activations of `d_in` dimensions, has fewer than k neurons."""
+        d_sae = self.d_sae or self.expansion * d_in
+        if self.architecture in ("topk", "batchtopk") and self.k > d_sae:
+            raise TrainingConfigError(f"k is a whole number from 1 to the SAE's {d_sae} neurons, not {self.k}")
 
     @property
     def steps(self) -> int:
@@ -127,28 +155,33 @@ def read_table(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise MissingFileError(path, "see data/configs for examples")
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
-        raise TrainingConfigError(f"'{path}' is no TOML file: {exc}") from exc
+    return read_toml(path, TrainingConfigError)
 
 
-def config_from_table(table: dict[str, Any], where: str) -> AutoencoderConfig:
+def config_from_table(table: object, where: str) -> AutoencoderConfig:
     """A config from an `[autoencoder]` table; `where` names it in errors.
 
     Raises:
         TrainingConfigError: an unknown or a missing key, or a value out of range.
     """
-    known = {f.name for f in fields(AutoencoderConfig)}
-    if unknown := sorted(set(table) - known):
-        raise TrainingConfigError(f"{where}: unknown key {unknown[0]!r}; it knows {', '.join(sorted(known))}")
-    if missing := [name for name in ("name", "model", "hook_name") if name not in table]:
-        raise TrainingConfigError(f"{where}: the key {missing[0]!r} is missing")
+    # without sources, the error tells how to name some
+    config = from_table(AutoencoderConfig, {"sources": [], **table} if isinstance(table, dict) else table, where)
+    if (d_in := _residual_width(Path(config.model))) is not None and "hook_resid" in config.hook_name:
+        try:
+            config.check_k(d_in)
+        except TrainingConfigError as exc:
+            raise TrainingConfigError(f"{where}: {exc}") from None
+    return config
+
+
+def _residual_width(model: Path) -> int | None:
+    """What a model's folder says of its residual stream; None where there is no folder, or another file in it."""
     try:
-        sources = {key: tuple(TextSource(**s) for s in table.get(key, ())) for key in ("sources", "evaluation_sources")}
-        return AutoencoderConfig(**{**table, **sources})
-    except TypeError as exc:
-        raise TrainingConfigError(f"{where}: {exc}") from exc
+        table = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    widths = [table.get(key) for key in ("hidden_size", "n_embd")] if isinstance(table, dict) else []
+    return next((width for width in widths if isinstance(width, int)), None)
 
 
 def load_autoencoder_config(path: Path) -> AutoencoderConfig:
@@ -160,4 +193,4 @@ def load_autoencoder_config(path: Path) -> AutoencoderConfig:
     table = read_table(path)
     if "autoencoder" not in table:
         raise TrainingConfigError(f"'{path}' has no [autoencoder] table")
-    return config_from_table(table["autoencoder"], f"'{path}'")
+    return config_from_table(table["autoencoder"], f"[autoencoder] of '{path}'")

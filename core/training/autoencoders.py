@@ -52,7 +52,11 @@ def new_autoencoder(config: AutoencoderConfig, d_in: int) -> TrainingSAE[Any]:
     The decoder is drawn Kaiming uniform, each row is scaled to unit norm, and the encoder is its transpose. JumpReLU
     instead multiplies encoder, encoder bias and threshold by each row's former norm (FAST paper, Appendix A), which
     leaves the reconstruction unchanged.
+
+    Raises:
+        TrainingConfigError: more active neurons a token than neurons.
     """
+    config.check_k(d_in)
     common: dict[str, Any] = {
         "d_in": d_in,
         "d_sae": config.d_sae or config.expansion * d_in,
@@ -282,9 +286,9 @@ def load_model_to_train_on(config: AutoencoderConfig) -> LanguageModel:
     """
     return load_language_model(
         Setup(
-            name=config.model,
+            name=config.name,
             model=config.model,
-            sae="",
+            sae="none",
             dtype=config.model_dtype,
             device=config.device,
             first_token=config.first_token,

@@ -18,20 +18,21 @@ import numpy as np
 import zstandard
 from tokenizers import Tokenizer
 
-from core.errors import ConversationError, MissingFileError, PromptFileError, in_one_line
+from core.errors import ConversationError, MissingFileError, PromptFileError, TrainingConfigError, in_one_line
+from core.validated import Count, Share, Text, validated
 
 HELD_OUT_SHARE = 0.01
 _ENCODE_BATCH = 2_000  # documents handed to the tokenizer at once
 
 
-@dataclass(frozen=True, kw_only=True)
+@validated(TrainingConfigError)
 class TextSource:
     """One file of a training corpus."""
 
-    path: str  # relative to the text folder; SAE training knows "./..." and "hub:owner/name", too
+    path: Text  # relative to the text folder; SAE training knows "./..." and "hub:owner/name", too
     licence: str
-    share: float = 1.0  # share of its documents that one pass over the corpus takes
-    limit: int | None = None  # documents read from it at most
+    share: Share = 1.0  # share of its documents that one pass over the corpus takes
+    limit: Count | None = None  # documents read from it at most
 
 
 @dataclass(frozen=True)

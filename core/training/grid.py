@@ -18,22 +18,62 @@ sparsity = 0.01
 [[grid.conversations]]          # sources of BT(F) and FAST, and of the held-out conversations
 """
 
-import math
+import string
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from core.errors import TrainingConfigError
-from core.training.autoencoder_config import AutoencoderConfig, config_from_table, read_table
+from core.training.autoencoder_config import AutoencoderConfig, Method, config_from_table, read_table
+from core.training.corpus import TextSource
+from core.validated import Count, Line, Name, Seed, Several, Text, Whole, from_table, shown, validated
 
 _JOB_NAME = "{label}-L{layer}-{expansion}x-{method}-{architecture}"
-_KEYS = (
-    *("name", "job_name", "methods", "seeds", "shared_activations_gb"),
-    *("settings", "models", "architectures", "text", "conversations"),
-)
-_MODEL_KEYS = ("model", "label", "layers", "expansions", "settings")
+_MAX_FORMAT = 4  # characters of a format in a job's name, such as the 02d of {layer:02d}
+
+
+@validated(TrainingConfigError)
+class GridModel:
+    """A `[[grid.models]]` table."""
+
+    model: Text
+    layers: Several[Whole]
+    label: Line | None = None  # None: the last part of `model`
+    expansions: Several[Count] = (16,)
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def label_in_names(self) -> str:
+        return self.model.rstrip("/").rpartition("/")[2] if self.label is None else self.label
+
+
+@validated(TrainingConfigError)
+class GridTable:
+    """The `[grid]` table as it stands in the file."""
+
+    name: Name
+    methods: Several[Method]
+    models: Several[GridModel]
+    architectures: Several[dict[str, Any]]
+    job_name: Line | None = None  # with {label}, {layer}, {expansion}, {method}, {seed}, and an architecture's keys
+    seeds: Several[Seed] = (0,)
+    shared_activations_gb: Annotated[float, Field(ge=0, le=1_000_000)] = 0
+    settings: dict[str, Any] = field(default_factory=dict)
+    text: Several[TextSource] = ()
+    conversations: Several[TextSource] = ()
+
+    def __post_init__(self) -> None:
+        if any("architecture" not in architecture for architecture in self.architectures):
+            raise TrainingConfigError("architectures: the key 'architecture' is missing")
+
+    @property
+    def name_format(self) -> str:
+        """What makes a job's name, the seed in it where there are several and nobody named the jobs otherwise."""
+        return self.job_name or _JOB_NAME + ("-seed{seed}" if len(self.seeds) > 1 else "")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,72 +92,63 @@ def load_grid(path: Path) -> Grid:
         MissingFileError, TrainingConfigError: no such file, an unknown or missing key, a value out of range, or two
             jobs of one name.
     """
-    table = read_table(path).get("grid")
-    if table is None:
+    found = read_table(path).get("grid")
+    if found is None:
         raise TrainingConfigError(f"'{path}' has no [grid] table")
     where = f"[grid] of '{path}'"
-    _check_keys(table, _KEYS, ("name", "methods", "models", "architectures"), where)
+    table = from_table(GridTable, found, where)
     jobs = tuple(_jobs(table, where))
     if not jobs:
         raise TrainingConfigError(f"{where} has no jobs: models, layers, methods and architectures must not be empty")
     names = [job.name for job in jobs]
     if repeated := sorted(name for name in set(names) if names.count(name) > 1):
         raise TrainingConfigError(f"{where} has two jobs named {repeated[0]!r}; set job_name to tell them apart")
-    shared = table.get("shared_activations_gb", 0)
-    if isinstance(shared, bool) or not isinstance(shared, int | float) or not 0 <= shared < math.inf:
-        raise TrainingConfigError(f"{where}: shared_activations_gb is a number from 0 up; it is {shared!r}")
-    return Grid(name=table["name"], jobs=jobs, shared_activations_bytes=int(shared * 2**30))
+    return Grid(name=table.name, jobs=jobs, shared_activations_bytes=int(table.shared_activations_gb * 2**30))
 
 
-def _check_keys(table: Mapping[str, Any], known: tuple[str, ...], needed: tuple[str, ...], where: str) -> None:
-    if unknown := sorted(set(table) - set(known)):
-        raise TrainingConfigError(f"{where}: unknown key {unknown[0]!r}; it knows {', '.join(known)}")
-    if missing := [key for key in needed if key not in table]:
-        raise TrainingConfigError(f"{where}: the key {missing[0]!r} is missing")
-
-
-def _jobs(table: Mapping[str, Any], where: str) -> Iterator[AutoencoderConfig]:
-    for model in table["models"]:
-        _check_keys(model, _MODEL_KEYS, ("model", "layers"), f"{where}, models")
-        points = product(
-            model["layers"],
-            table["methods"],
-            table.get("seeds", [0]),
-            model.get("expansions", [16]),
-            table["architectures"],
-        )
+def _jobs(table: GridTable, where: str) -> Iterator[AutoencoderConfig]:
+    for model in table.models:
+        points = product(model.layers, table.methods, table.seeds, model.expansions, table.architectures)
         for layer, method, seed, expansion, architecture in points:  # those on the same activations in a row
             place = {"layer": layer, "expansion": expansion, "method": method, "seed": seed}
             yield _job(table, model, architecture, place, where)
 
 
 def _job(
-    table: Mapping[str, Any],
-    model: Mapping[str, Any],
-    architecture: Mapping[str, Any],
-    place: Mapping[str, Any],
-    where: str,
+    table: GridTable, model: GridModel, architecture: Mapping[str, Any], place: Mapping[str, Any], where: str
 ) -> AutoencoderConfig:
     """One SAE: the grid's settings, overridden by the model's, then the architecture's, then its place in the grid."""
-    if "architecture" not in architecture:
-        raise TrainingConfigError(f"{where}, architectures: the key 'architecture' is missing")
-    conversations = table.get("conversations", ())
-    with_seed = "-seed{seed}" if len(table.get("seeds", [0])) > 1 and "job_name" not in table else ""
-    label = model.get("label", model["model"].rpartition("/")[2])
-    names = {**architecture, **place, "label": label}
     job = {
-        **table.get("settings", {}),
-        **model.get("settings", {}),
+        **table.settings,
+        **model.settings,
         **architecture,
-        "name": (table.get("job_name", _JOB_NAME) + with_seed).format_map(names),
-        "model": model["model"],
+        "name": _job_name(table.name_format, {**architecture, **place, "label": model.label_in_names}, where),
+        "model": model.model,
         "hook_name": f"blocks.{place['layer']}.hook_resid_post",
         "method": place["method"],
         "expansion": place["expansion"],
         "seed": place["seed"],
-        "sources": table.get("text", ()) if place["method"] == "btp" else conversations,
-        "evaluation_sources": conversations,
+        "sources": table.text if place["method"] == "btp" else table.conversations,
+        "evaluation_sources": table.conversations,
     }
     if place["method"] != "btp":
         job.setdefault("keep_special", True)  # conversations carry their template
     return config_from_table(job, f"{where}, job {job['name']!r}")
+
+
+def _job_name(name_format: str, values: Mapping[str, Any], where: str) -> str:
+    """A job's name; plain `{key}` alone is filled in, as a format may otherwise reach into objects or grow without end.
+
+    Raises:
+        TrainingConfigError: no such key, or no such format.
+    """
+    try:
+        parts = list(string.Formatter().parse(name_format))
+        if any(key is not None and key not in values for _, key, _, _ in parts):
+            raise KeyError
+        if any(len(form or "") > _MAX_FORMAT for _, _, form, _ in parts):
+            raise ValueError
+        return name_format.format_map(values)
+    except (KeyError, ValueError, TypeError):
+        known = ", ".join(f"{{{key}}}" for key in values)
+        raise TrainingConfigError(f"{where}: job_name is text with any of {known}, not {shown(name_format)}") from None

@@ -80,7 +80,7 @@ def evaluate(
     for name, texts in _bundled_texts().items():
         n_bytes = sum(len(text.encode()) for text in texts)
         bits[name] = bits_per_byte(model, encode_documents(iter(texts), tokenizer, end), n_bytes, config.context_size)
-    saved = load_language_model(Setup(name=config.name, model=str(folder), sae="", chat=config.chat))
+    saved = load_language_model(Setup(name=config.name, model=str(folder), sae="none", chat=config.chat))
     prompts = (questions() if config.chat else continuations())[:_N_SAMPLES]
     settings = GenerationSettings(max_new_tokens=_SAMPLE_TOKENS, seed=0)
     made = Generator(saved, prompts, [], settings).finish()

@@ -183,4 +183,4 @@ def evaluate_autoencoder(
 
 def load_trained(folder: Path, device: torch.device) -> SparseAutoencoder:
     """Loads the SAE from a folder that training wrote."""
-    return load_sparse_autoencoder(Setup(name=folder.parent.name, model="", sae=str(folder)), device)
+    return load_sparse_autoencoder(Setup(name=folder.parent.name, model="none", sae=str(folder)), device)

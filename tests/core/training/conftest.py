@@ -46,7 +46,7 @@ def small_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def chat_model(qwen2_folder: Path) -> LanguageModel:
     """The tiny Qwen2 with its chat template; d_in 32, context 256."""
-    return load_language_model(Setup(name="qwen2", model=str(qwen2_folder), sae="", device="cpu", chat=True))
+    return load_language_model(Setup(name="qwen2", model=str(qwen2_folder), sae="none", device="cpu", chat=True))
 
 
 @pytest.fixture

@@ -158,6 +158,6 @@ def test_conversation_that_the_template_refuses_is_named(
 
 
 def test_missing_template_is_named(gpt2_folder: Path) -> None:
-    model = load_language_model(Setup(name="gpt2", model=str(gpt2_folder), sae="", device="cpu"))
+    model = load_language_model(Setup(name="gpt2", model=str(gpt2_folder), sae="none", device="cpu"))
     with pytest.raises(TrainingConfigError, match="has no chat template, which methods btf and fast need"):
         encode(model, chat("a", "b"))

@@ -86,6 +86,7 @@ batch_size = 128
 buffer_size = 512
 context_size = 32
 forward_tokens = 256
+warmup_steps = 2
 evaluation_tokens = 300
 k = 4
 device = "cpu"
@@ -141,15 +142,15 @@ def test_jobs_on_the_same_activations_come_in_a_row(grid_file: Path) -> None:
     ("old", "new", "message"),
     [
         ('name = "g"', "", "the key 'name' is missing"),
-        ('name = "g"', 'name = "g"\nlayer = 3', "unknown key 'layer'; it knows name, job_name"),
+        ('name = "g"', 'name = "g"\nlayer = 3', "unknown key 'layer'; it knows architectures, conversations, job_name"),
         ("layers = [1]", "", "models: the key 'layers' is missing"),
         ("layers = [1]", "layers = []", "has no jobs"),
-        ("tokens = 1_536", "token = 3", "job 'tiny-L1-2x-btp-topk-seed0': unknown key 'token'"),
-        ('["btp", "fast"]', '["slow"]', "method must be one of"),
+        ("tokens = 1_536", "token = 3", "job 'tiny-L1-2x-btp-topk-seed0': unknown key 'token'; did you mean 'tokens'?"),
+        ('["btp", "fast"]', '["slow"]', "methods, entry 1, is one of btp, btf, fast, not 'slow'"),
         ('name = "g"', 'name = "g"\njob_name = "same"', "two jobs named 'same'; set job_name"),
         ('architecture = "topk"', "", "the key 'architecture' is missing"),
-        ('name = "g"', 'name = "g"\nshared_activations_gb = -1', "shared_activations_gb is a number from 0 up"),
-        ('name = "g"', 'name = "g"\nshared_activations_gb = "all"', "from 0 up; it is 'all'"),
+        ('name = "g"', 'name = "g"\nshared_activations_gb = -1', "shared_activations_gb is a number from 0 to 1000000, not -1"),
+        ('name = "g"', 'name = "g"\nshared_activations_gb = "all"', "from 0 to 1000000, not 'all'"),
     ],
 )
 def test_wrong_grid_is_refused(grid_file: Path, old: str, new: str, message: str) -> None:

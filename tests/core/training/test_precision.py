@@ -39,5 +39,5 @@ def test_this_processor_is_known() -> None:
 
 
 def test_other_answers_are_refused(configure: Configure) -> None:
-    with pytest.raises(TrainingConfigError, match="autocast must be true, false or 'auto'; it is 'bfloat16'"):
+    with pytest.raises(TrainingConfigError, match="autocast is true, false or 'auto', not 'bfloat16'"):
         configure(autocast="bfloat16")

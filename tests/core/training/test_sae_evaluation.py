@@ -44,7 +44,7 @@ def sae_folder(request: pytest.FixtureRequest, sae_folders: dict[str, Path]) -> 
 def evaluation(
     model: LanguageModel, folder: Path, texts: EncodedTexts, *, keep_special: bool, skip_first: bool = False
 ) -> Evaluation:
-    sae = load_sparse_autoencoder(Setup(name="sae", model="", sae=str(folder)))
+    sae = load_sparse_autoencoder(Setup(name="sae", model="none", sae=str(folder)))
     batches = ConversationBatches(texts, max_tokens=64, tokens_per_batch=100, seed=0)
     return evaluate_autoencoder(
         sae, model, batches, max_tokens=10_000, keep_special=keep_special, skip_first=skip_first
@@ -144,7 +144,7 @@ def test_figures_equal_a_computation_by_hand(
 
 
 def test_evaluation_stops_at_its_tokens(chat_model: LanguageModel, sae_folder: Path, texts: EncodedTexts) -> None:
-    sae = load_sparse_autoencoder(Setup(name="sae", model="", sae=str(sae_folder)))
+    sae = load_sparse_autoencoder(Setup(name="sae", model="none", sae=str(sae_folder)))
     batches = ConversationBatches(texts, max_tokens=64, tokens_per_batch=64, seed=0)
     got = evaluate_autoencoder(sae, chat_model, batches, max_tokens=1, keep_special=True)
     assert got.sequences == 1

@@ -231,7 +231,7 @@ def test_fast_runs_plain_documents_alone_behind_the_first_token(
 def test_first_token_of_the_setup_stands_before_documents(
     configure: Configure, qwen2_folder: Path, small_corpus: Path, tmp_path: Path
 ) -> None:
-    setup = Setup(name="x", model=str(qwen2_folder), sae="", device="cpu", first_token="<|im_start|>")
+    setup = Setup(name="x", model=str(qwen2_folder), sae="none", device="cpu", first_token="<|im_start|>")
     model = load_language_model(setup)
     settings = {"method": "fast", "sources": (source("texts.jsonl"),), "first_token": "<|im_start|>"}
     texts = encoded_texts(configure(**settings), model, small_corpus, tmp_path, held_out=True)
