@@ -41,6 +41,7 @@ def _edit_controls(others: list[str]) -> None:
         help=help_text("reference value"),
         **_bound("value"),
     )
+    st.number_input("Sharpness of swap", 0.1, 8.0, 1.0, 0.5, help=help_text("sharpness"), **_bound("sharpness"))
     st.toggle("Matched count for swap", help=help_text("matched count"), **_bound("matched_count"))
     st.text_input(
         "Added neurons",
@@ -121,6 +122,7 @@ def _request() -> Request:
         steering={
             "keep_error": state["keep_error"],
             "matched_count": state["matched_count"],
+            "sharpness": state["sharpness"],
             "n": state["clamp_n"],
             "multiplier": state["multiplier"],
             "current": state["value"] != REFERENCES[0],

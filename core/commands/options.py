@@ -35,6 +35,9 @@ Tokens = Annotated[int, typer.Option("--tokens", help="New tokens per text.")]
 KeepError = Annotated[bool, typer.Option("--keep-error", help="Add the SAE's reconstruction error back.")]
 MatchedCount = Annotated[bool, typer.Option("--matched-count", help="Swap keeps as many neurons per token as the SAE.")]
 ClampN = Annotated[int, typer.Option("--clamp-n", help="Number of neurons that clamp sets.")]
+Sharpness = Annotated[
+    float, typer.Option("--sharpness", help="Swap chooses by pre-activation x score^sharpness; 1: the paper's.")
+]
 Multiplier = Annotated[float, typer.Option("--multiplier", help="Value that clamp sets, times the reference value.")]
 Current = Annotated[bool, typer.Option("--current", help="Clamp relative to the neuron's own activation on the token.")]
 

@@ -183,17 +183,23 @@ class Clamp(CodeEdit):
 
 @dataclass(frozen=True, kw_only=True)
 class Swap(CodeEdit):
-    """`swap`: reselects the active neurons by gamma * score; each keeps its own gamma as its value (Eq. 3).
+    """`swap`: reselects the active neurons by gamma * score^s; each keeps its own gamma as its value (Eq. 3).
 
-    I = {i : sigma(gamma * score)_i != 0}; a'_i = gamma_i for i in I, else 0.
+    I = {i : sigma(gamma * score^s)_i != 0}; a'_i = gamma_i for i in I, else 0. The paper has s = 1. Scores lie close
+    together, so a larger s, which is ours, changes more neurons. Figures always use the plain score.
     """
 
     score: Float[Tensor, "d_sae"]  # 0 where a neuron is unscored
+    sharpness: float = 1.0  # s, above 0
     matched_count: bool = False  # keep as many neurons on each token as sigma did
 
     @property
     def name(self) -> str:
         return "swap"
+
+    @cached_property
+    def _weight(self) -> Float[Tensor, "d_sae"]:
+        return self.score**self.sharpness
 
     @cached_property
     def _gate_scale(self) -> Float[Tensor, "d_sae"] | None:
@@ -202,8 +208,8 @@ class Swap(CodeEdit):
     def edited_code(self, pre: PreActivations, a: SparseCode) -> SparseCode:
         # the others keep as many anyway: TopK by definition, ReLU because every neuron above 0 is active
         if self.matched_count and self.sae.architecture in ("jumprelu", "gated"):
-            return matched_swap(self.sae, pre, a, self.score, self._gate_scale)
-        code = self.sae.select(pre.weighted(self.score))
+            return matched_swap(self.sae, pre, a, self._weight, self._gate_scale)
+        code = self.sae.select(pre.weighted(self._weight))
         own = pre.gamma.gather(-1, code.neurons)
         return SparseCode(code.neurons, torch.where(code.values != 0, own, 0.0))
 
@@ -211,7 +217,9 @@ class Swap(CodeEdit):
         return replace(self, score=torch.ones_like(self.score))
 
     def note(self) -> str:
-        return describe_swap(self.sae, int((self.score == 0).sum()), matched_count=self.matched_count)
+        said = describe_swap(self.sae, int((self.score == 0).sum()), matched_count=self.matched_count)
+        sharper = f" Sharpness {self.sharpness:g}: in place of the score stands score^{self.sharpness:g}."
+        return said if self.sharpness == 1 else said + sharper
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -118,6 +118,7 @@ def make_edit(
     reference_max: object = None,
     keep_error: bool = False,
     matched_count: bool = False,
+    sharpness: float = 1.0,
     n: int = 5,
     multiplier: float = 10.0,
     current: bool = False,
@@ -133,6 +134,7 @@ def make_edit(
         reference_max: [d_sae], each neuron's largest activation over P_ref; needed by clamp.
         keep_error: clamp, swap and weight keep the SAE's error, x' = x + decode(a') - x_sae.
         matched_count: swap keeps as many neurons on each token as the SAE did.
+        sharpness: swap chooses by gamma * score^sharpness.
         n: number of best-scored neurons that clamp sets.
         multiplier: clamp sets a neuron to this multiple of its reference value.
         current: clamp's reference value is the neuron's own activation on the token, not `reference_max`.
@@ -159,7 +161,16 @@ def make_edit(
     scores = _score_tensor(score, sae)
     within = None if reach is None else Reach(scores, reach)
     if name == "swap":
-        return Swap(sae=sae, score=scores, matched_count=matched_count, keep_error=keep_error, reach=within)
+        if not (math.isfinite(sharpness) and sharpness > 0):
+            raise EditError(f"sharpness is a finite number above 0, not {sharpness}; 1 is the paper's")
+        return Swap(
+            sae=sae,
+            score=scores,
+            sharpness=sharpness,
+            matched_count=matched_count,
+            keep_error=keep_error,
+            reach=within,
+        )
     if name == "weight":
         return Weight(sae=sae, score=scores, keep_error=keep_error, reach=within)
     if reference_max is None:

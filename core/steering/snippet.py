@@ -244,18 +244,19 @@ def _edit(name: str, edit: Edit, sae: SparseAutoencoder) -> str:
 def _code(edit: CodeEdit, sae: SparseAutoencoder) -> str:
     """The script's lines that compute a', the post-activations after the edit."""
     x, gamma = _input(sae), _gamma(sae)
+    weight = f"score**{edit.sharpness!r}" if isinstance(edit, Swap) and edit.sharpness != 1 else "score"
     if isinstance(edit, Weight):
         return "    a = sigma(pre_activations(x) * score)\n"
     if isinstance(edit, Swap):
         if edit.matched_count and sae.architecture in ("jumprelu", "gated"):
             margin = (
-                "sae.r_mag.exp() * gamma[1] - gamma[0] * (1 - score)"
+                f"sae.r_mag.exp() * gamma[1] - gamma[0] * (1 - {weight})"
                 if sae.architecture == "gated"
-                else "gamma * score - sae.threshold.clamp(min=0)"
+                else f"gamma * {weight} - sae.threshold.clamp(min=0)"
             )
             kept = _MATCHED.format(margin=margin, gamma=gamma, x=x)
         else:
-            kept = "    kept = sigma(gamma * score) != 0\n"
+            kept = f"    kept = sigma(gamma * {weight}) != 0\n"
         return f"    gamma = pre_activations(x)\n{kept}    a = torch.where(kept, {gamma}, 0.0)\n"
     forced = ""
     if isinstance(edit, Clamp) and len(edit.neurons):

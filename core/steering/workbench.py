@@ -87,6 +87,7 @@ class Workbench(Scorer):
             reference_max=self.store.reference_max(),
             keep_error=settings.keep_error,
             matched_count=settings.matched_count,
+            sharpness=settings.sharpness,
             n=settings.n,
             multiplier=settings.multiplier,
             current=settings.current,

@@ -78,7 +78,7 @@ def test_columns_are_what_the_workbench_writes(open_page: OpenPage, bench: Workb
 
 def test_controls_of_a_link_reach_the_edits(open_page: OpenPage, bench: Workbench) -> None:
     settings = SteeringSettings(
-        keep_error=True, matched_count=True, n=2, multiplier=1.5, current=True, positions="generated"
+        keep_error=True, matched_count=True, sharpness=2.5, n=2, multiplier=1.5, current=True, positions="generated"
     )
     app = open_page(
         "generate",
@@ -86,6 +86,7 @@ def test_controls_of_a_link_reach_the_edits(open_page: OpenPage, bench: Workbenc
         columns="Weight",
         keep_error="true",
         matched_count="true",
+        sharpness="2.5",
         clamp_n="2",
         multiplier="1.5",
         value="on the token",

@@ -51,6 +51,13 @@ STEERING = {
         "Among positive pre-activation times score it keeps those farthest above the neuron's threshold, or closest to "
         "it. TopK keeps as many already; on ReLU every neuron above 0 is active, so there is none to admit.",
     ),
+    "sharpness": Term(
+        "Sharpness of swap",
+        "Swap chooses a token's neurons by pre-activation times score to this power; 1 is the paper's.",
+        "Scores lie close together, so that 1 often changes few neurons; from 2 to 3 the text moves towards the topic, "
+        "and far above that it falls apart. The neurons that are chosen keep their own values, and every figure uses "
+        "the plain score.",
+    ),
     "added": Term(
         "Added neurons",
         "What Add adds, as in 17:40 or 17:40 12:-5 (neuron:alpha); empty: the topic's best neuron, as strongly as it "

@@ -107,7 +107,8 @@ def test_xlsx_leaves_out_what_a_sheet_cannot_hold() -> None:
 
 
 def test_xlsx_refuses_a_cell_that_would_be_cut() -> None:
-    with pytest.raises(ExportError, match="an Excel cell holds 32,767 characters, one here has 40,000; export it as parquet"):
+    message = "an Excel cell holds 32,767 characters, one here has 40,000; export it as parquet"
+    with pytest.raises(ExportError, match=message):
         export_bytes(pd.DataFrame({"a": ["x" * 40_000]}), "xlsx")
 
 

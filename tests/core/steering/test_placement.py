@@ -53,15 +53,47 @@ def test_swap_and_weight_equal_eq_3_in_numpy(architecture: str, seed: int) -> No
     np.testing.assert_array_equal(edited(Weight(sae=sae, score=scores(score)), pre), weighted)
 
 
+@pytest.mark.parametrize("sharpness", [0.5, 2.0, 3.5])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@given(seed=st.integers(0, 10_000))
+@settings(max_examples=20)
+def test_sharper_swap_chooses_by_a_power_of_the_score(architecture: str, sharpness: float, seed: int) -> None:
+    sae = TINY[architecture]
+    gamma, gate, score = random_case(seed)
+    pre = pre_activations(sae, gamma, gate)
+    power = (scores(score) ** sharpness).numpy()
+    chosen = sigma(sae, gamma * power, gate * power) != 0
+    swap = Swap(sae=sae, score=scores(score), sharpness=sharpness)
+    np.testing.assert_array_equal(edited(swap, pre), np.where(chosen, gamma, 0))
+    np.testing.assert_array_equal(edited(swap.at_zero(), pre), sae.activate(pre).numpy())
+
+
+@pytest.mark.parametrize("sharpness", [0.5, 1.0, 2.5, 4.0])
 @given(gamma=gammas, score=score_vectors)
 @settings(max_examples=120)
-def test_topk_swap_never_contaminates_more_than_sae(gamma: Array, score: Array) -> None:
+def test_topk_swap_never_contaminates_more_than_sae(gamma: Array, score: Array, sharpness: float) -> None:
     sae, weights = TINY["topk"], scores(score)
     pre = pre_activations(sae, gamma)
     a = sae.select(pre)
-    swapped = Swap(sae=sae, score=weights).edited_code(pre, a)
+    swapped = Swap(sae=sae, score=weights, sharpness=sharpness).edited_code(pre, a)
     assert (contamination(swapped, weights) <= contamination(a, weights) + 1e-5).all()
-    assert (contamination_share(swapped, weights) <= contamination_share(a, weights) + 1e-6).all()
+    if sharpness <= 1:
+        assert (contamination_share(swapped, weights) <= contamination_share(a, weights) + 1e-6).all()
+
+
+def test_sharper_swap_may_raise_the_share_of_contamination() -> None:
+    """By hand: score^3 keeps a weak neuron of score 1 in place of one of .5, and the strongest, of .3, weighs more."""
+    sae = replace(TINY["topk"], k=2)
+    gamma, score = np.zeros((1, D_SAE), np.float32), np.zeros(D_SAE, np.float32)
+    gamma[0, :3], score[:3] = (100, 10, 1.3), (0.3, 0.5, 1.0)
+    pre, weights = pre_activations(sae, gamma), scores(score)
+    a = sae.select(pre)
+    swapped = Swap(sae=sae, score=weights, sharpness=3).edited_code(pre, a)
+    assert sorted(swapped.neurons[0].tolist()) == [0, 2]
+    assert float(contamination(a, weights)[0]) == pytest.approx(75)  # 100 x .7 + 10 x .5
+    assert float(contamination(swapped, weights)[0]) == pytest.approx(70)  # 100 x .7 + 1.3 x 0
+    assert float(contamination_share(a, weights)[0]) == pytest.approx(75 / 110)
+    assert float(contamination_share(swapped, weights)[0]) == pytest.approx(70 / 101.3)
 
 
 @given(gamma=gammas, score=score_vectors)

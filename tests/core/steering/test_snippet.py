@@ -75,6 +75,8 @@ CASES = {
     "clamp": Case("gpt2-topk", ("clamp",), {"n": 3}),
     "clamp current": Case("gpt2-jumprelu", ("clamp",), {"current": True, "multiplier": 3.0, "keep_error": True}),
     "swap": Case("gpt2-topk", ("swap",)),
+    "swap sharper": Case("gpt2-topk", ("swap",), {"sharpness": 2.5}),
+    "swap jumprelu sharper": Case("qwen2-jumprelu", ("swap",), {"matched_count": True, "sharpness": 3.0}),
     "swap keep error": Case("gpt2-topk", ("swap",), {"keep_error": True}, "generated"),
     "swap within reach": Case("gpt2-topk", ("swap",), {"reach": 0.97}),
     "swap jumprelu matched": Case("qwen2-jumprelu", ("swap",), {"matched_count": True}),

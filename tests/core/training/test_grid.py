@@ -149,7 +149,11 @@ def test_jobs_on_the_same_activations_come_in_a_row(grid_file: Path) -> None:
         ('["btp", "fast"]', '["slow"]', "methods, entry 1, is one of btp, btf, fast, not 'slow'"),
         ('name = "g"', 'name = "g"\njob_name = "same"', "two jobs named 'same'; set job_name"),
         ('architecture = "topk"', "", "the key 'architecture' is missing"),
-        ('name = "g"', 'name = "g"\nshared_activations_gb = -1', "shared_activations_gb is a number from 0 to 1000000, not -1"),
+        (
+            'name = "g"',
+            'name = "g"\nshared_activations_gb = -1',
+            "shared_activations_gb is a number from 0 to 1000000, not -1",
+        ),
         ('name = "g"', 'name = "g"\nshared_activations_gb = "all"', "from 0 to 1000000, not 'all'"),
     ],
 )
