@@ -188,7 +188,10 @@ def test_doctor_reports_stores(run: Run, stores: Path) -> None:
             "neuron 999 is out of range",
         ),
         (["generate", "gpt2-topk", "--prompt", "x", "--edit", "sae", "--positions", "user"], "need a chat model"),
-        (["generate", "gpt2-topk", "--prompt", "x", "--topic", "x", "--multiplier", "nan"], "finite multiplier"),
+        (
+            ["generate", "gpt2-topk", "--prompt", "x", "--topic", "x", "--multiplier", "nan"],
+            "multiplier is a finite number, not nan",
+        ),
         (["generate", "gpt2-topk", "--prompt", "x " * 400, "--topic", "x"], "exceed the context"),
         (["evaluate", "gpt2-topk", "--what", "weather"], "no experiment 'weather'"),
         (["export", "gpt2-topk", "--what", "weather", "--out", "x.csv"], "no table 'weather'"),

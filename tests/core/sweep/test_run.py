@@ -94,7 +94,7 @@ def test_range_of_alphas_reaches_its_end(start: int, step: int, n: int, unit: in
         ("nan", "alpha is a finite number, not nan"),
         ("0,inf", "alpha is a finite number, not inf"),
         ("0:nan:1", "alpha is a finite number, not nan"),
-        ("1e999", "alpha is a finite number, not inf"),
+        ("1e999", "alphas, entry 2, is a finite number, not inf"),
         ("0:1e9:1e-9", "at most 33 alphas"),
         ("0:1e-300:1e-999999", "at most 33 alphas"),
         ("0:33:1", "at most 33 alphas"),

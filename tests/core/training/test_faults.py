@@ -32,6 +32,7 @@ tokens = 1_536
 batch_size = 128
 buffer_size = 512
 forward_tokens = 256
+warmup_steps = 2
 context_size = 32
 checkpoint_steps = 3
 evaluation_tokens = 300

@@ -61,6 +61,7 @@ batch_size = 128
 buffer_size = 512
 context_size = 32
 forward_tokens = 256
+warmup_steps = 2
 evaluation_tokens = 300
 device = "cpu"
 [[grid.models]]
