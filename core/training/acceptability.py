@@ -30,7 +30,7 @@ from core.models.acceptability import WEIGHTS, MiniLMClassifier, tokenise
 from core.progress import Progress
 from core.training.acceptability_card import acceptability_figures, card
 from core.training.cola import Sentence, best_threshold, labels, made_up, read_cola, split
-from core.validated import Count, Name, NotNegative, Seed, Text, from_table, validated
+from core.validated import Count, LearningRate, Name, NotNegative, Seed, Text, from_table, validated
 
 _DEV_BLOCK = 50  # sentences in a row: those of one example in a paper stand together and often share their words
 _CHECKED_PROMPTS = 500  # bundled reference prompts that the card tells acceptance of
@@ -51,8 +51,8 @@ class AcceptabilityConfig:
     tuned_layers: Annotated[int, Field(ge=0, le=6)] = 3  # of six, from the top
     epochs: Count = 5
     batch_size: Count = 32
-    lr: Annotated[float, Field(gt=0, le=1)] = 1e-4  # AdamW, warm-up then linear to 0
-    head_lr: Annotated[float, Field(gt=0, le=1)] = 5e-4
+    lr: LearningRate = 1e-4  # AdamW, warm-up then linear to 0
+    head_lr: LearningRate = 5e-4
     weight_decay: NotNegative = 0.01
     warmup: Annotated[float, Field(ge=0, le=1)] = 0.1  # share of the steps
     seed: Seed = 0

@@ -14,6 +14,7 @@ from core.validated import (
     Context,
     Count,
     Dtype,
+    LearningRate,
     Name,
     NotNegative,
     Positive,
@@ -29,7 +30,6 @@ from core.validated import (
 Method = Literal["btp", "btf", "fast"]
 Architecture = Literal["standard", "jumprelu", "topk", "gated", "batchtopk"]
 Width = Annotated[int, Field(ge=1, le=2**24)]  # as many neurons as the largest SAE that was published has
-LearningRate = Annotated[float, Field(gt=0, le=1)]
 Momentum = Annotated[float, Field(ge=0, lt=1)]
 
 _MAY_CHANGE = ("checkpoint_steps", "evaluation_tokens", "device", "deduplication_mb")

@@ -11,15 +11,15 @@ import json
 import math
 import os
 import time
-import tomllib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from pydantic import Field
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
@@ -28,6 +28,21 @@ from core.errors import TrainingConfigError
 from core.text.chat_template import encode_conversation
 from core.training.corpus import Document, TextSource, encode_documents, is_held_out, read_documents
 from core.training.precision import has_bfloat16_units
+from core.validated import (
+    Context,
+    Count,
+    LearningRate,
+    Line,
+    Name,
+    NotNegative,
+    Seed,
+    Several,
+    Share,
+    Whole,
+    from_table,
+    read_toml,
+    validated,
+)
 
 END_OF_TEXT, IM_START, IM_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 ROLES = ("user", "assistant")
@@ -38,30 +53,46 @@ CHAT_TEMPLATE = (
 _ROLE_REPEATS = 20_000  # makes the BPE trainer merge each role word into one token
 
 
-@dataclass(frozen=True, kw_only=True)
+@validated(TrainingConfigError)
 class LanguageModelConfig:
-    """Architecture, data and optimisation of one embedded language model."""
+    """Architecture, data and optimisation of one embedded language model.
 
-    name: str
-    sources: tuple[TextSource, ...]
-    start_from: str = ""  # folder of a trained model whose weights and tokenizer are the start; "": from scratch
+    Raises:
+        TrainingConfigError: a value out of range, or values that do not go together.
+    """
+
+    name: Name
+    sources: Several[TextSource]
+    start_from: Line = ""  # folder of a trained model whose weights and tokenizer are the start; "": from scratch
     chat: bool = False  # conversations through the chat template, a block beginning where a conversation does
-    vocabulary_size: int = 8_192
-    hidden_size: int = 256
-    intermediate_size: int = 704
-    num_hidden_layers: int = 6
-    num_attention_heads: int = 4
-    max_position_embeddings: int = 1_024
-    context_size: int = 256  # tokens in a training block
-    batch_size: int = 32  # blocks in a step
-    tokens: int = 28_000_000  # to train on in all
-    warmup_steps: int = 100
-    decay_share: float = 0.2  # last share of the steps, over which the learning rate falls linearly to 0
-    muon_lr: float = 0.02  # for the matrices of the blocks
-    adamw_lr: float = 3e-3  # for embeddings, norms and biases
-    weight_decay: float = 0.1
-    checkpoint_steps: int = 100
-    seed: int = 0
+    vocabulary_size: Annotated[int, Field(ge=259, le=2**16)] = 8_192  # 256 bytes and three special tokens at least
+    hidden_size: Count = 256
+    intermediate_size: Count = 704
+    num_hidden_layers: Count = 6
+    num_attention_heads: Count = 4
+    max_position_embeddings: Context = 1_024
+    context_size: Context = 256  # tokens in a training block
+    batch_size: Count = 32  # blocks in a step
+    tokens: Count = 28_000_000  # to train on in all
+    warmup_steps: Whole = 100
+    decay_share: Share = 0.2  # last share of the steps, over which the learning rate falls linearly to 0
+    muon_lr: LearningRate = 0.02  # for the matrices of the blocks
+    adamw_lr: LearningRate = 3e-3  # for embeddings, norms and biases
+    weight_decay: NotNegative = 0.1
+    checkpoint_steps: Count = 100
+    seed: Seed = 0
+
+    def __post_init__(self) -> None:
+        if not self.sources:
+            raise TrainingConfigError("name at least one [[language_model.sources]]")
+        if self.steps < 1:
+            least = self.batch_size * self.context_size
+            raise TrainingConfigError(f"tokens ({self.tokens}) is at least batch_size times context_size, {least}")
+        if self.hidden_size % (2 * self.num_attention_heads):
+            pairs = 2 * self.num_attention_heads  # rotary positions take the dimensions of a head in pairs
+            raise TrainingConfigError(
+                f"hidden_size ({self.hidden_size}) is a multiple of twice num_attention_heads, {pairs}"
+            )
 
     @property
     def steps(self) -> int:
@@ -81,16 +112,12 @@ def load_config(path: Path) -> LanguageModelConfig:
     """Reads `[language_model]` and its `[[language_model.sources]]` from a TOML file.
 
     Raises:
-        TrainingConfigError: an unknown or a missing key.
+        TrainingConfigError: an unknown or a missing key, or a value out of range.
     """
-    table: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))["language_model"]
-    known = {f.name for f in fields(LanguageModelConfig)}
-    if unknown := sorted(set(table) - known):
-        raise TrainingConfigError(f"'{path}': unknown key {unknown[0]!r} in [language_model]; it knows {sorted(known)}")
-    sources = tuple(TextSource(**source) for source in table.pop("sources", []))
-    if not sources:
-        raise TrainingConfigError(f"'{path}': name at least one [[language_model.sources]]")
-    return LanguageModelConfig(sources=sources, **table)
+    table = read_toml(path, TrainingConfigError)["language_model"]
+    # without sources, the error tells how to name some
+    values = {"sources": [], **table} if isinstance(table, dict) else table
+    return from_table(LanguageModelConfig, values, f"[language_model] of '{path}'")
 
 
 def train_tokenizer(texts: Iterator[str], vocabulary_size: int) -> PreTrainedTokenizerFast:

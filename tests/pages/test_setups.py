@@ -102,7 +102,7 @@ def test_wrong_file_of_setups_is_named(open_page: OpenPage, tmp_path: Path, monk
     path.write_text("[setups.mine]\nmodel = 'm'\n", encoding="utf-8")
     monkeypatch.setenv("STEERSCOPE_SETUPS", str(path))
     app = checked(AppTest.from_file(APP, default_timeout=60).run())
-    assert "[setups.mine] needs 'sae'" in app.sidebar.error[0].value.replace("\\", "")
+    assert "[setups.mine]: the key 'sae' is missing" in app.sidebar.error[0].value.replace("\\", "")
 
 
 HEAVY = ("torch", "transformers", "sae_lens", "sentence_transformers")

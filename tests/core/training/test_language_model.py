@@ -131,10 +131,21 @@ def test_held_out_documents_are_one_in_a_hundred_and_the_same_passage_stays_toge
         assert is_held_out(question) == is_held_out(document)
 
 
-def test_config_with_an_unknown_key_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("layers = 3", "unknown key 'layers'"),
+        ("seed = 1", r"name at least one \[\[language_model.sources\]\]"),
+        ("seed = -1", r"\[language_model\] of '.*': seed is a whole number from 0 to \d+, not -1"),
+        ('sources = [{path = "a", licence = "b"}]\ntokens = 9', r"tokens \(9\) is at least .*, 8192"),
+        ('sources = [{path = "a", licence = "b"}]\nnum_attention_heads = 3', r"hidden_size \(256\) is a multiple of"),
+        ('sources = [{path = "a"}]', "entry 1 of sources: the key 'licence' is missing"),
+    ],
+)
+def test_wrong_config_is_refused(tmp_path: Path, lines: str, message: str) -> None:
     path = tmp_path / "bad.toml"
-    path.write_text('[language_model]\nname = "x"\nlayers = 3\n')
-    with pytest.raises(TrainingConfigError, match="unknown key 'layers'"):
+    path.write_text(f'[language_model]\nname = "x"\n{lines}\n')
+    with pytest.raises(TrainingConfigError, match=message):
         load_config(path)
 
 
