@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # Top to bottom: a module or folder imports only what stands above it; inside a folder there are no cycles.
 ORDER = (
     # the ground
-    *("errors", "validated", "progress", "settings", "files", "statistics", "ray_tasks", "catalog", "console"),
+    *("errors", "validated", "progress", "settings", "files", "ray_tasks", "catalog", "console"),
     *(
         "text",
         "models",
@@ -41,7 +41,7 @@ LIGHT = (
 MODEL_LIBRARIES = frozenset({"transformers", "transformer_lens"})
 HEAVY = MODEL_LIBRARIES | {"torch", "sae_lens", "sentence_transformers"}
 MAX_MODULE_LINES, MAX_FUNCTION_LINES = 350, 45  # about 40
-MAX_FLAT = {"core": 15, "pages/shared": 16}  # Python files directly in the folder
+MAX_FLAT = {"core": 14, "pages/shared": 16}  # Python files directly in the folder
 SQL = re.compile(
     r"\bSELECT\b.*\bFROM\b|\bINSERT\s+INTO\b|\bDELETE\s+FROM\b|\bUPDATE\s+\S+\s+SET\b"
     r"|\b(CREATE|DROP|ALTER)\s+(OR\s+REPLACE\s+)?(TEMP\s+)?(TABLE|VIEW|INDEX)\b|\b(COPY|ATTACH|PRAGMA)\s",

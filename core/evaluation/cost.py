@@ -20,9 +20,9 @@ from core.models.embeddings import distances_to_topic
 from core.models.language_model import LanguageModel
 from core.progress import Progress
 from core.results.published import published
+from core.results.statistics import Interval, bootstrap_mean
 from core.scoring.scores import scores_from_sums
 from core.settings import GenerationSettings, ScoreSettings
-from core.statistics import Interval, bootstrap_mean
 from core.steering.generation import Generator
 from core.steering.settings import SteeringSettings
 from core.steering.workbench import Workbench

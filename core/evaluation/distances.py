@@ -17,8 +17,8 @@ from jaxtyping import Bool, Float
 from core.errors import UsageError
 from core.evaluation.experiments import ExperimentOptions
 from core.progress import Progress
+from core.results.statistics import bootstrap_mean
 from core.scoring.scorer import Scorer
-from core.statistics import bootstrap_mean
 from core.text.prompts import Topic
 
 PAPER_TOPICS = ("amazon", "yelp", "imdb", "wikipedia")

@@ -24,8 +24,8 @@ from core.build.activations import BATCH_TOKENS, length_sorted_batches
 from core.evaluation.experiments import ExperimentOptions
 from core.models.language_model import LanguageModel
 from core.progress import Progress
+from core.results.statistics import bootstrap_mean, paired_difference
 from core.scoring.scorer import ScoredTopic
-from core.statistics import bootstrap_mean, paired_difference
 from core.steering.code_edits import CodeOutcome, Edit
 from core.steering.edits import EditName
 from core.steering.metrics import contamination, contamination_share, neurons_changed, reconstruction_delta

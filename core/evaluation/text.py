@@ -33,8 +33,8 @@ from core.models.judge import Rating, judge_from_environment
 from core.models.language_model import LanguageModel
 from core.progress import Progress
 from core.results.published import published
+from core.results.statistics import bootstrap_mean
 from core.scoring.scorer import ScoredTopic
-from core.statistics import bootstrap_mean
 from core.steering.generation import Generation
 from core.steering.metrics import distinct_n, harmonic_mean, language_switch, next_token_confidence
 from core.steering.settings import SteeringSettings

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from core.statistics import Interval, bootstrap_mean, paired_difference
+from core.results.statistics import Interval, bootstrap_mean, paired_difference
 
 FIGURES = (
     "perplexity",

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 
 from core.errors import MissingFileError, PromptFileError
 from core.models.acceptability import ACCEPTED
-from core.statistics import bootstrap_paired
+from core.results.statistics import bootstrap_paired
 from core.training.made_up_texts import gibberish, paragraph
 
 _DEV_BLOCK = 50  # sentences in a row: those of one example in a paper stand together and often share their words

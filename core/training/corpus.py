@@ -56,10 +56,12 @@ def _open_text(path: Path) -> io.TextIOBase:
 def _parse(line: str, path: Path, number: int) -> Document:
     try:
         row: Any = json.loads(line)
-    except json.JSONDecodeError as exc:
+    except (ValueError, RecursionError) as exc:  # no JSON, a number of too many digits, or nesting too deep
         raise PromptFileError(path, f"line {number} is not JSON: {exc}") from exc
     messages, text = (row.get("messages"), row.get("text")) if isinstance(row, dict) else (None, None)
     if isinstance(messages, list):
+        if not messages:
+            raise ConversationError(f"line {number} of '{path}' has no messages; leave it out, or give it a message")
         check_messages(messages, f"line {number} of '{path}'")
         return Document("\n".join(m["content"] for m in messages), tuple(messages))
     if not isinstance(text, str):

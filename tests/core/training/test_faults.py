@@ -96,8 +96,7 @@ SPEECH = {"role": "user", "content": "hello"}
         ({"messages": [{"role": "user", "content": None}]}, "message 1 of line 7 of 'FILE' has no 'content'"),
         ({"messages": ["hello"]}, "message 1 of line 7 of 'FILE' has no 'role'"),
         ({"messages": None}, "'FILE': line 7 has neither 'text' nor 'messages'"),
-        ({"messages": []}, "has no messages; plain text trains with method 'btp'"),
-        ({"text": "plain"}, "has no messages; plain text trains with method 'btp'"),
+        ({"messages": []}, "line 7 of 'FILE' has no messages"),
         ({"text": 3}, "'FILE': line 7 has neither 'text' nor 'messages'"),
         ({"prompt": "x"}, "'FILE': line 7 has neither 'text' nor 'messages'"),
         (["hello"], "'FILE': line 7 has neither 'text' nor 'messages'"),
@@ -111,6 +110,13 @@ def test_wrong_conversation_is_named(train: Train, text: Path, row: object, mess
     assert code == 2
     (line,) = errors
     assert message.replace("FILE", str(text / "chats.jsonl")) in line
+
+
+def test_plain_text_among_conversations_is_named(train: Train, text: Path) -> None:
+    spoil(text / "chats.jsonl", 7, {"text": "plain"})
+    code, (line,) = train({'method = "fast"': 'method = "btf"'})
+    assert code == 2
+    assert "has no messages; plain text trains with method 'btp'" in line
 
 
 @pytest.mark.parametrize("kind", ["binary", "cut short"])

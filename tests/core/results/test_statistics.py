@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.statistics import bootstrap_mean, bootstrap_paired, paired_difference
+from core.results.statistics import bootstrap_mean, bootstrap_paired, paired_difference
 
 
 def test_bootstrap_mean_covers_the_normal_interval() -> None:
