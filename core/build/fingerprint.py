@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from core.catalog import Setup
+from core.catalog import Setup, gguf_of
+from core.models.gguf import file_sha256
 from core.store.schema import SCHEMA_VERSION
 from core.text.prompts import Prompt
 
@@ -36,11 +37,13 @@ def reference_digest(prompts: Sequence[Prompt]) -> str:
 
 
 def fingerprint(setup: Setup, prompts: Sequence[Prompt], chunk_prompts: int) -> str:
-    """Digest of all that determines a store's numbers; folders of weights count by content, not by path."""
+    """Digest of all that determines a store's numbers; weights count by content, not by path."""
     fields = {name: value for name, value in asdict(setup).items() if name not in _NOT_IN_FINGERPRINT}
     for name in ("model", "sae", "embedding_model"):
         if Path(fields[name]).is_dir():
             fields[name] = _folder_digest(Path(fields[name]))
+    if (file := gguf_of(setup.model)) is not None:
+        fields["model"] = file_sha256(file)
     fields["reference"] = reference_digest(prompts)
     content = json.dumps([SCHEMA_VERSION, chunk_prompts, fields], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()

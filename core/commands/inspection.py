@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import pandas as pd
 import typer
 
 from core.commands.options import AsJson, Out, SetupName, StoreDir, TopicFile, TopicText, app, one_topic, show
@@ -11,6 +10,8 @@ from core.console import print_json
 from core.errors import MissingFileError, UsageError
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from core.inspection import Inspection
     from core.steering.workbench import Workbench
 
@@ -63,14 +64,14 @@ def _text(text: str | None, file: Path | None) -> str:
         raise UsageError(f"'{file}' is not UTF-8 (byte {exc.start}); save it as UTF-8") from exc
 
 
-def _with_top_tokens(bench: "Workbench", found: "Inspection", top: int) -> pd.DataFrame:
+def _with_top_tokens(bench: "Workbench", found: "Inspection", top: int) -> "pd.DataFrame":
     """The text's first neurons, with the reference tokens on which each fires most."""
     first = found.neurons.head(top)
     known = bench.store.neurons(first["neuron"].tolist())[["neuron", "top_tokens"]]
     return first.merge(known, on="neuron", how="left").dropna(axis="columns", how="all")
 
 
-def _token_table(found: "Inspection") -> pd.DataFrame:
+def _token_table(found: "Inspection") -> "pd.DataFrame":
     """One row per token, with its strongest neurons as `neuron:activation`."""
     pairs = zip(found.tokens["neurons"], found.tokens["activations"], strict=True)
     named = [" ".join(f"{n}:{a:.3g}" for n, a in zip(*pair, strict=True)) for pair in pairs]

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-import pandas as pd
 import typer
 
 from core.console import print_table
@@ -11,6 +10,8 @@ from core.errors import UsageError
 from core.settings import ScoreSettings, store_root
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from core.catalog import Setup
     from core.scoring.scorer import ScoredTopic
     from core.store.reader import Store
@@ -99,7 +100,7 @@ def one_topic(text: str | None, file: Path | None) -> "Topic":
     return read_topic(file) if file else find_topic(text or "")
 
 
-def show(frame: pd.DataFrame, *, as_json: bool, out: Path | None = None, title: str = "") -> None:
+def show(frame: "pd.DataFrame", *, as_json: bool, out: Path | None = None, title: str = "") -> None:
     """Prints a table, or writes it to the file `out`."""
     if out is not None:
         from core.results.export import export_table

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
-import pandas as pd
 import typer
 
 from core.commands.options import (
@@ -39,6 +38,8 @@ from core.evaluation.experiments import (
 from core.settings import GenerationSettings, store_root
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from core.steering.placement import Positions
     from core.steering.workbench import Column, Workbench
 
@@ -162,6 +163,8 @@ def _print_columns(columns: Sequence["Column"], *, seed: int, per_token: bool, a
     if as_json:
         print_json(rows)
         return
+    import pandas as pd
+
     print_table(
         pd.DataFrame(rows).drop(columns="tokens", errors="ignore").set_index("edit").T.reset_index(), as_json=False
     )
@@ -228,7 +231,7 @@ def evaluate(
         also=others,
         judge=judge,
     )
-    tables: dict[str, pd.DataFrame] = {}
+    tables: dict[str, "pd.DataFrame"] = {}
     for name, experiment in experiments.items():
         with stage_progress(experiment.title) as progress:
             tables |= run_and_save(name, bench, options, AppStore(store_root(store)), setup, progress)

@@ -5,7 +5,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
-import pandas as pd
 import typer
 
 from core.commands.options import (
@@ -33,12 +32,16 @@ from core.evaluation.experiments import EXPERIMENTS
 from core.settings import Distance, ScoreSettings, Summary, Variant, store_root
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from core.store.reader import Store
 
 
 @app.command()
 def setups(as_json: AsJson = False) -> None:
     """List the setups and what each still needs to run here."""
+    import pandas as pd
+
     from core.catalog import all_setups, missing_parts
 
     rows = [
@@ -121,7 +124,7 @@ def score(
     show(frame, as_json=as_json, out=out, title=f"{scored.topic.title}: neurons of {setup}")
 
 
-def _group_table(store: "Store", neurons: list[int]) -> pd.DataFrame:
+def _group_table(store: "Store", neurons: list[int]) -> "pd.DataFrame":
     """Share of activation in each group of reference prompts, of these neurons and of all neurons."""
     shares = store.group_mass(neurons).merge(store.group_mass(), on="group", how="outer", suffixes=("_top", "_all"))
     shares = shares.fillna(0.0).assign(ratio=lambda t: t["share_top"] / t["share_all"])
@@ -148,7 +151,7 @@ def export(
     typer.echo(f"{len(frame):,} rows -> {out}", err=True)
 
 
-def _exported(setup: str, what: str, store: Path | None, topic: str | None, file: Path | None) -> pd.DataFrame:
+def _exported(setup: str, what: str, store: Path | None, topic: str | None, file: Path | None) -> "pd.DataFrame":
     """The table that `export --what` names.
 
     Raises:

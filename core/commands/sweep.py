@@ -3,25 +3,17 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import pandas as pd
 import typer
 
 from core.commands.options import AsJson, SetupName, StoreDir, Tokens, app, open_store, setup_named
 from core.console import print_json, print_table, stage_progress
 from core.errors import UsageError
-from core.results.app_store import AppStore
 from core.settings import store_root
-from core.sweep.request import (
-    SweepSettings,
-    check_chat,
-    check_neuron,
-    parse_alphas,
-    random_neuron,
-    read_questions,
-    strongest_on,
-)
 
 if TYPE_CHECKING:
+    import pandas as pd
+
+    from core.results.app_store import AppStore
     from core.store.reader import Store
 
 _SHOWN = (
@@ -31,7 +23,7 @@ _SHOWN = (
 
 
 def _neurons(
-    setup: str, store: "Store", results: AppStore, given: list[int], tokens: list[str], random: bool, seed: int
+    setup: str, store: "Store", results: "AppStore", given: list[int], tokens: list[str], random: bool, seed: int
 ) -> list[int]:
     """The neurons that the options name, each once; the random one is different from all others.
 
@@ -39,6 +31,8 @@ def _neurons(
         UsageError: the options name no neuron, or an unknown token.
         NeuronRangeError: the SAE has no such neuron.
     """
+    from core.sweep.request import check_neuron, random_neuron, strongest_on
+
     for neuron in given:
         check_neuron(neuron, store.d_sae)
     strongest = [strongest_on(results.result(setup, "special"), token, setup) for token in tokens]
@@ -76,6 +70,9 @@ def sweep(
     as_json: AsJson = False,
 ) -> None:
     """Amplify neurons by a range of alphas and measure the answers of a chat model."""
+    from core.results.app_store import AppStore
+    from core.sweep.request import SweepSettings, check_chat, parse_alphas, read_questions
+
     settings = SweepSettings(alphas=parse_alphas(alphas), questions=read_questions(questions), max_new_tokens=tokens)
     chosen = setup_named(setup)
     check_chat(chosen.chat, "an alpha sweep")
@@ -87,7 +84,7 @@ def sweep(
     from core.sweep.windows import RULES, compare_neurons, means_by_alpha
 
     bench = api.open_setup(setup, store=store)
-    rows: dict[int, pd.DataFrame] = {}
+    rows: dict[int, "pd.DataFrame"] = {}
     measures = available_measures()
     with stage_progress(f"Sweeping {len(neurons)} of {bench.sae.d_sae:,} neurons") as progress:
         for number in neurons:

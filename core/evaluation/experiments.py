@@ -8,15 +8,15 @@ from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Protocol, cast
 
-import pandas as pd
-
 from core.errors import UsageError
 from core.progress import Progress
-from core.results.app_store import AppStore
 from core.settings import GenerationSettings
 from core.text.prompts import Topic, bundled_topics
 
-if TYPE_CHECKING:  # imports torch
+if TYPE_CHECKING:  # slow to import
+    import pandas as pd
+
+    from core.results.app_store import AppStore
     from core.scoring.scorer import Scorer
     from core.steering.settings import SteeringSettings
     from core.steering.workbench import Workbench

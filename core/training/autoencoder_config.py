@@ -34,7 +34,7 @@ Momentum = Annotated[float, Field(ge=0, lt=1)]
 
 _MAY_CHANGE = ("checkpoint_steps", "evaluation_tokens", "device", "deduplication_mb")
 _OF_THE_SAE_ALONE = {  # settings that leave the activations it is trained on as they are
-    *("name", "evaluation_sources", "evaluation_tokens", "deduplication_mb", "checkpoint_steps"),
+    *("name", "saved_dtype", "evaluation_sources", "evaluation_tokens", "deduplication_mb", "checkpoint_steps"),
     *("architecture", "expansion", "d_sae", "k", "sparsity", "sparsity_warmup_steps", "bandwidth", "initial_threshold"),
     *("apply_b_dec_to_input", "normalise", "tokens", "batch_size", "buffer_size", "lr", "lr_end", "warmup_steps"),
     *("beta1", "beta2", "aux_coefficient", "dead_window", "median_tokens"),
@@ -77,6 +77,7 @@ class AutoencoderConfig:
     initial_threshold: NotNegative = 0.01  # of JumpReLU
     apply_b_dec_to_input: bool = False  # subtract the decoder bias before encoding
     normalise: bool = True  # scale activations to a mean norm of sqrt(d_in); folded into the weights at the end
+    saved_dtype: Dtype = "float32"  # of the weights on disk, which the card's figures are of; bfloat16 halves them
 
     tokens: Count = 3_000_000  # activations to train on, rounded up to whole steps
     batch_size: Count = 2_048  # activations in a step
@@ -118,9 +119,13 @@ class AutoencoderConfig:
 
     def check_k(self, d_in: int) -> None:
         """Raises TrainingConfigError where the SAE, on activations of `d_in` dimensions, has fewer than k neurons."""
-        d_sae = self.d_sae or self.expansion * d_in
+        d_sae = self.width(d_in)
         if self.architecture in ("topk", "batchtopk") and self.k > d_sae:
             raise TrainingConfigError(f"k is a whole number from 1 to the SAE's {d_sae} neurons, not {self.k}")
+
+    def width(self, d_in: int) -> int:
+        """How many neurons the SAE has on activations of `d_in` dimensions."""
+        return self.d_sae or self.expansion * d_in
 
     @property
     def steps(self) -> int:

@@ -20,8 +20,10 @@ import sae_lens
 import torch
 from jaxtyping import Float
 from sae_lens.config import SAETrainerConfig
+from sae_lens.constants import SAE_WEIGHTS_FILENAME
 from sae_lens.saes.sae import SAEMetadata, TrainingSAE
 from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from core.catalog import Setup
@@ -59,7 +61,7 @@ def new_autoencoder(config: AutoencoderConfig, d_in: int) -> TrainingSAE[Any]:
     config.check_k(d_in)
     common: dict[str, Any] = {
         "d_in": d_in,
-        "d_sae": config.d_sae or config.expansion * d_in,
+        "d_sae": config.width(d_in),
         "device": config.device,
         "apply_b_dec_to_input": config.apply_b_dec_to_input,
         "normalize_activations": "expected_average_only_in" if config.normalise else "none",
@@ -244,6 +246,10 @@ class AutoencoderRun:
         if self.config.architecture in ("standard", "gated", "jumprelu"):  # sae_lens folds the others on saving
             sae.fold_W_dec_norm()
         sae.save_inference_model(folder)
+        if self.config.saved_dtype != "float32":
+            weights = folder / SAE_WEIGHTS_FILENAME
+            dtype = getattr(torch, self.config.saved_dtype)
+            save_file({name: tensor.to(dtype) for name, tensor in load_file(weights).items()}, weights)
 
     def finish(self, model: LanguageModel, held_out: TokenBatches, *, keep_special: bool, data: str) -> Path:
         """Saves and evaluates the SAE, writes its settings and card, and deletes the checkpoints.

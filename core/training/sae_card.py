@@ -18,6 +18,17 @@ def _sparsity(config: AutoencoderConfig) -> str:
     return f"lambda = {config.sparsity:g}"
 
 
+def _firsts(config: AutoencoderConfig) -> str:
+    """What the card says of each text's first token and position, where the config names them."""
+    alone = " (plain documents run alone, too)" if config.method == "fast" else ""
+    token = f"\n- Plain documents begin with `{config.first_token}`{alone}." if config.first_token else ""
+    sink = (
+        "\n- The first position of each text is an attention sink, with a norm far above all others: it is left out of "
+        "training and of all figures over activations, and edits leave it as it is."
+    )
+    return token + (sink if config.skip_first else "")
+
+
 def _error_row(name: str, error: MeanSquaredError) -> str:
     if error.by_sequence is None:
         return f"| {name} | no such token | | |"
@@ -31,12 +42,12 @@ def card(config: AutoencoderConfig, evaluation: Evaluation, d_in: int, data: str
     return f"""# {config.name}
 
 A sparse autoencoder for `sae_lens` (`SAE.load_from_disk`) on the residual stream of `{config.model}`
-at `{config.hook_name}`: {config.architecture}, {config.expansion * d_in:,} neurons over {d_in} dimensions
+at `{config.hook_name}`: {config.architecture}, {config.width(d_in):,} neurons over {d_in} dimensions
 ({_sparsity(config)}), decoder rows of unit norm.
 
 ## Training
 
-- {_METHODS[config.method].format_map(config.as_dict())}; activations at special tokens {special}.
+- {_METHODS[config.method].format_map(config.as_dict())}; activations at special tokens {special}.{_firsts(config)}
 - {data}.
 - {config.steps * config.batch_size:,} activations in batches of {config.batch_size:,}, drawn from a mixing buffer of
   {config.buffer_size:,}; Adam, learning rate {config.lr:g} with {config.warmup_steps} steps of warm-up and a cosine to

