@@ -11,6 +11,7 @@ from core.models.gguf import file_sha256
 from core.store.schema import SCHEMA_VERSION
 from core.text.prompts import Prompt
 
+CHUNK_PROMPTS = 512  # prompts that a build finishes, and keeps, together
 _SAMPLE_BYTES = 2**20  # read at both ends of each weight file
 # the files that loading a model, an SAE or an embedding model reads; not the cards and evaluations beside them
 _WEIGHT_FILES = ("*.safetensors", "cfg.json", "*config.json", "*token*", "vocab.*", "merges.txt", "chat_template*")
@@ -36,7 +37,7 @@ def reference_digest(prompts: Sequence[Prompt]) -> str:
     return hashlib.sha256(content.encode()).hexdigest()
 
 
-def fingerprint(setup: Setup, prompts: Sequence[Prompt], chunk_prompts: int) -> str:
+def fingerprint(setup: Setup, prompts: Sequence[Prompt], chunk_prompts: int = CHUNK_PROMPTS) -> str:
     """Digest of all that determines a store's numbers; weights count by content, not by path."""
     fields = {name: value for name, value in asdict(setup).items() if name not in _NOT_IN_FINGERPRINT}
     for name in ("model", "sae", "embedding_model"):

@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from core.build.pipeline import CHUNK_PROMPTS, Build, Stage, build
+from core.build.fingerprint import CHUNK_PROMPTS
+from core.build.pipeline import Build, Stage, build
 from core.build.through_models import ModelPipeline, Pipeline
 from core.catalog import Setup
 from core.errors import EngineError

@@ -14,7 +14,7 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from core.build.fingerprint import fingerprint, reference_digest
+from core.build.fingerprint import CHUNK_PROMPTS, fingerprint, reference_digest
 from core.build.through_models import ModelPipeline, Pipeline
 from core.catalog import Setup
 from core.errors import AutoencoderError, StoreError, StoreWriteError
@@ -26,7 +26,6 @@ from core.store.schema import assemble, build_command, one_line, store_path
 from core.store.shards import Parts
 from core.text.prompts import Prompt, reference_prompts
 
-CHUNK_PROMPTS = 512
 _VERSIONS = ("torch", "transformers", "sae-lens", "sentence-transformers", "duckdb")
 
 Stage = Literal["activations", "embeddings"]
