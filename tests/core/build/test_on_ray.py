@@ -115,7 +115,7 @@ def test_more_than_a_machine_has_is_refused(setup: Setup, tmp_path: Path, asked:
 def test_workers_that_see_other_prompts_are_refused(
     setup: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("core.build.pipeline._reference_digest", lambda prompts: "other")
+    monkeypatch.setattr("core.build.fingerprint.reference_digest", lambda prompts: "other")
     with pytest.raises(EngineError, match=r"the model, SAE or prompts of 'tiny' differ on .*: share their folders"):
         build_on_ray(setup, tmp_path / "ray", pipeline=Telling(tmp_path), chunk_prompts=CHUNK)
 
