@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -12,14 +12,14 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from core.progress import Progress as Report  # rich has a Progress of its own
+
 if TYPE_CHECKING:
     import pandas as pd  # slow to import
 
 _PIPE_WIDTH = 200  # characters
 _LIST_ITEMS = 6  # items of a list shown in a table cell
 _LINE_EVERY_S = 30.0  # between two log lines of a running stage
-
-Report = Callable[[str, float], None]  # stage, share done
 
 
 def plain(value: Any) -> Any:

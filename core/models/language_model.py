@@ -51,6 +51,7 @@ class LanguageModel:
         self, name: str, model: Any, tokenizer: Any, *, chat: bool = False, first_token: str | None = None
     ) -> None:
         self.name = name
+        self.place = name  # what transformers loads it from: not the name of a GGUF file, but its folder
         self.model = model
         self.tokenizer = tokenizer
         self.chat = chat

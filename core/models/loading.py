@@ -85,4 +85,6 @@ def load_language_model(setup: Setup, progress: Progress = lambda stage, share: 
         )
     module: nn.Module = model
     module.to(device).eval().requires_grad_(False)
-    return LanguageModel(setup.model, model, tokenizer, chat=setup.chat, first_token=setup.first_token)
+    made = LanguageModel(setup.model, model, tokenizer, chat=setup.chat, first_token=setup.first_token)
+    made.place = place
+    return made

@@ -156,7 +156,7 @@ def _imports(name: str, body: str) -> str:
 def _model(model: LanguageModel) -> str:
     dtype = next(model.model.parameters()).dtype
     return (
-        f"MODEL = {model.name!r}\n"
+        f"MODEL = {model.place!r}\n"
         f"tokenizer = AutoTokenizer.from_pretrained(MODEL)\n"
         f"model = AutoModelForCausalLM.from_pretrained(MODEL, dtype={dtype}).eval()\n"
     )

@@ -58,6 +58,8 @@ def test_model_and_tokenizer_are_those_of_the_checkpoint(file: Path, root: Path,
     logits = [model.forward(model.pad([prompt])) for model in (ours, theirs)]
     assert torch.corrcoef(torch.stack(logits).flatten(1))[0, 1] > 0.99  # 8 bits, then 16
     assert ours.end_token_ids == theirs.end_token_ids
+    assert (ours.name, ours.place) == (str(file), str(dequantised(file)))  # a script names the folder
+    assert theirs.place == theirs.name
     assert AutoTokenizer.from_pretrained(dequantised(file)).chat_template == theirs.tokenizer.chat_template
 
 
