@@ -1,7 +1,7 @@
 """Named setups: a language model, a hook point, an SAE, a reference set and a sentence-embedding model.
 
-Three origins: embedded (ships in `data/`), preset (published weights, from a hub or a cache), and the user's own, from
-a TOML file (`$STEERSCOPE_SETUPS`, else `setups.toml` in the working folder):
+There are three origins: embedded (shipped in `data/`), preset (published weights, from a hub or its cache), and the
+user's own, from a TOML file (`$STEERSCOPE_SETUPS`, else `setups.toml` in the working folder):
 
     [setups.my-gpt2]
     model = "models/my-gpt2"              # folder (relative to this file) or hub name
@@ -36,11 +36,11 @@ class Setup:
     """Everything that activations and scores are computed for.
 
     Raises:
-        SetupConfigError: a value that is none of the choices, or out of range.
+        SetupConfigError: a value is not allowed or out of range.
     """
 
     name: Name  # of its folder among the stores
-    model: Text  # folder, or hub name
+    model: Text  # folder, GGUF file, or hub name
     sae: Text  # folder, or "release:id"
     title: str = ""
     hook_name: Text | None = None  # None: the SAE's own
@@ -51,7 +51,7 @@ class Setup:
     context_size: Context = 256  # longer prompts are cut to this many tokens
     first_token: Text | None = None  # special token that plain text begins with; None: the tokenizer's own
     chat: bool = False  # prompts go through the tokenizer's chat template
-    n_parameters: Count | None = None  # to tell whether memory suffices
+    n_parameters: Count | None = None  # to check that memory suffices
     origin: Literal["embedded", "preset", "user"] = "user"
 
     def __post_init__(self) -> None:
@@ -137,7 +137,7 @@ def user_setups_file(option: Path | None = None) -> Path | None:
     """The user's TOML file: the option, else `$STEERSCOPE_SETUPS`, else `setups.toml` where there is one.
 
     Raises:
-        MissingFileError: a file was named and is not there.
+        MissingFileError: the named file does not exist.
     """
     named = option or (Path(os.environ["STEERSCOPE_SETUPS"]) if os.environ.get("STEERSCOPE_SETUPS") else None)
     if named is None:
@@ -152,7 +152,7 @@ def _resolved(key: str, value: str, folder: Path) -> str:
     """A path of the TOML file as an absolute one where it exists; a hub name or `release:id` as it is.
 
     Raises:
-        SetupConfigError: what can be no path, such as a folder in the home of a user that there is not.
+        SetupConfigError: the value cannot be a path, for example because its user's home is unknown.
     """
     try:
         candidate = folder / Path(value).expanduser()
@@ -166,8 +166,7 @@ def read_setups(path: Path) -> list[Setup]:
     """Setups of a TOML file.
 
     Raises:
-        SetupConfigError: not TOML, no `[setups.NAME]`, a name that no folder can have, or an unknown, missing or
-            wrong value.
+        SetupConfigError: the file is not TOML, has no `[setups.NAME]` table, or has an unknown, missing or wrong key.
     """
     tables = read_toml(path, SetupConfigError).get("setups")
     if not tables or not isinstance(tables, dict) or not all(isinstance(table, dict) for table in tables.values()):
@@ -203,7 +202,7 @@ def find_setup(name: str, user_file: Path | None = None) -> Setup:
     """The setup of that name.
 
     Raises:
-        UnknownSetupError: no such setup; the message lists those there are.
+        UnknownSetupError: there is no such setup; the message lists the existing ones.
     """
     setups = all_setups(user_file)
     if name not in setups:
@@ -212,7 +211,7 @@ def find_setup(name: str, user_file: Path | None = None) -> Setup:
 
 
 def embedded_gguf() -> Path:
-    """The GGUF file of the embedded model; its package is never imported, as it wants packages that are not needed.
+    """The GGUF file of the embedded model; its package is not imported, because it would import others.
 
     Raises:
         ModelFolderError: the package is not installed; the message has the command that installs it.
@@ -268,7 +267,7 @@ def _missing_model(place: str) -> str | None:
 
 
 def missing_parts(setup: Setup) -> list[str]:
-    """What the setup lacks to run on this machine, in words; empty when it can run."""
+    """What the setup needs but lacks on this machine, in words; empty if it can run."""
     missing = []
     if model := _missing_model(setup.model):
         missing.append(model)

@@ -1,4 +1,4 @@
-"""What fires on a text of one's own: every active neuron on every token, and the text's neurons ranked."""
+"""Inspects a user's text: the active neurons on each token, and a ranking of the text's neurons."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from core.errors import UsageError
 from core.scoring.scorer import ScoredTopic
 from core.steering.workbench import Workbench
 
-TOP_NEURONS = 5  # named for each token
-MAX_CHARACTERS = 200_000  # more are refused before they are tokenised
+TOP_NEURONS = 5  # listed for each token
+MAX_CHARACTERS = 200_000  # longer texts are refused before they are tokenised
 
 Messages = Sequence[Mapping[str, str]]  # a chat: each with `role` and `content`
 
@@ -23,18 +23,18 @@ Messages = Sequence[Mapping[str, str]]  # a chat: each with `role` and `content`
 class Inspection:
     """The neurons of one text.
 
-    `tokens` has one row a token, in order:
+    `tokens` has one row per token, in order:
         token: as text, its leading space kept
-        special: whether it is the beginning-of-text or a template token; such a token counts in no sum
+        special: whether it is a beginning-of-text or template token; such tokens are left out of all sums
         neurons, activations: its strongest neurons and their activations, strongest first (lists)
         n_active: how many neurons are active on it
-        topic_share: share of its activation that the topic's scores weigh in, sum(a * score) / sum(a), 0 to 1; NaN
-            without a topic, on a special token, and where nothing is active
-    `activations` has one row an active (token, neuron): position (from 0), neuron, activation.
-    `neurons` has one row a neuron that is active on an ordinary token, largest sum first:
-        sum, max: of its activations over the ordinary tokens
-        tokens: ordinary tokens on which it is active
-        score, rank: its score for the topic and its place among the scored neurons; NaN without a topic or a score
+        topic_share: sum(|a| * score) / sum(|a|) over its active neurons, 0 to 1; NaN without a topic, on special
+            tokens, and if no neuron is active
+    `activations` has one row per active (token, neuron): position (from 0), neuron, activation.
+    `neurons` has one row per neuron that is active on an ordinary token, largest sum first:
+        sum, max: over its activations on ordinary tokens
+        tokens: number of ordinary tokens on which it is active
+        score, rank: its score for the topic and its rank among the scored neurons; NaN without a topic or a score
     """
 
     tokens: pd.DataFrame
@@ -45,16 +45,16 @@ class Inspection:
 def inspect_text(
     bench: Workbench, text: str | Messages, scored: ScoredTopic | None = None, top: int = TOP_NEURONS
 ) -> Inspection:
-    """Runs a text through model and SAE and says what fires on it.
+    """Runs a text through the model and the SAE and collects the active neurons.
 
     Args:
         text: a text, read as the setup reads its prompts; or a chat's messages, which go through the chat template.
-        scored: a topic whose scores stand beside the neurons.
-        top: neurons named for each token.
+        scored: a topic; its scores are added to the tables.
+        top: number of neurons listed for each token.
 
     Raises:
-        UsageError: a text without a word, or a longer one than the model reads.
-        ModelFolderError: messages, but the tokenizer has no chat template.
+        UsageError: the text is empty or longer than the model's context.
+        ModelFolderError: `text` is a chat, but the tokenizer has no chat template.
     """
     model = bench.model
     contents = [text] if isinstance(text, str) else [message["content"] for message in text]

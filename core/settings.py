@@ -1,4 +1,4 @@
-"""Frozen settings, checked once where they are made, and where stores live."""
+"""Frozen settings, checked when they are made, and the location of the stores."""
 
 import os
 from pathlib import Path
@@ -23,7 +23,7 @@ class ScoreSettings:
     """How neurons are scored against a topic: Topic Alignment paper, section 3.1.
 
     Raises:
-        SettingsError: a value that is none of the choices, or out of range.
+        SettingsError: a value is not allowed or out of range.
     """
 
     summary: Summary = "sum"  # prompt-level activation; sum (the paper's) is divided by the prompt's total
@@ -33,7 +33,7 @@ class ScoreSettings:
 
     @property
     def distance_power(self) -> int:
-        """The power of the Euclidean distance that g is the weighted mean of."""
+        """g is the weighted mean of the Euclidean distance raised to this power."""
         return (2 if self.distance == "squared" else 1) * (2 if self.variant == "variance" else 1)
 
 
@@ -42,7 +42,7 @@ class GenerationSettings:
     """How text is decoded; the defaults are the Topic Alignment paper's (section 4.3): 64 tokens from the top 5.
 
     Raises:
-        SettingsError: a value out of range.
+        SettingsError: a value is out of range.
     """
 
     max_new_tokens: Count = 64

@@ -1,7 +1,7 @@
 """Models from GGUF files (llama.cpp's format), dequantised once into ordinary Hugging Face folders.
 
-The folder, bfloat16 safetensors with tokenizer and chat template, lies under the store folder and is named by the
-file's SHA-256. It is written whole or not at all; from there on it loads like any other model.
+The folder holds bfloat16 safetensors, tokenizer and chat template. It is below the store folder and named by the file's
+SHA-256. It appears only when it is complete, and then loads like any other model folder.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from core.files import exclusive_lock
 from core.progress import Progress
 from core.settings import store_root
 
-_SOURCE = "source.json"  # in a dequantised folder: the file that it was made of
+_SOURCE = "source.json"  # in a dequantised folder: identifies the file it was made from
 _BLOCK_BYTES = 2**22
 _LOCK_TIMEOUT_S = 1_800.0  # another process may be dequantising the same file
 
@@ -35,11 +35,11 @@ def file_sha256(path: Path) -> str:
 
 
 def dequantised(path: Path, progress: Progress = lambda stage, share: None) -> Path:
-    """The folder that a GGUF file was dequantised into; makes it where it is not there yet.
+    """The folder with a GGUF file's dequantised weights; created if it does not exist.
 
     Raises:
-        ModelFolderError: a truncated file, or an architecture or a quantisation that transformers cannot read, or a
-            file without a tokenizer.
+        ModelFolderError: the file is truncated, has no tokenizer, or has an architecture or quantisation that
+            transformers cannot read.
         StoreWriteError: the disk is full, or the store folder cannot be written.
     """
     root = store_root() / "models"
@@ -63,31 +63,31 @@ def dequantised(path: Path, progress: Progress = lambda stage, share: None) -> P
 
 
 def _identity(path: Path) -> dict[str, Any]:
-    """What tells, without reading it, that a file is still the one that a folder was made of."""
+    """Path, size and modification time of a file: they identify it without reading it."""
     stat = path.stat()
     return {"path": str(path.resolve()), "bytes": stat.st_size, "changed_ns": stat.st_mtime_ns}
 
 
 def _made_of(path: Path, root: Path) -> Path | None:
-    """The folder that was made of exactly this file; None where there is none."""
+    """The folder made from exactly this file; None if there is none."""
     due = _identity(path)
     for source in root.glob(f"*/{_SOURCE}"):
         try:
             if json.loads(source.read_text(encoding="utf-8")) == due:
                 return source.parent
-        except (OSError, ValueError):  # being written, or damaged: it is made anew
+        except (OSError, ValueError):  # being written, or damaged
             continue
     return None
 
 
 def _check(path: Path) -> None:
-    """Raises ModelFolderError for a file that is no GGUF, is cut short, or holds no tokenizer."""
+    """Raises ModelFolderError if the file is not GGUF, is truncated, or has no tokenizer."""
     from gguf import GGUFReader
 
     try:
         reader = GGUFReader(path)
         ends = [int(tensor.data_offset) + int(tensor.n_bytes) for tensor in reader.tensors]
-    except Exception as exc:  # the reader raises whatever its parsing stumbles over
+    except Exception as exc:  # the reader has no error class of its own
         raise ModelFolderError(
             f"'{path}' is no whole GGUF file ({in_one_line(exc)}); copy or download it again"
         ) from exc
@@ -98,7 +98,7 @@ def _check(path: Path) -> None:
 
 
 def _dequantise(path: Path, folder: Path, progress: Progress) -> None:
-    """Writes the folder under another name first, so that one of the right name is whole."""
+    """Writes the folder under a temporary name and then renames it, so that `folder` is always complete."""
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
@@ -129,7 +129,7 @@ def _read(path: Path, progress: Progress) -> tuple[Any, Any]:
                 quantization_config=GgufConfig(dequantize=True),
                 output_loading_info=True,
             )
-    except Exception as exc:  # transformers raises by what is missing: ValueError, KeyError, NotImplementedError ...
+    except Exception as exc:  # transformers raises ValueError, KeyError, NotImplementedError and others
         raise ModelFolderError(
             f"transformers cannot read '{path}' ({in_one_line(exc)}); it reads the architectures and quantisations "
             "that its documentation of GGUF lists: take another file, or the model's own safetensors"
@@ -142,7 +142,7 @@ def _read(path: Path, progress: Progress) -> tuple[Any, Any]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """transformers' own progress bars would stand beside ours."""
+    """Hides transformers' progress bars, which would mix with ours."""
     from transformers.utils import logging
 
     shown = logging.is_progress_bar_enabled()

@@ -1,4 +1,4 @@
-"""Loads a setup's language model from its folder, a hub cache, or a hub."""
+"""Loads a setup's language model from a folder, a GGUF file, a hub cache, or a hub."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def load_language_model(setup: Setup, progress: Progress = lambda stage, share: 
     """Loads the setup's model from its folder, a GGUF file, a hub cache, or a hub.
 
     Args:
-        progress: told while a GGUF file is dequantised, once.
+        progress: called while a GGUF file is dequantised, which happens once.
 
     Raises:
         ModelFolderError: the folder lacks its config, its tokenizer or some of its weights, or they are damaged; or a

@@ -1,4 +1,4 @@
-"""What an alpha sweep is asked for, before a model is loaded: alphas as typed, questions, neurons, names of its tables.
+"""The settings of an alpha sweep, checked before a model is loaded: alphas, questions, neurons, names of its tables.
 
 A sweep adds one neuron's decoder row, times alpha, to the residual stream (FAST paper, Eq. 8 and section 6).
 """
@@ -21,7 +21,7 @@ from core.text.prompts import read_prompts
 from core.validated import Count, Several, validated
 
 AUTO = "auto"
-MAX_ALPHAS = 33  # of one question: they share a batch
+MAX_ALPHAS = 33  # per question; they share a batch
 PUBLISHED_NEURON = 13_794  # the one that the FAST paper steers, in its SAE of Qwen2.5-7B-Instruct
 
 
@@ -31,10 +31,10 @@ def _bundled() -> tuple[str, ...]:
 
 @validated(SettingsError)
 class SweepSettings:
-    """One sweep, whatever the neuron.
+    """The settings of one sweep, for any neuron.
 
     Raises:
-        SettingsError: alphas that cannot be, too many of them, or no question.
+        SettingsError: there is no question, too many alphas, or an alpha that is not finite.
     """
 
     alphas: Several[float] | None = None  # in units of the decoder row; None: up to twice the mean residual norm
@@ -53,13 +53,13 @@ class SweepSettings:
 
 
 def parse_alphas(text: str) -> tuple[float, ...] | None:
-    """Alphas as they are typed, in order, with 0 (the unsteered answer) among them; None for `auto`.
+    """Parses typed alphas; returns them sorted, with 0 (the unsteered answer) added, or None for `auto`.
 
     Args:
         text: `0:150:25` (start, end and step; the end is included where a step meets it), `25,50,75`, or `auto`.
 
     Raises:
-        SettingsError: none of these, or too many.
+        SettingsError: the text has another form, or gives too many alphas.
     """
     if text.strip().lower() == AUTO:
         return None
@@ -86,7 +86,7 @@ def _range(text: str) -> list[Decimal]:
     start, end, step = parts
     if step <= 0 or end < start:
         raise SettingsError(f"a range of alphas ends above its start and has a step above 0, not '{text}'")
-    if end - start >= step * MAX_ALPHAS:  # before they are made
+    if end - start >= step * MAX_ALPHAS:  # checked before the list is built
         raise SettingsError(f"a sweep takes at most {MAX_ALPHAS} alphas, and '{text}' has more; widen the step")
     return [start + i * step for i in range(int((end - start) / step) + 1)]
 
@@ -108,19 +108,19 @@ def read_questions(file: Path | None) -> tuple[str, ...]:
 
 
 def check_chat(chat: bool, what: str) -> None:
-    """Raises ChatSetupError unless prompts go through a chat template."""
+    """Raises ChatSetupError if the setup has no chat template."""
     if not chat:
         raise ChatSetupError(what, [name for name, setup in all_setups().items() if setup.chat])
 
 
 def check_neuron(neuron: int, d_sae: int) -> None:
-    """Raises NeuronRangeError, which names the setups here that are wide enough, where the SAE has no such neuron."""
+    """Raises NeuronRangeError if the SAE has no such neuron; the message names local setups that are wide enough."""
     if not 0 <= neuron < d_sae:
         raise NeuronRangeError(neuron, d_sae, wide_enough(neuron))
 
 
 def wide_enough(neuron: int) -> list[str]:
-    """Setups whose SAE lies on this machine and has a neuron of that number: another neuron, of course."""
+    """Local setups whose SAE has a neuron of that number. The number means another neuron in each SAE."""
     widths = {name: _width(Path(setup.sae)) for name, setup in all_setups().items()}
     return [name for name, width in widths.items() if 0 <= neuron < width]
 
@@ -129,17 +129,17 @@ def _width(sae: Path) -> int:
     try:
         return int(json.loads((sae / "cfg.json").read_text(encoding="utf-8"))["d_sae"])
     except (OSError, ValueError, KeyError, TypeError):
-        return 0  # none here, or not to be read
+        return 0  # not on this machine, or unreadable
 
 
 def random_neuron(store: Store, seed: int = 0, exclude: Sequence[int] = ()) -> int:
-    """A neuron for control: drawn, by the seed, among those that fire somewhere on the reference prompts.
+    """A control neuron, drawn at random from those that fire on some reference prompt.
 
     Raises:
-        SettingsError: none is left to draw.
+        SettingsError: no other neuron fires on the reference prompts.
     """
     alive = np.flatnonzero(store.reference_max() > 0)
-    # drawn in an order of their own, so that leaving one out changes no other draw
+    # the permutation does not depend on `exclude`, so excluding a neuron does not change the other draws
     order = (int(neuron) for neuron in np.random.default_rng(seed).permutation(alive))
     drawn = next((neuron for neuron in order if neuron not in exclude), None)
     if drawn is None:
@@ -151,10 +151,10 @@ def strongest_on(table: pd.DataFrame | None, token: str, setup: str) -> int:
     """The neuron that is most active on a token of the chat template.
 
     Args:
-        table: what the experiment `special` saved, if it was run.
+        table: the saved result of the experiment `special`, if it was run.
 
     Raises:
-        UsageError: it was not, or the template has no such token.
+        UsageError: the experiment was not run, or the template has no such token.
     """
     if table is None:
         raise UsageError(f"the template's neurons are not known yet: python -m core evaluate {setup} --what special")
@@ -170,27 +170,27 @@ def strongest_on(table: pd.DataFrame | None, token: str, setup: str) -> int:
 
 
 def rows_table(neuron: int) -> str:
-    """Name of the table that has every answer of a neuron's sweep."""
+    """Name of the table with every answer in a neuron's sweep."""
     return f"sweep-{neuron}-rows"
 
 
 def means_table(neuron: int) -> str:
-    """Name of the table that has a row an alpha."""
+    """Name of the table with one row per alpha."""
     return f"sweep-{neuron}"
 
 
 def swept_neurons(tables: Sequence[str]) -> list[int]:
-    """The neurons that have a sweep among tables of these names."""
+    """The neurons whose sweeps are among the named tables."""
     numbers = (name.removeprefix("sweep-").removesuffix("-rows") for name in tables if name.endswith("-rows"))
     return sorted(int(number) for number in numbers if number.isdecimal())
 
 
 def run_key(fingerprint: str, neuron: int, alphas: Sequence[float], settings: SweepSettings) -> str:
-    """Tells one sweep from another: rows of equal key belong together, so that a killed sweep continues.
+    """Identifies a sweep. Rows with the same key belong to one sweep, so a killed sweep can continue.
 
     Args:
         fingerprint: of the setup's store: model, SAE and setup.
-        alphas: those of the settings, or what `auto` came to.
+        alphas: the settings' alphas, or those chosen for `auto`.
     """
     content = json.dumps([fingerprint, neuron, [*alphas], settings.questions, settings.max_new_tokens])
     return hashlib.sha256(content.encode()).hexdigest()[:16]

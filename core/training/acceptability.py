@@ -1,10 +1,10 @@
 """Trains the acceptability classifier: the top of all-MiniLM-L6-v2 and a head, on CoLA (Warstadt et al. 2019).
 
-A part of the training file is held back to choose the epoch and the threshold by (`dev`); the file `test` is read once,
-at the end, for the card. What is measured is what is written: the weights go through 16 bits and the file first.
+Part of the training file (`dev`) is held back to choose the epoch and the threshold. The file `test` is used only at
+the end, for the card. Figures are measured on the saved weights, after rounding to 16 bits.
 
-Beside CoLA's sentences it learns made-up gibberish and paragraphs (`core.training.made_up_texts`); neither `dev` nor
-`test` has any.
+It is also trained on made-up gibberish and paragraphs (`core.training.made_up_texts`); neither `dev` nor
+`test` contains any.
 """
 
 from __future__ import annotations
@@ -32,9 +32,6 @@ from core.training.acceptability_card import acceptability_figures, card
 from core.training.cola import Sentence, best_threshold, labels, made_up, read_cola, split
 from core.validated import Count, LearningRate, Name, NotNegative, Seed, Text, from_table, validated
 
-_DEV_BLOCK = 50  # sentences in a row: those of one example in a paper stand together and often share their words
-_CHECKED_PROMPTS = 500  # bundled reference prompts that the card tells acceptance of
-_CHECKED_MADE_UP = 200  # texts of each kind
 _N_RESAMPLES = 2_000
 
 
@@ -46,7 +43,7 @@ class AcceptabilityConfig:
     test: Text
     name: Name = "acceptability"
     dev_share: Annotated[float, Field(gt=0, lt=1)] = 0.1  # of `train`
-    # of the sentences trained on: so many paragraphs are added, and as much gibberish
+    # paragraphs added per training sentence, and the same amount of gibberish
     made_up_share: Annotated[float, Field(ge=0, le=1)] = 0.15
     tuned_layers: Annotated[int, Field(ge=0, le=6)] = 3  # of six, from the top
     epochs: Count = 5
@@ -71,7 +68,7 @@ def config_from_table(table: dict[str, Any], where: str) -> AcceptabilityConfig:
 
 
 def _batches(sentences: Sequence[Sentence], size: int, rng: random.Random) -> list[list[Sentence]]:
-    """Shuffled batches of sentences of like lengths: equal ones in no order of their own."""
+    """Shuffled batches of sentences of similar length."""
     order = sorted(sentences, key=lambda s: (len(s.text) // 10, rng.random()))
     batches = [order[i : i + size] for i in range(0, len(order), size)]
     rng.shuffle(batches)
@@ -90,7 +87,7 @@ def _probabilities(model: MiniLMClassifier, sentences: Sequence[Sentence]) -> Fl
 
 @dataclass(frozen=True)
 class Epoch:
-    """How far training is after a pass."""
+    """Figures after one pass over the training text."""
 
     loss: float  # mean over the pass, nats
     dev: float  # Matthews correlation at `threshold`
@@ -104,7 +101,7 @@ def fit(
     dev: Sequence[Sentence],
     progress: Progress = lambda stage, share: None,
 ) -> list[Epoch]:
-    """Trains; leaves the model as it was after the epoch that is best on `dev`, its threshold moved to one half."""
+    """Trains; restores the weights of the epoch that is best on `dev`, shifted so that the threshold is one half."""
     rng = random.Random(config.seed)
     groups: list[dict[str, Any]] = [
         {"params": model.tuned.parameters()},

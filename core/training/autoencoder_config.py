@@ -29,11 +29,11 @@ from core.validated import (
 
 Method = Literal["btp", "btf", "fast"]
 Architecture = Literal["standard", "jumprelu", "topk", "gated", "batchtopk"]
-Width = Annotated[int, Field(ge=1, le=2**24)]  # as many neurons as the largest SAE that was published has
+Width = Annotated[int, Field(ge=1, le=2**24)]  # the largest published SAE has this many neurons
 Momentum = Annotated[float, Field(ge=0, lt=1)]
 
 _MAY_CHANGE = ("checkpoint_steps", "evaluation_tokens", "device", "deduplication_mb")
-_OF_THE_SAE_ALONE = {  # settings that leave the activations it is trained on as they are
+_OF_THE_SAE_ALONE = {  # settings that do not affect the training activations
     *("name", "saved_dtype", "evaluation_sources", "evaluation_tokens", "deduplication_mb", "checkpoint_steps"),
     *("architecture", "expansion", "d_sae", "k", "sparsity", "sparsity_warmup_steps", "bandwidth", "initial_threshold"),
     *("apply_b_dec_to_input", "normalise", "tokens", "batch_size", "buffer_size", "lr", "lr_end", "warmup_steps"),
@@ -48,7 +48,7 @@ class AutoencoderConfig:
     Lengths and losses are in the units of the normalised activations where `normalise` is set.
 
     Raises:
-        TrainingConfigError: a value that is none of the choices or out of range, or values that do not go together.
+        TrainingConfigError: a value is not allowed or out of range, or two values contradict each other.
     """
 
     name: Name  # of the folder that it is trained in
@@ -63,13 +63,13 @@ class AutoencoderConfig:
     keep_special: bool = False  # whether to train on activations at special tokens, too
     skip_first: bool = False  # leave out the first position of every text or block, where it is an attention sink
     first_token: Text | None = None  # special token that plain documents begin with; None: the tokenizer's own
-    n_gram: Whole = 20  # a conversation with a run of so many words seen before is dropped; 0: none is (btf, fast)
-    deduplication_mb: Count = 1_024  # memory that deduplication may use
-    evaluation_sources: Several[TextSource] = ()  # conversations to evaluate on, each run alone; else the sources
+    n_gram: Whole = 20  # drop conversations that repeat this many words in a row; 0: keep all (btf, fast)
+    deduplication_mb: Count = 1_024  # memory limit of deduplication
+    evaluation_sources: Several[TextSource] = ()  # conversations to evaluate on, each run alone; by default the sources
 
     architecture: Architecture = "topk"
     expansion: Annotated[int, Field(ge=1, le=4_096)] = 16  # d_sae / d_in
-    d_sae: Width | None = None  # neurons, where they are no multiple of d_in; then `expansion` does not count
+    d_sae: Width | None = None  # number of neurons; replaces `expansion`
     k: Count = 32  # active neurons a token (topk; batchtopk: on average)
     sparsity: NotNegative = 5.0  # lambda: of the L1 norm (standard, gated) or the L0 norm (jumprelu)
     sparsity_warmup_steps: Whole = 0  # lambda rises linearly over these
@@ -77,7 +77,7 @@ class AutoencoderConfig:
     initial_threshold: NotNegative = 0.01  # of JumpReLU
     apply_b_dec_to_input: bool = False  # subtract the decoder bias before encoding
     normalise: bool = True  # scale activations to a mean norm of sqrt(d_in); folded into the weights at the end
-    saved_dtype: Dtype = "float32"  # of the weights on disk, which the card's figures are of; bfloat16 halves them
+    saved_dtype: Dtype = "float32"  # of the saved weights, on which the card's figures are measured
 
     tokens: Count = 3_000_000  # activations to train on, rounded up to whole steps
     batch_size: Count = 2_048  # activations in a step
@@ -129,7 +129,7 @@ class AutoencoderConfig:
 
     @property
     def steps(self) -> int:
-        """As many as it takes to train on all tokens."""
+        """Number of training steps: enough to train on all tokens."""
         return -(-self.tokens // self.batch_size)
 
     @property
@@ -143,11 +143,11 @@ class AutoencoderConfig:
         return plain
 
     def activation_stream(self) -> tuple[object, ...]:
-        """The settings that decide which activations come, in their order: jobs of the same stream can share them."""
+        """The settings that determine the training activations and their order; jobs with equal ones can share them."""
         return tuple(getattr(self, field.name) for field in fields(self) if field.name not in _OF_THE_SAE_ALONE)
 
     def identity(self) -> dict[str, Any]:
-        """The settings that decide which weights come out; a checkpoint serves only a run of the same."""
+        """The settings that determine the trained weights; a checkpoint fits only a run with the same ones."""
         return {key: value for key, value in self.as_dict().items() if key not in _MAY_CHANGE}
 
 
@@ -156,7 +156,7 @@ def read_table(path: Path) -> dict[str, Any]:
 
     Raises:
         MissingFileError: no such file.
-        TrainingConfigError: no TOML.
+        TrainingConfigError: the file is not TOML.
     """
     if not path.is_file():
         raise MissingFileError(path, "see data/configs for examples")
@@ -180,7 +180,7 @@ def config_from_table(table: object, where: str) -> AutoencoderConfig:
 
 
 def _residual_width(model: Path) -> int | None:
-    """What a model's folder says of its residual stream; None where there is no folder, or another file in it."""
+    """Width of the residual stream by the model folder's config.json; None if there is no such folder or entry."""
     try:
         table = json.loads((model / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):

@@ -30,7 +30,7 @@ def read_cola(path: Path) -> list[Sentence]:
 
     Raises:
         MissingFileError: no such file.
-        PromptFileError: a line without four columns, or a label other than 0 and 1.
+        PromptFileError: a line does not have four columns, or its label is not 0 or 1.
     """
     if not path.is_file():
         raise MissingFileError(path, "name a file of CoLA (in_domain_train.tsv)")
@@ -44,14 +44,14 @@ def read_cola(path: Path) -> list[Sentence]:
 
 
 def split(sentences: Sequence[Sentence], dev_share: float) -> tuple[list[Sentence], list[Sentence]]:
-    """Sentences to train on, and every so many-th block of 50 to choose by."""
+    """Training sentences, and held-back ones: blocks of 50 at regular intervals."""
     every = round(1 / dev_share)
     dev = {i for i in range(len(sentences)) if i // _DEV_BLOCK % every == every - 1}
     return [s for i, s in enumerate(sentences) if i not in dev], [sentences[i] for i in sorted(dev)]
 
 
 def made_up(sentences: Sequence[Sentence], n: int, rng: random.Random) -> list[Sentence]:
-    """`n` paragraphs of the acceptable sentences, and `n` texts of gibberish of them, one half shuffled ones."""
+    """`n` paragraphs of acceptable sentences, and `n` gibberish texts made from them, half of them shuffled words."""
     acceptable = [s.text for s in sentences if s.acceptable]
     kinds = ("shuffled", "pieces", "shuffled", "repetition")
     good = [Sentence(paragraph(acceptable, rng), True) for _ in range(n)]

@@ -1,7 +1,7 @@
-"""Text to train on: sources named in a config, read as documents, split by document, encoded to token ids.
+"""Training text: reads the sources of a config as documents, splits them, and encodes them to token ids.
 
-A source is a file below the text folder: `.jsonl`, `.jsonl.gz` (an object a line, with `text` or `messages`) or
-`.txt`, `.txt.zst` (a document a line).
+A source is a file below the text folder: `.jsonl`, `.jsonl.gz` (one object per line, with `text` or `messages`) or
+`.txt`, `.txt.zst` (one document per line).
 """
 
 import gzip
@@ -22,7 +22,7 @@ from core.errors import ConversationError, MissingFileError, PromptFileError, Tr
 from core.validated import Count, Share, Text, validated
 
 HELD_OUT_SHARE = 0.01
-_ENCODE_BATCH = 2_000  # documents handed to the tokenizer at once
+_ENCODE_BATCH = 2_000  # documents per tokenizer call
 
 
 @validated(TrainingConfigError)
@@ -31,8 +31,8 @@ class TextSource:
 
     path: Text  # relative to the text folder; SAE training knows "./..." and "hub:owner/name", too
     licence: str
-    share: Share = 1.0  # share of its documents that one pass over the corpus takes
-    limit: Count | None = None  # documents read from it at most
+    share: Share = 1.0  # share of its documents used in each pass
+    limit: Count | None = None  # maximum number of documents to read
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def _parse(line: str, path: Path, number: int) -> Document:
 
 
 def check_messages(messages: Sequence[Any], where: str) -> None:
-    """Raises ConversationError where a message lacks its role or its content; `where` names the conversation."""
+    """Raises ConversationError if a message has no role or content; `where` names the conversation."""
     for place, message in enumerate(messages, start=1):
         for key in ("role", "content"):
             value = message.get(key) if isinstance(message, dict) else None
@@ -79,10 +79,10 @@ def check_messages(messages: Sequence[Any], where: str) -> None:
 
 
 def read_documents(path: Path) -> Iterator[Document]:
-    """Documents of one source, in file order, empty lines left out.
+    """Documents of one source, in file order, without empty lines.
 
     Raises:
-        MissingFileError, PromptFileError, ConversationError: no such file, or one that cannot be read to its end.
+        MissingFileError, PromptFileError, ConversationError: the file is missing or cannot be read to its end.
     """
     json_lines = ".jsonl" in path.suffixes
     with _open_text(path) as lines:
@@ -95,9 +95,9 @@ def read_documents(path: Path) -> Iterator[Document]:
 
 
 def is_held_out(document: Document) -> bool:
-    """Whether a document is kept from training: 1%, chosen by a hash of its longest paragraph.
+    """Whether a document is held out from training. 1% are, chosen by a hash of the longest paragraph.
 
-    The same passage may stand in two sources (an answer by itself, and in a dialogue): both copies fall on one side.
+    If a passage is in two sources (an answer alone and in a dialogue), both copies fall on the same side.
     """
     longest = max(document.text.split("\n\n"), key=len)
     words = " ".join(longest.lower().split())
@@ -106,7 +106,7 @@ def is_held_out(document: Document) -> bool:
 
 
 def encode_documents(texts: Iterator[str], tokenizer: Tokenizer, end_of_text: int) -> list[np.ndarray]:
-    """Token ids of each text, each followed by `end_of_text`; uint16 where the vocabulary allows it, else uint32."""
+    """Token ids of each text, each followed by `end_of_text`; uint16 if the vocabulary is small enough, else uint32."""
     dtype = np.uint16 if tokenizer.get_vocab_size() <= 2**16 else np.uint32
     encoded: list[np.ndarray] = []
     batch: list[str] = []

@@ -3,15 +3,15 @@
 [grid]
 name = "my-grid"
 methods = ["btp", "btf", "fast"]
-shared_activations_gb = 20      # disk for the activations of jobs that train on the same ones; without it none are kept
-[grid.settings]                 # of every SAE: any key of [autoencoder]
+shared_activations_gb = 20      # disk space for activations that several jobs train on; default none
+[grid.settings]                 # for every SAE: any key of [autoencoder]
 tokens = 1_000_000
-[[grid.models]]                 # each with the layers and expansions to train at
+[[grid.models]]                 # each with its layers and expansions
 model = "models/my-model"
 label = "my-model"
 layers = [4, 12]
 expansions = [8, 16]
-[[grid.architectures]]          # each with settings of its own
+[[grid.architectures]]          # each with its own settings
 architecture = "jumprelu"
 sparsity = 0.01
 [[grid.text]]                   # sources of BT(P)
@@ -53,7 +53,7 @@ class GridModel:
 
 @validated(TrainingConfigError)
 class GridTable:
-    """The `[grid]` table as it stands in the file."""
+    """The `[grid]` table of the file."""
 
     name: Name
     methods: Several[Method]
@@ -72,21 +72,21 @@ class GridTable:
 
     @property
     def name_format(self) -> str:
-        """What makes a job's name, the seed in it where there are several and nobody named the jobs otherwise."""
+        """The format of job names; the default format includes the seed if there are several."""
         return self.job_name or _JOB_NAME + ("-seed{seed}" if len(self.seeds) > 1 else "")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """The jobs of a grid, those of one model after another."""
+    """The jobs of a grid, grouped by model."""
 
     name: str
     jobs: tuple[AutoencoderConfig, ...]
-    shared_activations_bytes: int = 0  # of disk, for the activations of jobs that train on the same ones
+    shared_activations_bytes: int = 0  # disk space for activations that several jobs train on
 
 
 def load_grid(path: Path) -> Grid:
-    """Reads the `[grid]` table of a TOML file and spells out its jobs.
+    """Reads the `[grid]` table of a TOML file and lists its jobs.
 
     Raises:
         MissingFileError, TrainingConfigError: no such file, an unknown or missing key, a value out of range, or two
@@ -109,7 +109,7 @@ def load_grid(path: Path) -> Grid:
 def _jobs(table: GridTable, where: str) -> Iterator[AutoencoderConfig]:
     for model in table.models:
         points = product(model.layers, table.methods, table.seeds, model.expansions, table.architectures)
-        for layer, method, seed, expansion, architecture in points:  # those on the same activations in a row
+        for layer, method, seed, expansion, architecture in points:  # jobs that share activations follow each other
             place = {"layer": layer, "expansion": expansion, "method": method, "seed": seed}
             yield _job(table, model, architecture, place, where)
 
@@ -137,10 +137,10 @@ def _job(
 
 
 def _job_name(name_format: str, values: Mapping[str, Any], where: str) -> str:
-    """A job's name; plain `{key}` alone is filled in, as a format may otherwise reach into objects or grow without end.
+    """A job's name. Only plain `{key}` fields are filled in, because other formats could access attributes or be huge.
 
     Raises:
-        TrainingConfigError: no such key, or no such format.
+        TrainingConfigError: the format names an unknown key or has another form.
     """
     try:
         parts = list(string.Formatter().parse(name_format))

@@ -1,7 +1,7 @@
-"""Runs the jobs of a grid as Ray tasks, as many at a time as the cluster has room for.
+"""Runs the jobs of a grid as Ray tasks, as many in parallel as fit on the cluster.
 
-The machines of a cluster share the working folder and the work folder, so that progress is read from the logs of the
-jobs, a job goes on from its checkpoint on any machine, and results are collected as after a local run.
+The machines share the working folder and the work folder. Progress is therefore read from the jobs' logs, a job can
+continue from its checkpoint on any machine, and results are collected as after a local run.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from core.training.grid_run import (
 from core.training.sae_evaluation import EVALUATION_FILE
 from core.validated import from_table
 
-_LAST_BYTES = 4_096  # of a log: more than its last row
+_LAST_BYTES = 4_096  # read from the end of a log; longer than its last row
 
 
 def resources_from_table(table: Mapping[str, Any], where: str) -> Resources:
-    """What a job asks for, from the `[ray]` table of a grid's file: `cpus` and `gpus`, both optional.
+    """The resources of a job, from the `[ray]` table of a grid's file: `cpus` and `gpus`, both optional.
 
     Raises:
         TrainingConfigError: another key, or a value that is no number above 0 (gpus: 0 or above).
@@ -53,7 +53,7 @@ def run_grid_on_ray(
     address: str | None = None,
     resources: Resources | None = None,
 ) -> list[JobResult]:
-    """Trains every SAE of a grid, side by side; the results are those of `grid_run.run_grid`.
+    """Trains every SAE of a grid in parallel; the results equal those of `grid_run.run_grid`.
 
     A job that fails, or whose process dies, leaves its error in `work_folder/<job>/error.txt`.
 
@@ -87,7 +87,7 @@ def run_grid_on_ray(
 def _watcher(
     grid: Grid, waiting: list[AutoencoderConfig], work_folder: Path, progress: Progress
 ) -> Callable[[set[int]], None]:
-    """Tells how far the whole grid is and when it may be done, from the logs of the jobs."""
+    """Reports the grid's progress and the estimated time left, from the jobs' logs."""
     n_jobs, clock = len(grid.jobs), Clock(len(grid.jobs))
     finished = n_jobs - len(waiting)
     clock.skipped = finished + sum(_share_trained(job, work_folder) for job in waiting)
@@ -103,19 +103,19 @@ def _watcher(
 
 
 def _share_trained(job: AutoencoderConfig, work_folder: Path) -> float:
-    """How much of a job its log shows, 0 to 1."""
+    """Share of a job that is done according to its log, 0 to 1."""
     try:
         with (work_folder / job.name / LOSSES_FILE).open("rb") as log:
             log.seek(max(0, log.seek(0, os.SEEK_END) - _LAST_BYTES))
             rows = log.read().splitlines(keepends=True)
-    except OSError:  # not begun, or just being written anew
+    except OSError:  # not started, or being rewritten
         return 0.0
     whole = [row for row in rows if row.startswith(b"{") and row.endswith(b"\n")]
     return float(json.loads(whole[-1])["step"]) / job.steps if whole else 0.0
 
 
 def _collected(job: AutoencoderConfig, work_folder: Path, outcome: Outcome[JobResult]) -> JobResult:
-    """A job's result as seen from here, and not from the machine that trained it."""
+    """A job's result, with paths as this machine sees them."""
     result = outcome.value
     if result is None:
         return failed(job, work_folder, outcome.error or "", outcome.details)

@@ -1,4 +1,4 @@
-"""Runs whatever a training config asks for: a language model, a sparse autoencoder, or a grid of them."""
+"""Runs a training config: a language model, a classifier, a sparse autoencoder, or a grid of them."""
 
 from __future__ import annotations
 
@@ -31,22 +31,22 @@ def run_training(
     engine: Engine = "local",
     address: str | None = None,
 ) -> Path:
-    """Trains by the config's table: `[language_model]`, `[autoencoder]` or `[grid]`; returns the finished folder.
+    """Trains what the config's table names, `[autoencoder]` for example, and returns the finished folder.
 
     Args:
-        text_folder: what the config's text paths are relative to.
-        work: folder of checkpoints; a run that was killed goes on from there.
+        text_folder: folder that the config's text paths are relative to.
+        work: folder of checkpoints, from which a killed run continues.
         out: folder of the result; by default `data/models/NAME` or `data/saes/NAME`. The SAEs of a grid stay in
             `work/saes`, beside the table of results NAME.json, unless `out` is given.
-        store: store folder that the figures and loss curves of SAEs go into, as the results `training` and `losses` of
-            the config's name.
-        engine: what runs the jobs of a grid: this process, one after another, or Ray, side by side.
+        store: store folder in which the figures and loss curves of SAEs are saved, as the results `training` and
+            `losses` of the config's name.
+        engine: `local` runs a grid's jobs one after another in this process, `ray` runs them in parallel.
         address: of the Ray cluster; see `core.ray_tasks.cluster`.
 
     Raises:
         MissingFileError, PromptFileError: the config or a text of it.
         TrainingConfigError: a wrong table or value.
-        GridError: jobs of a grid failed; the others are done.
+        GridError: some jobs of a grid failed; the others have finished.
         CheckpointError: the disk is full or cannot be written; what was saved before is intact.
         EngineError: Ray is not installed, or its cluster cannot be used.
     """
@@ -123,7 +123,7 @@ def _finish_grid(grid: Grid, results: list[JobResult], out: Path | None, work: P
 
 
 def _copied(sae: Path, target: Path) -> Path:
-    """Copies a finished SAE, every file whole or not at all.
+    """Copies a finished SAE; each file appears only when it is complete.
 
     Raises:
         CheckpointError: the disk is full or cannot be written.
