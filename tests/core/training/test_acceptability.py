@@ -149,7 +149,7 @@ def test_fit_moves_the_threshold_to_one_half() -> None:
 
 
 def test_a_config_trains_a_classifier_with_a_card(cola: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("core.training.acceptability._CHECKED_PROMPTS", 4)
+    monkeypatch.setattr("core.training.acceptability_card._CHECKED_PROMPTS", 4)
     config = tmp_path / "c.toml"
     config.write_text(
         '[acceptability]\ntrain = "train.tsv"\ntest = "test.tsv"\ntuned_layers = 1\nepochs = 1\nbatch_size = 90\n'
