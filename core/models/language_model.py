@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from types import MappingProxyType
 from typing import Any, Literal, cast
 
@@ -244,21 +244,29 @@ class LanguageModel:
 
     # ---- forward passes ----
 
-    @torch.inference_mode()
     def activations(self, tokens: Tokens, hook_name: str) -> Float[Tensor, "prompt pos d_in"]:
         """Activations at a hook point; the forward pass stops there."""
-        seen: list[Tensor] = []
+        return self.activations_at(tokens, [hook_name])[hook_name]
 
-        def catch(x: Tensor) -> None:
-            seen.append(x)
-            raise _StopForward
+    @torch.inference_mode()
+    def activations_at(
+        self, tokens: Tokens, hook_names: Sequence[str]
+    ) -> dict[str, Float[Tensor, "prompt pos d_in"]]:
+        """Activations at several hook points by one forward pass, which stops at the last of them."""
+        seen: dict[str, Tensor] = {}
 
-        with self.intervene({hook_name: catch}):
+        def catch(hook_name: str, x: Tensor) -> None:
+            seen[hook_name] = x
+            if len(seen) == len(set(hook_names)):
+                raise _StopForward
+
+        with self.intervene({name: partial(catch, name) for name in hook_names}):
             try:
                 self.forward(tokens)
             except _StopForward:
-                return seen[0]
-        raise UnknownHookError(hook_name, self.name, "no forward pass through it")
+                return seen
+        missing = next(name for name in hook_names if name not in seen)
+        raise UnknownHookError(missing, self.name, "no forward pass through it")
 
     @torch.inference_mode()
     def forward(

@@ -1,5 +1,6 @@
 """Activations for SAE training: batches of tokens run through the model up to its hook point."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -58,14 +59,15 @@ class ActivationSource:
         number = self.position
         self.position += 1
         if self._kept is None:
-            return self._computed(number)
-        return self._kept.chunk(number, lambda: self._computed(number))
+            return self._computed(number, [self._hook_name])[self._hook_name]
+        return self._kept.chunk(number, self._hook_name, lambda hook_names: self._computed(number, hook_names))
 
-    def _computed(self, number: int) -> Float[Tensor, "token d_in"]:
+    def _computed(self, number: int, hook_names: Sequence[str]) -> dict[str, Float[Tensor, "token d_in"]]:
         tokens = on_device(self._batches.batch(number), self._model.device)
+        kept = kept_positions(tokens, self._keep_special, skip_first=self._skip_first)
         with torch.autocast(tokens.ids.device.type, dtype=torch.bfloat16, enabled=self._bfloat16):
-            x = self._model.activations(tokens, self._hook_name)
-        return x[kept_positions(tokens, self._keep_special, skip_first=self._skip_first)].float()
+            seen = self._model.activations_at(tokens, hook_names)
+        return {name: x[kept].float() for name, x in seen.items()}
 
 
 def kept_positions(

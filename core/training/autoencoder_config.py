@@ -33,8 +33,9 @@ Width = Annotated[int, Field(ge=1, le=2**24)]  # the largest published SAE has t
 Momentum = Annotated[float, Field(ge=0, lt=1)]
 
 _MAY_CHANGE = ("checkpoint_steps", "evaluation_tokens", "device", "deduplication_mb")
-_OF_THE_SAE_ALONE = {  # settings that do not affect the training activations
-    *("name", "saved_dtype", "evaluation_sources", "evaluation_tokens", "deduplication_mb", "checkpoint_steps"),
+_OF_THE_SAE_ALONE = {  # settings that do not affect the training tokens, besides `seed_of_order`
+    *("name", "hook_name", "seed", "text_seed", "saved_dtype", "evaluation_sources", "evaluation_tokens"),
+    *("deduplication_mb", "checkpoint_steps"),
     *("architecture", "expansion", "d_sae", "k", "sparsity", "sparsity_warmup_steps", "bandwidth", "initial_threshold"),
     *("apply_b_dec_to_input", "normalise", "tokens", "batch_size", "buffer_size", "lr", "lr_end", "warmup_steps"),
     *("beta1", "beta2", "aux_coefficient", "dead_window", "median_tokens"),
@@ -94,6 +95,7 @@ class AutoencoderConfig:
     autocast: Autocast = "auto"  # products in bfloat16; auto: where the device has units for them
     device: Text = "auto"  # auto: cuda, else mps, else cpu
     seed: Seed = 0
+    text_seed: Seed | None = None  # of the order of the texts, so that runs of several seeds share activations
     checkpoint_steps: Count = 200
     evaluation_tokens: Count = 200_000  # held-out tokens that the card's figures are measured on
 
@@ -142,9 +144,18 @@ class AutoencoderConfig:
         plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
         return plain
 
-    def activation_stream(self) -> tuple[object, ...]:
-        """The settings that determine the training activations and their order; jobs with equal ones can share them."""
-        return tuple(getattr(self, field.name) for field in fields(self) if field.name not in _OF_THE_SAE_ALONE)
+    @property
+    def seed_of_order(self) -> int:
+        """Seed of the order of the training texts."""
+        return self.seed if self.text_seed is None else self.text_seed
+
+    def token_stream(self) -> tuple[object, ...]:
+        """The settings that determine the training tokens and their order.
+
+        Jobs with equal ones can share the activations of one forward pass, each at its hook point.
+        """
+        settings = (getattr(self, field.name) for field in fields(self) if field.name not in _OF_THE_SAE_ALONE)
+        return (*settings, self.seed_of_order)
 
     def identity(self) -> dict[str, Any]:
         """The settings that determine the trained weights; a checkpoint fits only a run with the same ones."""

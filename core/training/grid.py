@@ -108,8 +108,8 @@ def load_grid(path: Path) -> Grid:
 
 def _jobs(table: GridTable, where: str) -> Iterator[AutoencoderConfig]:
     for model in table.models:
-        points = product(model.layers, table.methods, table.seeds, model.expansions, table.architectures)
-        for layer, method, seed, expansion, architecture in points:  # jobs that share activations follow each other
+        points = product(table.methods, table.seeds, model.layers, model.expansions, table.architectures)
+        for method, seed, layer, expansion, architecture in points:  # jobs that share activations follow each other
             place = {"layer": layer, "expansion": expansion, "method": method, "seed": seed}
             yield _job(table, model, architecture, place, where)
 

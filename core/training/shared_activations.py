@@ -1,8 +1,8 @@
-"""Activations kept on disk for jobs of a grid that train on the same ones, so that the language model runs once."""
+"""Activations kept on disk for jobs of a grid that train on the same texts, so that the language model runs once."""
 
 import shutil
-from collections import Counter
-from collections.abc import Callable, Iterable
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -15,36 +15,50 @@ from torch import Tensor
 from core.files import written_whole
 from core.training.autoencoder_config import AutoencoderConfig
 
+Compute = Callable[[Sequence[str]], dict[str, Tensor]]  # activations [token d_in] at hook points, by one forward pass
+
 
 class KeptChunks:
-    """Chunks of one stream of activations, by number; the first `max_bytes` of them are kept on disk."""
+    """Chunks of activations at several hook points, by number; the first `max_bytes` of them are kept on disk."""
 
-    def __init__(self, folder: Path, max_bytes: int) -> None:
-        self._folder, self._free = folder, max_bytes
+    def __init__(self, folder: Path, max_bytes: int, hook_names: Sequence[str]) -> None:
+        self._folder, self._free, self._hook_names = folder, max_bytes, tuple(hook_names)
 
-    def chunk(self, number: int, compute: Callable[[], Float[Tensor, "token d_in"]]) -> Float[Tensor, "token d_in"]:
-        """The chunk from disk if it is there; otherwise computes it, and keeps it if there is room.
+    def chunk(self, number: int, hook_name: str, compute: Compute) -> Float[Tensor, "token d_in"]:
+        """The chunk from disk if it is there; otherwise computes it.
+
+        Where there is room for the chunks of all hook points, they are computed together and kept.
 
         Raises:
             OSError: the disk is full.
         """
-        path = self._folder / f"{number}.safetensors"
+        path = self._path(number, hook_name)
         if path.exists():
             return load_file(path)["activations"]
-        activations = compute()
-        if activations.nbytes <= self._free:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            try:
-                with written_whole(path) as partial:
-                    save_file({"activations": activations.contiguous()}, partial)
-            except (OSError, SafetensorError) as exc:
-                raise OSError(f"no room for shared activations, {exc}; lower shared_activations_gb") from exc
-            self._free -= activations.nbytes
-        return activations
+        if self._free <= 0:
+            return compute([hook_name])[hook_name]
+        chunks = compute(self._hook_names)
+        size = sum(activations.nbytes for activations in chunks.values())
+        if size <= self._free:
+            for name, activations in chunks.items():
+                self._keep(self._path(number, name), activations)
+        self._free = self._free - size if size <= self._free else 0
+        return chunks[hook_name]
+
+    def _path(self, number: int, hook_name: str) -> Path:
+        return self._folder / hook_name / f"{number}.safetensors"
+
+    def _keep(self, path: Path, activations: Tensor) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with written_whole(path) as partial:
+                save_file({"activations": activations.contiguous()}, partial)
+        except (OSError, SafetensorError) as exc:
+            raise OSError(f"no room for shared activations, {exc}; lower shared_activations_gb") from exc
 
 
 class SharedActivations:
-    """Hands out `KeptChunks` to consecutive jobs that train on the same activations.
+    """Hands out `KeptChunks` to consecutive jobs that train on the same texts in the same order.
 
     Only one stream's activations are on disk at a time. None are reused from an earlier run, as its model may have been
     another.
@@ -52,7 +66,9 @@ class SharedActivations:
 
     def __init__(self, jobs: Iterable[AutoencoderConfig], folder: Path, max_bytes: int) -> None:
         """`jobs` are those still to be trained; `max_bytes` limits the disk space, and 0 shares nothing."""
-        self._jobs_of_stream = Counter(job.activation_stream() for job in jobs)
+        self._hooks_of_stream: dict[tuple[object, ...], list[str]] = defaultdict(list)
+        for job in jobs:
+            self._hooks_of_stream[job.token_stream()].append(job.hook_name)
         self._folder, self._max_bytes = folder, max_bytes
         self._stream: tuple[object, ...] | None = None
         self._chunks: KeptChunks | None = None
@@ -68,11 +84,12 @@ class SharedActivations:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def of(self, job: AutoencoderConfig) -> KeptChunks | None:
-        """The kept chunks of this job's activations; None if no other job needs them."""
-        stream = job.activation_stream()
+        """The kept chunks of this job's texts; None if no other job needs them."""
+        stream = job.token_stream()
         if stream != self._stream:
             self._delete()
-            shared = self._max_bytes > 0 and self._jobs_of_stream[stream] > 1
-            self._chunks = KeptChunks(self._folder, self._max_bytes) if shared else None
+            hooks = self._hooks_of_stream[stream]
+            shared = self._max_bytes > 0 and len(hooks) > 1
+            self._chunks = KeptChunks(self._folder, self._max_bytes, sorted(set(hooks))) if shared else None
             self._stream = stream
         return self._chunks

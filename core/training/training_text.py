@@ -140,7 +140,7 @@ def token_batches(
         MissingFileError, PromptFileError, EmptyDatasetError, ConversationError, HubError: the sources cannot be used.
     """
     texts = encoded_texts(config, model, text_folder, cache_folder, held_out=held_out)
-    seed = 0 if held_out else config.seed
+    seed = 0 if held_out else config.seed_of_order
     if config.method == "fast":
         return ConversationBatches(
             texts,

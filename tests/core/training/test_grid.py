@@ -127,13 +127,14 @@ def test_grid_spells_out_its_jobs(grid_file: Path) -> None:
 
 def test_jobs_on_the_same_activations_come_in_a_row(grid_file: Path) -> None:
     text = grid_file.read_text().replace("expansions = [2]", "expansions = [2, 4]")
+    text = text.replace("layers = [1]", "layers = [0, 1]")
     text = text.replace('name = "g"', 'name = "g"\nshared_activations_gb = 0.5')
     text = text.replace("[[grid.text]]", '[[grid.architectures]]\narchitecture = "standard"\n[[grid.text]]', 1)
     grid_file.write_text(text, encoding="utf-8")
     grid = load_grid(grid_file)
-    streams = [job.activation_stream() for job in grid.jobs]
-    assert len(streams) == 16
-    assert [len(list(same)) for _, same in groupby(streams)] == [4, 4, 4, 4]
+    streams = [job.token_stream() for job in grid.jobs]
+    assert len(streams) == 32
+    assert [len(list(same)) for _, same in groupby(streams)] == [8, 8, 8, 8]
     assert len(set(streams)) == 4
     assert grid.shared_activations_bytes == 2**29
 

@@ -1,8 +1,10 @@
 """Activations kept for several SAEs: the language model runs once, the weights are those of SAEs trained alone."""
 
 import re
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +20,15 @@ from core.training.shared_activations import KeptChunks, SharedActivations
 from tests.core.training.conftest import Configure, file_size_limit
 
 ROOM = 2**20
+HOOK, EARLIER = "blocks.1.hook_resid_post", "blocks.0.hook_resid_post"
 
 
 @pytest.fixture
 def jobs(configure: Configure) -> tuple[AutoencoderConfig, ...]:
-    """Two SAEs on one stream, one on another."""
+    """Two SAEs on one stream, one of them at another hook point, and a third on another stream."""
     return (
         configure(name="standard", architecture="standard"),
-        configure(name="wide", architecture="topk", expansion=8, tokens=15 * 128, lr=5e-4),
+        configure(name="wide", architecture="topk", expansion=8, tokens=15 * 128, lr=5e-4, hook_name=EARLIER),
         configure(name="other-seed", architecture="standard", seed=1),
     )
 
@@ -34,13 +37,13 @@ def jobs(configure: Configure) -> tuple[AutoencoderConfig, ...]:
 def forward_passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Grows by one with each forward pass of the language model."""
     passes: list[int] = []
-    activations = LanguageModel.activations
+    activations_at = LanguageModel.activations_at
 
     def counted(self: LanguageModel, *args: Any, **options: Any) -> Any:
         passes.append(1)
-        return activations(self, *args, **options)
+        return activations_at(self, *args, **options)
 
-    monkeypatch.setattr(LanguageModel, "activations", counted)
+    monkeypatch.setattr(LanguageModel, "activations_at", counted)
     return passes
 
 
@@ -75,28 +78,32 @@ def test_killed_grid_takes_over_no_activations(
 
 
 @pytest.mark.parametrize(
-    "setting", [{"seed": 1}, {"hook_name": "blocks.0.hook_resid_post"}, {"keep_special": True}, {"context_size": 16}]
+    "setting", [{"seed": 1}, {"text_seed": 1}, {"model_dtype": "bfloat16"}, {"keep_special": True}, {"context_size": 16}]
 )
-def test_other_activations_are_another_stream(configure: Configure, setting: dict[str, Any]) -> None:
+def test_other_tokens_are_another_stream(configure: Configure, setting: dict[str, Any]) -> None:
     job = configure()
-    assert replace(job, **setting).activation_stream() != job.activation_stream()
+    assert replace(job, **setting).token_stream() != job.token_stream()
 
 
 @pytest.mark.parametrize(
-    "setting", [{"architecture": "gated"}, {"expansion": 2}, {"sparsity": 7.0}, {"tokens": 999}, {"name": "another"}]
+    "setting",
+    [
+        *({"architecture": "gated"}, {"expansion": 2}, {"sparsity": 7.0}, {"tokens": 999}, {"name": "another"}),
+        *({"hook_name": "blocks.0.hook_resid_post"}, {"seed": 1, "text_seed": 0}),
+    ],
 )
 def test_other_sae_is_the_same_stream(configure: Configure, setting: dict[str, Any]) -> None:
     job = configure()
-    assert replace(job, **setting).activation_stream() == job.activation_stream()
+    assert replace(job, **setting).token_stream() == job.token_stream()
 
 
 def test_only_what_others_need_is_kept(jobs: tuple[AutoencoderConfig, ...], tmp_path: Path) -> None:
     with SharedActivations(jobs, tmp_path / "kept", ROOM) as shared:
         chunks = shared.of(jobs[0])
         assert chunks is not None
-        chunks.chunk(0, lambda: torch.ones(2, 3))
+        chunks.chunk(0, HOOK, lambda hook_names: {HOOK: torch.ones(2, 3)})
         assert shared.of(jobs[1]) is chunks
-        assert list((tmp_path / "kept").iterdir()) == [tmp_path / "kept" / "0.safetensors"]
+        assert list((tmp_path / "kept").rglob("*.safetensors")) == [tmp_path / "kept" / HOOK / "0.safetensors"]
         assert shared.of(jobs[2]) is None  # alone on its stream
         assert not (tmp_path / "kept").exists()
     with SharedActivations(jobs, tmp_path / "kept", 0) as nothing:
@@ -104,18 +111,19 @@ def test_only_what_others_need_is_kept(jobs: tuple[AutoencoderConfig, ...], tmp_
 
 
 def test_chunks_are_kept_as_far_as_there_is_room(tmp_path: Path) -> None:
-    kept = KeptChunks(tmp_path / "kept", max_bytes=2 * 24)  # two chunks of 2 x 3 float32
-    computed: list[int] = []
+    kept = KeptChunks(tmp_path / "kept", max_bytes=5 * 24, hook_names=["a", "b"])  # two chunks of 2 x 3 float32 at each, and a bit
+    computed: list[tuple[int, tuple[str, ...]]] = []
 
-    def compute(number: int) -> torch.Tensor:
-        computed.append(number)
-        return torch.full((2, 3), float(number))
+    def compute(number: int, hook_names: Sequence[str]) -> dict[str, torch.Tensor]:
+        computed.append((number, tuple(hook_names)))
+        return {name: torch.full((2, 3), float(number + ord(name))) for name in hook_names}
 
-    for _ in range(2):
-        for number in range(3):
-            chunk = kept.chunk(number, lambda number=number: compute(number))
-            assert torch.equal(chunk, torch.full((2, 3), float(number)))
-    assert computed == [0, 1, 2, 2]
+    for hook_name in "ab":
+        for number in range(4):
+            chunk = kept.chunk(number, hook_name, partial(compute, number))
+            assert torch.equal(chunk, torch.full((2, 3), float(number + ord(hook_name))))
+    both = ("a", "b")  # 2 is computed for both before it is known that it does not fit
+    assert computed == [(0, both), (1, both), (2, both), (3, ("a",)), (2, ("b",)), (3, ("b",))]
 
 
 def test_full_disk_is_told_with_the_checkpoint(
@@ -124,9 +132,9 @@ def test_full_disk_is_told_with_the_checkpoint(
     full = replace(jobs[0], tokens=60 * 128), replace(jobs[1], tokens=3 * 128)
     chunk = KeptChunks.chunk
 
-    def chunk_without_room(self: KeptChunks, number: int, compute: Any) -> torch.Tensor:
+    def chunk_without_room(self: KeptChunks, number: int, hook_name: str, compute: Any) -> torch.Tensor:
         with file_size_limit(1_000) if number >= 8 else nullcontext():
-            return chunk(self, number, compute)
+            return chunk(self, number, hook_name, compute)
 
     monkeypatch.setattr(KeptChunks, "chunk", chunk_without_room)
     first, second = run_grid(Grid(name="g", jobs=full, shared_activations_bytes=ROOM), small_corpus, tmp_path)
