@@ -249,9 +249,7 @@ class LanguageModel:
         return self.activations_at(tokens, [hook_name])[hook_name]
 
     @torch.inference_mode()
-    def activations_at(
-        self, tokens: Tokens, hook_names: Sequence[str]
-    ) -> dict[str, Float[Tensor, "prompt pos d_in"]]:
+    def activations_at(self, tokens: Tokens, hook_names: Sequence[str]) -> dict[str, Float[Tensor, "prompt pos d_in"]]:
         """Activations at several hook points by one forward pass, which stops at the last of them."""
         seen: dict[str, Tensor] = {}
 

@@ -78,7 +78,8 @@ def test_killed_grid_takes_over_no_activations(
 
 
 @pytest.mark.parametrize(
-    "setting", [{"seed": 1}, {"text_seed": 1}, {"model_dtype": "bfloat16"}, {"keep_special": True}, {"context_size": 16}]
+    "setting",
+    [{"seed": 1}, {"text_seed": 1}, {"model_dtype": "bfloat16"}, {"keep_special": True}, {"context_size": 16}],
 )
 def test_other_tokens_are_another_stream(configure: Configure, setting: dict[str, Any]) -> None:
     job = configure()
@@ -111,7 +112,8 @@ def test_only_what_others_need_is_kept(jobs: tuple[AutoencoderConfig, ...], tmp_
 
 
 def test_chunks_are_kept_as_far_as_there_is_room(tmp_path: Path) -> None:
-    kept = KeptChunks(tmp_path / "kept", max_bytes=5 * 24, hook_names=["a", "b"])  # two chunks of 2 x 3 float32 at each, and a bit
+    room = 2 * 2 * 24 + 24  # for two chunks of 2 x 3 float32 at both, and one at one of them
+    kept = KeptChunks(tmp_path / "kept", max_bytes=room, hook_names=["a", "b"])
     computed: list[tuple[int, tuple[str, ...]]] = []
 
     def compute(number: int, hook_names: Sequence[str]) -> dict[str, torch.Tensor]:
