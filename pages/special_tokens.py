@@ -179,7 +179,7 @@ def _need_chat(setup: Setup) -> None:
     st.markdown(
         f"**{plain(setup.name)}** is a base model: no chat template, and so no special tokens to study or to amplify."
     )
-    chat = {name: lacking for name, (other, lacking) in setups().items() if other.chat}
+    chat = {name: lacking for name, (other, lacking) in setups().items() if other.has_template}
     ready = [name for name, lacking in chat.items() if not lacking]
     st.selectbox("Chat setup", ready, None, key=_CHAT_SETUP, on_change=_use_chat_setup, width=320)
     if names := [name for name, lacking in chat.items() if lacking]:
@@ -221,7 +221,7 @@ def _amplify(setup: Setup, store: Store) -> None:
 def main() -> None:
     enter("What does amplifying one feature do?")
     chosen, _ = chosen_setup()
-    if not chosen.chat:
+    if not chosen.has_template:
         _need_chat(chosen)
         st.header(f"{STRONGEST}, published", anchor=False)
         published_tokens(published("fast_special_tokens"), published("fast_alpha"))

@@ -60,6 +60,10 @@ def generate(
     seed: Seed = 0,
     tokens: Tokens = 64,
     greedy: Annotated[bool, typer.Option("--greedy", help="Always take the most likely token.")] = False,
+    chat: Annotated[
+        bool | None,
+        typer.Option("--chat/--no-chat", help="Put the prompt into the chat template; by default as the setup says."),
+    ] = None,
     keep_error: KeepError = False,
     matched_count: MatchedCount = False,
     sharpness: Sharpness = 1.0,
@@ -108,7 +112,7 @@ def generate(
         reach=reach,
         positions=cast("Positions | None", positions),
     )
-    generation = GenerationSettings(max_new_tokens=tokens, seed=seed, greedy=greedy)
+    generation = GenerationSettings(max_new_tokens=tokens, seed=seed, greedy=greedy, chat=chat)
     chosen = None if topic is None and topic_file is None else one_topic(topic, topic_file)
     bench, others = _open_workbenches(setup, also or [], store)
     scored = [None if chosen is None else api.score(each, chosen) for each in (bench, *others)]

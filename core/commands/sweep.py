@@ -75,7 +75,7 @@ def sweep(
 
     settings = SweepSettings(alphas=parse_alphas(alphas), questions=read_questions(questions), max_new_tokens=tokens)
     chosen = setup_named(setup)
-    check_chat(chosen.chat, "an alpha sweep")
+    check_chat(chosen.has_template, "an alpha sweep")
     opened, results = open_store(setup, store), AppStore(store_root(store))
     neurons = _neurons(setup, opened, results, neuron or [], strongest or [], random, seed)
 

@@ -160,7 +160,7 @@ def run(
     Raises:
         ChatSetupError: the setup does not use a chat template.
     """
-    check_chat(workbench.model.chat, "experiment 'special'")
+    check_chat(workbench.model.has_template, "experiment 'special'")
     rows = dialogues()
     n = min(N_DIALOGUES, len(rows))
     spread = [rows[i * len(rows) // n]["messages"] for i in range(n)]  # evenly spaced, to cover all categories

@@ -92,14 +92,22 @@ class LanguageModel:
             end = self.tokenizer.eos_token_id
         return [] if end is None else [int(i) for i in (end if isinstance(end, list) else [end])]
 
-    def tokenise(self, text: str, *, generate: bool = False, max_length: int | None = None) -> TokenisedPrompt:
-        """Tokenises a prompt: after the BOS token, or for a chat model as a user message in the chat template.
+    @property
+    def has_template(self) -> bool:
+        """Whether the tokenizer has a chat template."""
+        return bool(self.tokenizer.chat_template)
+
+    def tokenise(
+        self, text: str, *, generate: bool = False, max_length: int | None = None, chat: bool | None = None
+    ) -> TokenisedPrompt:
+        """Tokenises a prompt: after the first token, or in a chat as a user's message in the chat template.
 
         Args:
-            generate: for a chat model, append the header of the assistant's turn.
+            generate: in a chat, append the header of the assistant's turn.
             max_length: truncate to this many tokens.
+            chat: whether it is a chat; None: as the setup says.
         """
-        if self.chat:
+        if self.chat if chat is None else chat:
             return self.tokenise_chat([{"role": "user", "content": text}], generate=generate, max_length=max_length)
         ids = list(encode_text(self.tokenizer, text).input_ids)
         special = [False] * len(ids)
@@ -115,7 +123,7 @@ class LanguageModel:
         Raises:
             ModelFolderError: the tokenizer has no chat template.
         """
-        if not self.tokenizer.chat_template:
+        if not self.has_template:
             raise ModelFolderError(f"the tokenizer of {self.name} has no chat template; use a setup with chat = false")
         ids, roles = encode_conversation(self.tokenizer, messages, generate=generate)
         return TokenisedPrompt(ids[:max_length], [not role for role in roles[:max_length]], roles[:max_length])

@@ -46,6 +46,7 @@ class Generation:
     edit: str
     prompt_tokens: TokenisedPrompt  # of prefix and prompt
     prefix: str = ""  # written before the prompt
+    chat: bool | None = None  # see `GenerationSettings`
     ids: list[int] = field(default_factory=list)
     tokens: list[str] = field(default_factory=list)
     figures: list[TokenFigures] = field(default_factory=list)  # one per token
@@ -73,7 +74,7 @@ def tokenise_prompts(
     for prompt, prefix in zip(prompts, prefixes or [""] * len(prompts), strict=True):
         if not prompt.strip():
             raise UsageError("the prompt is empty; type at least one word")
-        tokens = model.tokenise(prefix + prompt, generate=True)
+        tokens = model.tokenise(prefix + prompt, generate=True, chat=settings.chat)
         if len(tokens.ids) + settings.max_new_tokens > model.n_context:
             raise PromptTooLongError(len(tokens.ids), settings.max_new_tokens, model.n_context)
         tokenised.append(tokens)
@@ -208,7 +209,9 @@ class Generator:
         before = prefixes or [""] * len(prompts)
         tokenised = tokenise_prompts(model, prompts, settings, before)
         self.generations = [
-            Generation(prompt=text, prefix=prefix, edit=edit_name(placed, row), prompt_tokens=tokens)
+            Generation(
+                prompt=text, prefix=prefix, chat=settings.chat, edit=edit_name(placed, row), prompt_tokens=tokens
+            )
             for row, (text, prefix, tokens) in enumerate(zip(prompts, before, tokenised, strict=True))
         ]
 

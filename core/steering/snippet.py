@@ -115,13 +115,14 @@ def python_snippet(
     edits = [p.edit for p in way.placed]
     if any(edit.hook_name != sae.hook_name for edit in edits):
         raise EditError("a script shows edits at one layer; leave the other layers out")
-    tokens = model.tokenise(way.prefix + prompt, generate=True)
+    chat = model.chat if generation.chat is None else generation.chat
+    tokens = model.tokenise(way.prefix + prompt, generate=True, chat=chat)
     score = next((s for edit in edits if (s := _score_of(edit)) is not None), None)
     reaches = any(isinstance(edit, CodeEdit) and edit.reach is not None for edit in edits)
     blocks = [
         _model(model) + (_sae(sae) if any(isinstance(edit, CodeEdit | Add) for edit in edits) else ""),
         "" if score is None else _SCORES,
-        _prompt(model, way.prefix + prompt, tokens),
+        _prompt(model, way.prefix + prompt, tokens, chat=chat),
         _sigma(sae) if reaches or any(isinstance(edit, Swap | Weight) for edit in edits) else "",
         _WITHIN_REACH.format(size=_size(sae), x=_input(sae)) if reaches else "",
         *(_edit(f"edit_{number}", edit, sae) for number, edit in enumerate(edits, start=1)),
@@ -172,9 +173,9 @@ def _sae(sae: SparseAutoencoder) -> str:
     return f"sae = {loaded}.eval()\n" + (flat if sae.hook_name.endswith("hook_z") else "")
 
 
-def _prompt(model: LanguageModel, text: str, tokens: TokenisedPrompt) -> str:
+def _prompt(model: LanguageModel, text: str, tokens: TokenisedPrompt, *, chat: bool) -> str:
     plain = "tokenizer(prompt, add_special_tokens=False, split_special_tokens=True).input_ids"
-    if model.chat:
+    if chat:
         message = [{"role": "user", "content": text}]
         template = model.tokenizer.apply_chat_template(message, add_generation_prompt=True, return_dict=False)
         ids = (

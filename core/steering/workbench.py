@@ -197,7 +197,10 @@ class Workbench(Scorer):
         Keys: `FIGURE_NAMES` and n_tokens. Distances need a topic; contamination needs a topic and an edit. Perplexity
         is conditioned on the prompt without its prefix.
         """
-        bare = [self.model.tokenise(g.prompt, generate=True) if g.prefix else g.prompt_tokens for g in generations]
+        bare = [
+            self.model.tokenise(g.prompt, generate=True, chat=g.chat) if g.prefix else g.prompt_tokens
+            for g in generations
+        ]
         perplexities = perplexity(self.model, bare, [g.ids for g in generations])
         nan = np.full(len(generations), math.nan)
         distances = percentiles = nan

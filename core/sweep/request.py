@@ -107,10 +107,10 @@ def read_questions(file: Path | None) -> tuple[str, ...]:
 # ---- neurons ----
 
 
-def check_chat(chat: bool, what: str) -> None:
-    """Raises ChatSetupError if the setup has no chat template."""
-    if not chat:
-        raise ChatSetupError(what, [name for name, setup in all_setups().items() if setup.chat])
+def check_chat(has_template: bool, what: str) -> None:
+    """Raises ChatSetupError if the setup's model has no chat template."""
+    if not has_template:
+        raise ChatSetupError(what, [name for name, setup in all_setups().items() if setup.has_template])
 
 
 def check_neuron(neuron: int, d_sae: int) -> None:

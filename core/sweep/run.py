@@ -61,7 +61,7 @@ def mean_residual_norm(workbench: Workbench, questions: Sequence[str]) -> float:
     model = workbench.model
     norms = []
     for question in questions:
-        tokens = model.pad([model.tokenise(question)])
+        tokens = model.pad([model.tokenise(question, chat=True)])
         norms.append(model.activations(tokens, workbench.sae.hook_name)[~tokens.special].float().norm(dim=-1))
     return float(torch.cat(norms).mean())
 
@@ -109,7 +109,7 @@ def answers(
         PromptTooLongError, UsageError: see `tokenise_prompts`.
     """
     check_neuron(neuron, workbench.sae.d_sae)
-    settings = GenerationSettings(max_new_tokens=max_new_tokens, greedy=True)
+    settings = GenerationSettings(max_new_tokens=max_new_tokens, greedy=True, chat=True)
     placed = _placed(workbench, neuron, alphas)
     return Generator(workbench.model, [question] * len(alphas), placed, settings, measure=False, keep_going=True)
 
@@ -198,9 +198,9 @@ def run_sweep(
         PromptTooLongError, UsageError: a question cannot be asked; checked before anything is generated.
         StoreBusyError, StoreWriteError, StoreDamagedError: see `AppStore`.
     """
-    check_chat(workbench.model.chat, "an alpha sweep")
+    check_chat(workbench.model.has_template, "an alpha sweep")
     check_neuron(neuron, workbench.sae.d_sae)
-    generation = GenerationSettings(max_new_tokens=settings.max_new_tokens)
+    generation = GenerationSettings(max_new_tokens=settings.max_new_tokens, chat=True)
     tokenise_prompts(workbench.model, settings.questions, generation)  # a question that is too long fails here
     mean_norm = mean_residual_norm(workbench, settings.questions)
     alphas = sweep_alphas(workbench, neuron, settings, mean_norm)

@@ -82,6 +82,8 @@ class Request:
             words += ["--neuron", str(neuron), "--alpha", f"{alpha:g}"]
         words += ["--alpha", f"{steering['vector_alpha']:g}"]
         words += ["--greedy"] if self.generation.greedy else []
+        if self.generation.chat is not None:
+            words += ["--chat" if self.generation.chat else "--no-chat"]
         words += [
             f"--{flag.replace('_', '-')}" for flag in ("keep_error", "matched_count", "current") if steering[flag]
         ]

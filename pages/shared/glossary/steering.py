@@ -39,6 +39,11 @@ STEERING = {
         "Adds back what the SAE does not reconstruct, so that only the edit itself changes the text.",
         "x' = x + decode(a') - decode(a). The column SAE stays the full replacement. Off in the paper.",
     ),
+    "as a chat": Term(
+        "As a chat",
+        "Puts the prompt into the model's chat template, as a user's message that the model answers. Off: the model "
+        "continues the prompt as plain text.",
+    ),
     "clamp neurons": Term("Clamped neurons", "How many of the best-scored neurons clamp forces."),
     "multiplier": Term("Multiplier", "Clamp's value, times the neuron's reference value; 10 in the paper."),
     "reference value": Term(
