@@ -128,7 +128,7 @@ class ChatSetupError(UsageError):
     def __init__(self, what: str, chat_setups: Sequence[str]) -> None:
         super().__init__(
             f"{what} needs a chat template, and this setup's model uses none; chat setups are "
-            f"{', '.join(chat_setups)} (what each lacks: python -m core setups); a setup of your own says instruct = true"
+            f"{', '.join(chat_setups)} (what each lacks: python -m core setups); your own says instruct = true"
         )
 
 
