@@ -20,10 +20,12 @@ from core.catalog import Setup
 from core.errors import AutoencoderError, StoreError, StoreWriteError
 from core.files import exclusive_lock
 from core.progress import Progress
+from core.results.app_store import AppStore
 from core.store.batch import ActivationBatch
 from core.store.reader import Store
 from core.store.schema import assemble, build_command, one_line, store_path
 from core.store.shards import Parts
+from core.store.shipped import SHIPPED, assemble_shipped, find_shipped, shipped_results
 from core.text.prompts import Prompt, reference_prompts
 
 _VERSIONS = ("torch", "transformers", "sae-lens", "sentence-transformers", "duckdb")
@@ -80,6 +82,14 @@ class Build:
                 {**self._meta(), **description, "chunks_resumed": str(resumed)},
                 n_prompts=len(self.prompts),
                 progress=lambda share: self.progress("assemble", share),
+            )
+
+    def take(self, shipped: Path) -> None:
+        """Assembles the store from the one that comes with this checkout."""
+        own = {name: str(value) for name, value in asdict(self.setup).items()}
+        with self._stage("assemble"):
+            assemble_shipped(
+                self.root, self.setup.name, shipped, own, progress=lambda share: self.progress("assemble", share)
             )
 
     @contextmanager
@@ -202,20 +212,23 @@ def build(
     pipeline: Callable[[Setup], Pipeline] = ModelPipeline,
     chunk_prompts: int = CHUNK_PROMPTS,
     spread: Spread | None = None,
+    shipped: Path = SHIPPED,
 ) -> Path:
     """Builds the store of a setup, or resumes a build that was killed; returns the store's path.
 
-    Returns at once if an intact store of the same setup, weights and prompts exists. Peak memory does not grow with the
+    Returns at once if an intact store of the same setup, weights and prompts exists. One that comes with this checkout
+    is taken as it is, together with the results of the experiments on it. Peak memory does not grow with the
     number of prompts, except for their texts. An older store is replaced only when the new one is complete.
 
     Args:
         prompts: use only this many of the setup's reference prompts, evenly spaced; None: all.
-        resume: keep the chunks that an earlier build with the same fingerprint finished.
+        resume: keep the chunks that an earlier build with the same fingerprint finished, and take a shipped store.
         force: build even if a current store exists.
         progress: called with the stage and the share of it that is done, including what an earlier build finished.
         pipeline: makes the models that the prompts run through.
         chunk_prompts: prompts whose shards are written together; a killed build loses at most the current chunk.
         spread: lets other processes do the chunks; None: this process does them.
+        shipped: folder of the stores that come with this checkout.
 
     Raises:
         MissingFileError, PromptFileError: the reference prompts cannot be read.
@@ -231,9 +244,15 @@ def build(
         with work.writing():
             work.folder.mkdir(parents=True, exist_ok=True)
             stack.enter_context(exclusive_lock(work.folder / "build.lock", busy=busy))
+        ready = find_shipped(setup.name, work.fingerprint, shipped) if resume and not force else None
         if force or not _is_current(root, setup, work.fingerprint):
-            with work.writing():
-                work.parts.prepare(resume=resume)
-            work.run(pipeline(setup), spread)
+            if ready is not None:
+                work.take(ready)
+            else:
+                with work.writing():
+                    work.parts.prepare(resume=resume)
+                work.run(pipeline(setup), spread)
         work.parts.discard()
+        if ready is not None:
+            AppStore(root).add_missing(setup.name, shipped_results(ready))
     return store_path(root, setup.name)

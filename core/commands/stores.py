@@ -92,6 +92,22 @@ def _builder(engine: str, address: str | None, cpus: float, gpus: float | None) 
 
 
 @app.command()
+def ship(
+    setup: SetupName,
+    out: Annotated[Path, typer.Option("--out", help="Folder of shipped stores.")] = Path("data/stores"),
+    store: StoreDir = None,
+) -> None:
+    """Write a setup's store and results as small Parquet files, which `build` takes where they fit."""
+    from core.results.app_store import AppStore
+    from core.store.shipped import write_shipped
+
+    opened = open_store(setup, store)
+    write_shipped(opened, AppStore(store_root(store)).contents(setup), out / setup)
+    size = sum(file.stat().st_size for file in (out / setup).iterdir())
+    typer.echo(f"{out / setup}: {size / 1e6:.1f} MB", err=True)
+
+
+@app.command()
 def score(
     setup: SetupName,
     topic: TopicText = None,

@@ -1,7 +1,7 @@
 """What users of the app save: rows collected for comparison, and tables of results. Kept as JSON, never pickled."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -61,6 +61,19 @@ class AppStore:
         """The saved tables: setup, what, saved_at (UTC)."""
         with self._connection() as con:
             return con.execute("SELECT setup, what, saved_at FROM results ORDER BY setup, what").df()
+
+    def contents(self, setup_name: str) -> pd.DataFrame:
+        """The saved tables of a setup as they are kept: what, saved_at, content (JSON)."""
+        with self._connection() as con:
+            return con.execute(
+                "SELECT what, saved_at, content FROM results WHERE setup = ? ORDER BY what", [setup_name]
+            ).df()
+
+    def add_missing(self, setup_name: str, contents: Sequence[Mapping[str, str]]) -> None:
+        """Saves those of the `contents` whose name the setup has no table of yet."""
+        rows = [[setup_name, row["what"], row["saved_at"], row["content"]] for row in contents]
+        with self._connection() as con:
+            con.executemany("INSERT OR IGNORE INTO results VALUES (?, ?, ?, ?)", rows)
 
     def collect(self, row: Mapping[str, Any]) -> int:
         """Saves a row for comparison; returns its id."""

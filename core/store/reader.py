@@ -20,6 +20,7 @@ from core.settings import ScoreSettings, Summary
 from core.store.schema import SCHEMA_VERSION, TABLES, build_command, one_line, quoted, store_path
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from scipy.sparse import csr_array
 
 _HEADER_BYTES = 3 * 4_096  # at the start of a DuckDB file
@@ -128,6 +129,11 @@ class Store:
             self._frame(f"SELECT bit_xor(hash(t)) FROM store.{table} AS t")
 
     # ---- the whole ----
+
+    def table(self, name: str, columns: str, order: str) -> "pa.Table":
+        """A whole table of the store, as Arrow; `columns` and `order` are SQL."""
+        with self._cursor() as con:
+            return con.sql(f"SELECT {columns} FROM store.{name} ORDER BY {order}").to_arrow_table()
 
     @cached_property
     def meta(self) -> dict[str, str]:

@@ -11,7 +11,8 @@ import glob
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import duckdb
@@ -163,22 +164,49 @@ def _add_views(con: duckdb.DuckDBPyConnection, parts: Parts) -> None:
         con.execute(f"CREATE TEMP VIEW {view} AS SELECT * FROM read_parquet({quoted(files)})")
 
 
-def _fill(
-    con: duckdb.DuckDBPyConnection, meta: Mapping[str, str], n_prompts: int, progress: Callable[[float], None]
-) -> None:
-    start = time.perf_counter()
-    for done, step in enumerate(_STEPS, start=1):
-        con.execute(step)
-        progress(done / len(_STEPS))
-    d_sae = con.execute("SELECT count(*) FROM neurons").fetchall()[0][0]
-    entries = {
-        **meta,
-        "schema_version": str(SCHEMA_VERSION),
-        "n_prompts": str(n_prompts),
-        "d_sae": str(d_sae),
-        "seconds_assemble": f"{time.perf_counter() - start:.3f}",
-    }
+def write_meta(con: duckdb.DuckDBPyConnection, meta: Mapping[str, str]) -> None:
+    """Fills the table `meta`; adds schema_version, n_prompts and d_sae."""
+    n_prompts, d_sae = con.execute("SELECT (SELECT count(*) FROM prompts), (SELECT count(*) FROM neurons)").fetchall()[
+        0
+    ]
+    entries = {**meta, "schema_version": str(SCHEMA_VERSION), "n_prompts": str(n_prompts), "d_sae": str(d_sae)}
     con.executemany("INSERT INTO meta VALUES (?, ?)", sorted(entries.items()))
+
+
+@contextmanager
+def new_store(
+    root: Path, setup_name: str, unreadable: Callable[[str], StoreDamagedError | None], intact: str
+) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A connection to a new store with empty tables, which replaces an older store when the context exits.
+
+    Args:
+        unreadable: the error that names a damaged input, given DuckDB's reason; None if all can be read.
+        intact: what a full disk leaves as it is, and how to go on.
+
+    Raises:
+        StoreWriteError: the disk is full or not writable; an older store is intact.
+        StoreDamagedError: the error of `unreadable`.
+    """
+    path = store_path(root, setup_name)
+    spill, log = path.with_name("spill"), path.with_name(path.name + ".partial.wal")
+    try:
+        with written_whole(path) as partial:
+            for leftover in (partial, log):  # left by a build that was killed
+                leftover.unlink(missing_ok=True)
+            con = _open(partial, spill)
+            try:
+                yield con
+                con.execute("CHECKPOINT")
+            finally:
+                con.close()
+    except (OSError, duckdb.Error) as exc:
+        # DuckDB has no separate exception for a full disk: look for an unreadable input first
+        if (damaged := unreadable(one_line(exc))) is not None:
+            raise damaged from exc
+        raise StoreWriteError(path, one_line(exc), intact) from exc
+    finally:
+        shutil.rmtree(spill, ignore_errors=True)
+        log.unlink(missing_ok=True)
 
 
 def assemble(
@@ -193,32 +221,24 @@ def assemble(
     """Writes the store from the shards, in bounded memory; an older store stays until the new one is complete.
 
     Args:
-        meta: entries of the table `meta`, to which schema_version, n_prompts, d_sae and seconds_assemble are added.
+        meta: entries of the table `meta`, to which those of `write_meta` and seconds_assemble are added.
 
     Raises:
         StoreWriteError: the disk is full or not writable; shards and an older store are intact.
         StoreDamagedError: a shard cannot be read.
     """
-    path, mend = store_path(root, setup_name), build_command(root, setup_name)
-    spill, log = path.with_name("spill"), path.with_name(path.name + ".partial.wal")
-    try:
-        with written_whole(path) as partial:
-            for leftover in (partial, log):  # left by a build that was killed
-                leftover.unlink(missing_ok=True)
-            con = _open(partial, spill)
-            try:
-                _add_views(con, parts)
-                _fill(con, meta, n_prompts, progress)
-                con.execute("CHECKPOINT")
-            finally:
-                con.close()
-    except (OSError, duckdb.Error) as exc:
-        # DuckDB has no separate exception for a full disk: look for an unreadable shard first
-        if shard := parts.unreadable():
-            raise StoreDamagedError(shard, one_line(exc), f"{mend} --no-resume") from exc
-        intact = f"all {n_prompts} prompts' activations are kept; make room and go on: {mend}"
-        raise StoreWriteError(path, one_line(exc), intact) from exc
-    finally:
-        shutil.rmtree(spill, ignore_errors=True)
-        log.unlink(missing_ok=True)
-    return path
+    mend = build_command(root, setup_name)
+
+    def unreadable(reason: str) -> StoreDamagedError | None:
+        shard = parts.unreadable()
+        return None if shard is None else StoreDamagedError(shard, reason, f"{mend} --no-resume")
+
+    intact = f"all {n_prompts} prompts' activations are kept; make room and go on: {mend}"
+    with new_store(root, setup_name, unreadable, intact) as con:
+        start = time.perf_counter()
+        _add_views(con, parts)
+        for done, step in enumerate(_STEPS, start=1):
+            con.execute(step)
+            progress(done / len(_STEPS))
+        write_meta(con, {**meta, "seconds_assemble": f"{time.perf_counter() - start:.3f}"})
+    return store_path(root, setup_name)
