@@ -23,7 +23,7 @@ def train(
     address: Address = None,
     store: StoreDir = None,
 ) -> None:
-    """Train a language model or SAEs from a config; a run that was stopped continues."""
+    """Train SAEs, or the classifier of acceptable English, from a config; stopped SAEs continue."""
     from core.training.run import run_training
 
     check_address(engine, address)

@@ -1,1 +1,1 @@
-"""Training of the embedded language models and of sparse autoencoders."""
+"""Training of sparse autoencoders, and of the classifier of acceptable English."""

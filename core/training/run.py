@@ -1,4 +1,4 @@
-"""Runs a training config: a language model, a classifier, a sparse autoencoder, or a grid of them."""
+"""Runs a training config: a sparse autoencoder, a grid of them, or the classifier of acceptable English."""
 
 from __future__ import annotations
 
@@ -55,13 +55,6 @@ def run_training(
         raise TrainingConfigError(
             f"'{config_path}' trains one model; --engine ray runs the jobs of a [grid] side by side: leave it out"
         )
-    if "language_model" in table:
-        from core.training.language_model import load_config
-        from core.training.language_model_run import run_language_model
-
-        config = load_config(config_path)
-        folder = out or DATA / "models" / config.name
-        return run_language_model(config, text_folder, work / "models" / config.name, folder, progress)
     if "autoencoder" in table:
         from core.training.autoencoder_config import config_from_table
         from core.training.autoencoders import train_autoencoder
@@ -84,7 +77,7 @@ def run_training(
         results = _grid_results(grid, table.get("ray", {}), text_folder, work / "saes", progress, engine, address)
         return _finish_grid(grid, results, out, work / "saes", store)
     raise TrainingConfigError(
-        f"'{config_path}' has none of [language_model], [autoencoder], [grid] and [acceptability]; see data/configs"
+        f"'{config_path}' has none of [autoencoder], [grid] and [acceptability]; see data/configs"
     )
 
 

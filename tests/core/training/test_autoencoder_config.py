@@ -1,17 +1,19 @@
 """Configs of one SAE: read from TOML, wrong keys and values named."""
 
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from core.catalog import DATA, EMBEDDED_LANGUAGE_MODEL
 from core.errors import MissingFileError, TrainingConfigError
 from core.training.autoencoder_config import AutoencoderConfig, load_autoencoder_config
 from core.training.corpus import TextSource
+from core.training.run import run_training
 from tests.core.training.conftest import Configure
 
-CONFIGS = Path(__file__).resolve().parents[3] / "data" / "configs"
 VALID = """
 [autoencoder]
 name = "a"
@@ -42,15 +44,15 @@ def test_config_is_read(tmp_path: Path) -> None:
     )
 
 
-def test_embedded_sae_reads_the_middle_of_six_blocks() -> None:
-    config = load_autoencoder_config(CONFIGS / "demo_base_sae.toml")
-    assert (config.hook_name, config.architecture, config.k, config.expansion) == (
-        "blocks.2.hook_resid_post",
-        "topk",
-        32,
-        16,
-    )
-    assert config.tokens >= 3_000_000
+def test_embedded_sae_is_the_one_of_its_config() -> None:
+    config = load_autoencoder_config(DATA / "configs" / "smollm2_sae.toml")
+    assert config.model == EMBEDDED_LANGUAGE_MODEL
+    folder = DATA / "saes" / config.name
+    shipped = json.loads((folder / "cfg.json").read_text(encoding="utf-8"))
+    assert (shipped["architecture"], shipped["k"], shipped["d_sae"]) == ("topk", config.k, config.d_sae)
+    trained = json.loads((folder / "training.json").read_text(encoding="utf-8"))
+    for key in ("model", "hook_name", "method", "architecture", "first_token", "skip_first", "keep_special"):
+        assert trained[key] == getattr(config, key), key
 
 
 @pytest.mark.parametrize(
@@ -72,6 +74,12 @@ def test_embedded_sae_reads_the_middle_of_six_blocks() -> None:
 def test_wrong_config_is_refused(tmp_path: Path, old: str, new: str, message: str) -> None:
     with pytest.raises(TrainingConfigError, match=re.escape(message)):
         load_autoencoder_config(written(tmp_path, VALID.replace(old, new, 1)))
+
+
+def test_config_of_nothing_that_can_be_trained_is_refused(tmp_path: Path) -> None:
+    path = written(tmp_path, VALID.replace("autoencoder", "language_model"))
+    with pytest.raises(TrainingConfigError, match=r"has none of \[autoencoder\], \[grid\] and \[acceptability\]; see"):
+        run_training(path, tmp_path, tmp_path / "work", None, lambda stage, share: None)
 
 
 def test_missing_config_is_named(tmp_path: Path) -> None:

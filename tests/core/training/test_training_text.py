@@ -18,7 +18,7 @@ from core.errors import (
 )
 from core.models.language_model import LanguageModel
 from core.models.loading import load_language_model
-from core.training.corpus import TextSource, is_held_out, read_documents
+from core.training.corpus import Document, TextSource, is_held_out, read_documents
 from core.training.encoded_texts import CONTENT, TEMPLATE
 from core.training.hub_text import document_of, read_hub_documents
 from core.training.training_text import chosen_documents, encoded_texts, evaluation_config, token_batches
@@ -52,6 +52,15 @@ def test_held_out_side_keeps_the_mixture_at_the_largest_share(configure: Configu
     few = texts_of(configure, small_corpus, True, sources=(source("texts.jsonl", share=0.01),))
     everything = [d.text for d in read_documents(small_corpus / "texts.jsonl") if is_held_out(d)]
     assert few == everything
+
+
+def test_held_out_documents_are_one_in_a_hundred_and_the_same_passage_stays_together() -> None:
+    documents = [Document(f"Passage number {i}. " * 5) for i in range(5_000)]
+    share = np.mean([is_held_out(document) for document in documents])
+    assert 0.006 < share < 0.014
+    for document in documents[:500]:
+        question = Document(f"What?\n\n{document.text.upper()}")
+        assert is_held_out(question) == is_held_out(document)
 
 
 def test_limit_reads_no_further(configure: Configure, small_corpus: Path) -> None:
