@@ -156,7 +156,9 @@ def test_picture_draws_every_token_where_it_stands() -> None:
 
 def test_nothing_trained_says_the_command_and_shows_the_paper(open_training: OpenTraining) -> None:
     app = open_training()
-    assert "python -m core train data/configs/example_sae_grid.toml" in [code.value for code in app.code]
+    configs = [code.value.split()[4] for code in app.code if code.value.startswith("python -m core train ")]
+    assert configs == ["data/configs/example_sae_grid.toml", "data/configs/smollm2_comparison.toml"]
+    assert all((APP.parent / config).is_file() for config in configs)
     assert tables(app) == []
     assert len(table_with(app, "gain")) == 40
 
@@ -173,7 +175,7 @@ def test_as_trained_has_mean_and_spread_over_seeds(open_training: OpenTraining, 
     assert fast[5:7] == ["3.000 ± 1.414", "8.00"]
     assert as_trained[1][3:5] == ["3.000", "8.00"]  # one seed has no spread
     assert "tiny · blocks.1.hook_resid_post · x8 · JumpReLU" in texts(app)
-    assert "example_sae_grid" not in texts(app)
+    assert "python -m core train" not in texts(app)
 
 
 def test_matched_l0_is_interpolated_and_its_best_in_bold(open_training: OpenTraining, trained: AppStore) -> None:

@@ -21,7 +21,7 @@ from pages.shared.messages import count, plain, show_error
 from pages.shared.resources import app_store
 
 COMMAND = "python -m core train data/configs/example_sae_grid.toml"
-COMPARISON_CONFIG = "data/configs/demo_chat_comparison.toml"
+COMPARISON_COMMAND = "python -m core train data/configs/smollm2_comparison.toml --text FOLDER"
 _FIGURES = {
     "mse_special_by_sequence": "log2 MSE, special tokens",
     "mse_all_by_sequence": "log2 MSE, all tokens",
@@ -45,6 +45,19 @@ def _saved_names() -> list[str]:
     """Names of the training results in the app's store, the latest first."""
     saved = app_store().results()
     return list(saved[saved["what"] == "training"].sort_values("saved_at", ascending=False)["setup"])
+
+
+def _show_commands(*, nothing_saved: bool, nothing_shipped: bool) -> None:
+    """Says how to train what is not here."""
+    if nothing_saved:
+        st.markdown("Nothing trained here yet. This trains one SAE by each method, in a few minutes on two cores:")
+        st.code(COMMAND, language=None)
+    if nothing_saved and nothing_shipped:
+        st.markdown(
+            "This compares the three methods on the default setup's model, in some hours; FOLDER holds the texts that "
+            "the config names:"
+        )
+        st.code(COMPARISON_COMMAND, language=None)
 
 
 def _choose_run(saved: list[str]) -> _Run | None:
@@ -80,9 +93,8 @@ def show_results() -> None:
         link_button()
     saved: list[str] = []
     try:
-        if not (saved := _saved_names()):
-            st.markdown("Nothing trained here yet. This trains one SAE by each method, in a few minutes on two cores:")
-            st.code(COMMAND, language=None)
+        saved = _saved_names()
+        _show_commands(nothing_saved=not saved, nothing_shipped=not shipped_results("training"))
     except SteerscopeError as exc:  # the runs that come with the app can still be shown
         show_error(exc)
     try:
@@ -169,8 +181,8 @@ def _show_matched(run: _Run, group: pd.DataFrame, figure: str, l0: int | None) -
     st.plotly_chart(picture, config=charts.CONFIG, key="training_frontier")
     if l0 is None:
         st.caption(
-            "No method has SAEs of different L0 here, so there is nothing to interpolate between. "
-            f"{COMPARISON_CONFIG} trains three lambdas by each."
+            "No method has two SAEs of one seed and different L0 here, so there is nothing to interpolate between. "
+            "A grid with several lambdas has."
         )
         return
     matched = at_matched_l0(group, l0)

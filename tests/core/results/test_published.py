@@ -106,16 +106,18 @@ def test_unknown_table_names_those_there_are(name: str) -> None:
 
 
 def test_shipped_results_are_those_of_their_kind_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "RESULTS", tmp_path / "no folder")
+    assert shipped_results("training") == {}
     monkeypatch.setattr(module, "RESULTS", tmp_path)
     assert shipped_results("training") == {}
     training = pd.DataFrame({"name": ["a", "b"], "mse": [0.1 + 0.2, 1e-9], "seed": [0, 1], "error": [None, "no text"]})
-    training.to_csv(tmp_path / "demo_chat_comparison_training.csv", index=False)
-    pd.DataFrame({"step": [10]}).to_csv(tmp_path / "demo_chat_comparison_losses.csv", index=False)
+    training.to_csv(tmp_path / "smollm2_comparison_training.csv", index=False)
+    pd.DataFrame({"step": [10]}).to_csv(tmp_path / "smollm2_comparison_losses.csv", index=False)
     found = shipped_results("training")
-    assert list(found) == ["demo-chat-comparison"]
+    assert list(found) == ["smollm2-comparison"]
     store = AppStore(tmp_path)
-    store.save_result("demo-chat-comparison", "training", training)
-    pd.testing.assert_frame_equal(found["demo-chat-comparison"], store.result("demo-chat-comparison", "training"))
+    store.save_result("smollm2-comparison", "training", training)
+    pd.testing.assert_frame_equal(found["smollm2-comparison"], store.result("smollm2-comparison", "training"))
 
 
 CONFIG = {
