@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.models import demo_setup
+from benchmarks.models import embedded_model_folder, embedded_setup
 from benchmarks.timing import Figure, speed_ratio, take_turns
 from core.build.activations import BATCH_TOKENS, length_sorted_batches, token_activations
 from core.models.language_model import LanguageModel
@@ -18,10 +18,10 @@ from core.text.prompts import reference_prompts
 _MEMORY = """
 import resource, sys, tempfile
 from pathlib import Path
-from benchmarks.models import demo_setup
+from benchmarks.models import embedded_setup
 from core.build.pipeline import build
 with tempfile.TemporaryDirectory() as folder:
-    build(demo_setup(), Path(folder), prompts=int(sys.argv[1]))
+    build(embedded_setup(), Path(folder), prompts=int(sys.argv[1]))
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 
@@ -49,7 +49,12 @@ def _sae_lens_store(setup: Any, texts: list[str]) -> tuple[Any, Any]:
 
     sae = sae_lens.SAE.load_from_disk(setup.sae)
     layer = sae.cfg.metadata.hook_name.split(".")[1]
-    model = load_model("AutoModelForCausalLM", setup.model, device="cpu")
+    model = load_model(
+        "AutoModelForCausalLM",
+        embedded_model_folder(),
+        device="cpu",
+        model_from_pretrained_kwargs={"dtype": setup.dtype},
+    )
     store = ActivationsStore(
         model=model,
         dataset=Dataset.from_dict({"text": texts}),
@@ -72,9 +77,9 @@ def _sae_lens_store(setup: Any, texts: list[str]) -> tuple[Any, Any]:
 
 def run(repeats: int, *, quick: bool, against_sae_lens: bool) -> list[Figure]:
     """The embedded setup's own model, SAE and reference prompts."""
-    setup = demo_setup()
+    setup = embedded_setup()
     model, sae = load_setup(setup)
-    texts = [prompt.text for prompt in reference_prompts(setup.reference, 64 if quick else 1_024)]
+    texts = [prompt.text for prompt in reference_prompts(setup.reference, 64 if quick else 256)]
     n_tokens = sum(len(model.tokenise(text).ids) - 1 for text in texts)
     sides: dict[str, Any] = {
         "ours": lambda: _ours(model, sae, texts),

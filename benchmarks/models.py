@@ -1,32 +1,31 @@
 """Random models and SAEs of real shapes: speed does not depend on what the weights say."""
 
-from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
-from core.catalog import Setup
+from core.catalog import DEFAULT_SETUP, Setup, embedded_gguf, find_setup
+from core.models.gguf import dequantised
 from core.models.language_model import LanguageModel
 from core.models.sparse_autoencoder import SparseAutoencoder
 
-TOKENIZER = Path("data/models/demo-base")  # any will do
 PROMPT = "The surgeon looked at the heart of the patient and then said that"
 HOOK_LAYER, K = 6, 32
 
 
 def gpt2_small(*, quick: bool) -> Any:
     """GPT-2 small's shape, or a few per cent of it."""
-    config = GPT2Config(bos_token_id=0, eos_token_id=0)
+    config = GPT2Config(bos_token_id=0, eos_token_id=0)  # its vocabulary is a little larger than the tokenizer's below
     if quick:
-        config.n_embd, config.n_layer, config.n_head, config.vocab_size = 64, 8, 4, 8_192
+        config.n_embd, config.n_layer, config.n_head = 64, 8, 4
     torch.manual_seed(0)
     return GPT2LMHeadModel(config).eval()
 
 
 def as_language_model(model: Any) -> LanguageModel:
     """The model as core steers it. It never ends a text, so that every run is as long as the others."""
-    tokenizer = AutoTokenizer.from_pretrained(TOKENIZER, local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(embedded_model_folder(), local_files_only=True)  # any will do
     model.generation_config.eos_token_id = -1
     return LanguageModel("random gpt2", model, tokenizer)
 
@@ -47,8 +46,11 @@ def topk_sae(model: Any, *, quick: bool) -> SparseAutoencoder:
     )
 
 
-def demo_setup(name: str = "demo-base") -> Setup:
-    """An embedded setup."""
-    from core.catalog import find_setup
+def embedded_setup() -> Setup:
+    """The setup that the app opens with."""
+    return find_setup(DEFAULT_SETUP)
 
-    return find_setup(name)
+
+def embedded_model_folder() -> str:
+    """The embedded model as an ordinary folder, which other libraries load, too; dequantised the first time."""
+    return str(dequantised(embedded_gguf()))

@@ -17,6 +17,7 @@ import torch
 from datasets import Dataset
 from sae_lens.config import LanguageModelSAERunnerConfig, LoggingConfig
 
+from benchmarks.models import embedded_model_folder
 from benchmarks.timing import Figure
 from core.models.language_model import LanguageModel
 from core.training.autoencoder_config import AutoencoderConfig
@@ -73,16 +74,17 @@ def ours(config: AutoencoderConfig, model: LanguageModel, blocks: np.ndarray) ->
     return speed
 
 
-def theirs(config: AutoencoderConfig, blocks: np.ndarray) -> Speed:
+def theirs(config: AutoencoderConfig, d_in: int, blocks: np.ndarray) -> Speed:
     """sae_lens's `LanguageModelSAETrainingRunner`."""
     sae = sae_lens.TopKTrainingSAEConfig(
-        d_in=256, d_sae=256 * config.expansion, k=config.k, apply_b_dec_to_input=False, decoder_init_norm=1.0
+        d_in=d_in, d_sae=config.width(d_in), k=config.k, apply_b_dec_to_input=False, decoder_init_norm=1.0
     )
     bfloat16 = in_bfloat16(config.autocast, torch.device(config.device))
     settings = LanguageModelSAERunnerConfig(
         sae=sae,
         model_name=config.model,
         model_class_name="AutoModelForCausalLM",
+        model_from_pretrained_kwargs={"dtype": config.model_dtype},
         hook_name=f"model.layers.{LAYER}",
         is_dataset_tokenized=True,
         streaming=False,
@@ -115,11 +117,11 @@ def theirs(config: AutoencoderConfig, blocks: np.ndarray) -> Speed:
 
 def run(repeats: int, *, quick: bool) -> list[Figure]:
     """Medians turn by turn; by processor time as well, which other work on the machine disturbs less."""
-    config = config_of("data/models/demo-base", 4_096 if quick else 131_072)
+    config = config_of(embedded_model_folder(), 4_096 if quick else 65_536)
     model = load_model_to_train_on(config)
     shape = (2 * config.tokens // CONTEXT_SIZE, CONTEXT_SIZE)
     blocks = np.random.default_rng(0).integers(0, model.model.config.vocab_size, shape, dtype=np.uint32)
-    pairs = [(ours(config, model, blocks), theirs(config, blocks)) for _ in range(repeats)]
+    pairs = [(ours(config, model, blocks), theirs(config, model.d_model, blocks)) for _ in range(repeats)]
     wall = statistics.median(a.wall / b.wall for a, b in pairs)
     processor = statistics.median(a.processor / b.processor for a, b in pairs)
     note = f"{statistics.median(a.wall for a, _ in pairs):,.0f} tokens/s; {processor:.2f} x by processor time"
