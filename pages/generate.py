@@ -5,6 +5,7 @@ import streamlit as st
 from core.catalog import Setup
 from core.errors import SteerscopeError
 from core.results.export import export_bytes
+from core.scoring.sharpness import AUTO, parse_sharpness
 from core.settings import GenerationSettings, ScoreSettings
 from core.store.reader import Store
 from pages.shared.columns import comparison_html
@@ -22,6 +23,7 @@ DEFAULT_COLUMNS = ("none", "sae", "clamp", "swap")
 OWN_POSITIONS = "each edit's own"
 POSITIONS = (OWN_POSITIONS, "all", "content", "generated", "prompt", "special", "user", "assistant")
 REFERENCES = ("largest", "on the token")
+SHARPNESSES = ("1", "1.5", "2", "2.5", "3", AUTO)
 SHADINGS = ("contamination", "neurons changed")
 
 
@@ -42,7 +44,9 @@ def _edit_controls(others: list[str]) -> None:
         help=help_text("reference value"),
         **_bound("value"),
     )
-    st.number_input("Sharpness of swap", 0.1, 8.0, 1.0, 0.5, help=help_text("sharpness"), **_bound("sharpness"))
+    st.selectbox(
+        "Sharpness of swap", SHARPNESSES, accept_new_options=True, help=help_text("sharpness"), **_bound("sharpness")
+    )
     st.toggle("Matched count for swap", help=help_text("matched count"), **_bound("matched_count"))
     st.text_input(
         "Added neurons",
@@ -127,7 +131,7 @@ def _request() -> Request:
         steering={
             "keep_error": state["keep_error"],
             "matched_count": state["matched_count"],
-            "sharpness": state["sharpness"],
+            "sharpness": parse_sharpness(state["sharpness"]),
             "n": state["clamp_n"],
             "multiplier": state["multiplier"],
             "current": state["value"] != REFERENCES[0],

@@ -1,12 +1,13 @@
 """What the commands share: the application, common options, opening setups, and printing tables."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from core.console import print_table
 from core.errors import UsageError
+from core.scoring.sharpness import parse_sharpness
 from core.settings import ScoreSettings, store_root
 
 if TYPE_CHECKING:
@@ -37,7 +38,13 @@ KeepError = Annotated[bool, typer.Option("--keep-error", help="Add the SAE's rec
 MatchedCount = Annotated[bool, typer.Option("--matched-count", help="Swap keeps as many neurons per token as the SAE.")]
 ClampN = Annotated[int, typer.Option("--clamp-n", help="Number of neurons that clamp sets.")]
 Sharpness = Annotated[
-    float, typer.Option("--sharpness", help="Swap chooses by pre-activation x score^sharpness; 1: the paper's.")
+    Any,
+    typer.Option(
+        "--sharpness",
+        parser=parse_sharpness,
+        metavar="NUMBER|auto",
+        help="Swap chooses by pre-activation x score^sharpness; 1: the paper's; auto: half of the neurons change.",
+    ),
 ]
 Multiplier = Annotated[float, typer.Option("--multiplier", help="Value that clamp sets, times the reference value.")]
 Current = Annotated[bool, typer.Option("--current", help="Clamp relative to the neuron's own activation on the token.")]

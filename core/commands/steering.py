@@ -26,8 +26,8 @@ from core.commands.options import (
 from core.console import print_json, print_table, stage_progress
 from core.errors import UsageError
 from core.evaluation.experiments import (
+    COLUMN_GROUPS,
     EXPERIMENTS,
-    PAPER_COLUMNS,
     PROMPT_SETS,
     TEXT_COLUMNS,
     ExperimentOptions,
@@ -66,7 +66,7 @@ def generate(
     ] = None,
     keep_error: KeepError = False,
     matched_count: MatchedCount = False,
-    sharpness: Sharpness = 1.0,
+    sharpness: Sharpness = "1",
     clamp_n: ClampN = 5,
     multiplier: Multiplier = 10.0,
     current: Current = False,
@@ -184,8 +184,12 @@ def evaluate(
     n: Annotated[int, typer.Option("--n", min=2, help="Prompts to continue per topic and column.")] = 20,
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="text: texts per prompt and column.")] = 1,
     columns: Annotated[
-        str, typer.Option("--columns", help="text: ways of steering, out of " + ", ".join(TEXT_COLUMNS) + ".")
-    ] = ",".join(PAPER_COLUMNS),
+        str,
+        typer.Option(
+            "--columns",
+            help=f"text: ways of steering: {', '.join(COLUMN_GROUPS)}, or any of " + ", ".join(TEXT_COLUMNS) + ".",
+        ),
+    ] = "paper",
     prompts: Annotated[str, typer.Option("--prompts", help="text: sets of prompts.")] = ",".join(PROMPT_SETS),
     also: Annotated[
         list[str] | None,
@@ -196,7 +200,7 @@ def evaluate(
     tokens: Tokens = 64,
     keep_error: KeepError = False,
     matched_count: MatchedCount = False,
-    sharpness: Sharpness = 1.0,
+    sharpness: Sharpness = "1",
     clamp_n: ClampN = 5,
     multiplier: Multiplier = 10.0,
     current: Current = False,

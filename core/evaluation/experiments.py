@@ -24,12 +24,21 @@ if TYPE_CHECKING:  # slow to import
 ALL_TOPICS = "all"  # in place of a topic's name: the mean over topics
 PROMPT_SETS = ("main", "aligned", "unaligned")  # prompts that texts continue; see `evaluation.text`
 PAPER_COLUMNS = ("ft", "none", "sae", "clamp", "swap", "swap-shuffled")  # the paper's columns and a control
+SHARPNESSES, MULTIPLIERS = ("1.5", "2", "2.5", "3", "auto"), ("0.5", "1", "2")  # beside the paper's 1 and 10
+KEPT = "-keep-error"  # ends the name of a column that adds the SAE's error back
+STRENGTH_COLUMNS = (  # how strongly swap and clamp steer
+    *(name + kept for kept in ("", KEPT) for name in ("swap", *(f"swap-s{s}" for s in SHARPNESSES))),
+    *(name + kept for kept in ("", KEPT) for name in (*(f"clamp-x{m}" for m in MULTIPLIERS), "clamp")),
+    *("none", "sae", "prompt", "swap-shuffled", *(f"swap-shuffled-s{s}{KEPT}" for s in ("2", "3"))),
+)
 TEXT_COLUMNS = (
     *PAPER_COLUMNS,
     *("weight", "prompt", "clamp-tuned", "random", "strawman", "output", "add", "vector"),
-    *("swap-keep-error", "swap-matched", "swap-in-reach", "swap-min-1", "swap-min-100", "clamp-keep-error"),
+    *("swap-matched", "swap-in-reach", "swap-min-1", "swap-min-100"),
     *("clamp-tuned-keep-error", "clamp-tuned-1", "clamp-tuned-20"),
+    *(name for name in STRENGTH_COLUMNS if name not in (*PAPER_COLUMNS, "prompt")),
 )
+COLUMN_GROUPS = {"paper": PAPER_COLUMNS, "strength": STRENGTH_COLUMNS, "all": TEXT_COLUMNS}
 
 
 def _all_topics() -> tuple[Topic, ...]:

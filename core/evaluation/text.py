@@ -36,7 +36,7 @@ from core.results.published import published
 from core.results.statistics import bootstrap_mean
 from core.scoring.scorer import ScoredTopic
 from core.steering.generation import Generation
-from core.steering.metrics import distinct_n, harmonic_mean, language_switch, next_token_confidence
+from core.steering.metrics import distinct_n, harmonic_mean, language_switch
 from core.steering.settings import SteeringSettings
 from core.steering.ways import Way
 from core.steering.workbench import FIGURE_NAMES, Workbench
@@ -103,7 +103,7 @@ class _Texts:
         """One row per prompt and seed: the continuation and its figures."""
         way = columns.way(name)
         made = self._written(columns, way, list(prompts) * self.options.seeds)
-        texts, ids, reads = [g.text for g in made], [g.ids for g in made], [g.prompt_tokens for g in made]
+        texts, ids = [g.text for g in made], [g.ids for g in made]
         if self.acceptability is None:
             probability = np.full(len(made), np.nan)
         else:
@@ -113,7 +113,7 @@ class _Texts:
             acceptability=probability,
             distinct_3=[distinct_n(i, 3) for i in ids],
             language_switch=[language_switch(g.text, g.prompt) for g in made],
-            confidence=next_token_confidence(self._model(columns, way), reads, ids, way.placed),
+            confidence=[g.confidence for g in made],
             topic=columns.scored.topic.name,
             edit=name,
             strength=columns.strengths.get(name, np.nan),

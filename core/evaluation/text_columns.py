@@ -20,9 +20,10 @@ from jaxtyping import Float, Int
 
 from core.build.activations import token_activations
 from core.errors import UsageError
-from core.evaluation.experiments import TEXT_COLUMNS
+from core.evaluation.experiments import COLUMN_GROUPS, KEPT, MULTIPLIERS, SHARPNESSES, TEXT_COLUMNS
 from core.scoring.scorer import ScoredTopic
 from core.scoring.scores import strawman
+from core.scoring.sharpness import parse_sharpness
 from core.settings import GenerationSettings, ScoreSettings
 from core.steering.edits import make_edit
 from core.steering.metrics import concept_score, fluency_score, harmonic_mean
@@ -48,16 +49,28 @@ class Variant:
     min_prompts: int | None = None  # of `ScoreSettings`
 
 
-VARIANTS: Mapping[str, Variant] = {
+def _sharpness(text: str) -> dict[str, object]:
+    return {"sharpness": parse_sharpness(text)}
+
+
+_STRENGTHS = {
     "swap-keep-error": Variant("swap", {"keep_error": True}),
+    "clamp-keep-error": Variant("clamp", {"keep_error": True}),
+    **{f"swap-s{s}": Variant("swap", _sharpness(s)) for s in SHARPNESSES},
+    **{f"swap-s{s}{KEPT}": Variant("swap", _sharpness(s) | {"keep_error": True}) for s in SHARPNESSES},
+    **{f"clamp-x{m}": Variant("clamp", {"multiplier": float(m)}) for m in MULTIPLIERS},
+    **{f"clamp-x{m}{KEPT}": Variant("clamp", {"multiplier": float(m), "keep_error": True}) for m in MULTIPLIERS},
+    **{f"swap-shuffled-s{s}{KEPT}": Variant("swap-shuffled", _sharpness(s) | {"keep_error": True}) for s in ("2", "3")},
+}
+VARIANTS: Mapping[str, Variant] = {
     "swap-matched": Variant("swap", {"matched_count": True}),
     "swap-in-reach": Variant("swap", {"reach": 0.6}),
     "swap-min-1": Variant("swap", min_prompts=1),
     "swap-min-100": Variant("swap", min_prompts=100),
-    "clamp-keep-error": Variant("clamp", {"keep_error": True}),
     "clamp-tuned-keep-error": Variant("clamp-tuned", {"keep_error": True}),
     "clamp-tuned-1": Variant("clamp-tuned", {"n": 1}),
     "clamp-tuned-20": Variant("clamp-tuned", {"n": 20}),
+    **_STRENGTHS,
 }
 TRIAL_COLUMNS = ("topic", "edit", "strength", "concept", "fluency", "concept_fluency", "chosen")
 N_REPORTED = 20  # unaligned prompts that may be reported; strengths are chosen on the ones after them
@@ -74,11 +87,15 @@ def tuning_prompts() -> list[str]:
 def check_columns(names: Sequence[str]) -> tuple[str, ...]:
     """The columns asked for, each once. The unsteered one is always included, as others are measured against it.
 
+    Args:
+        names: of columns, or of `COLUMN_GROUPS`.
+
     Raises:
         UsageError: a name is unknown.
     """
+    names = [column for name in names for column in COLUMN_GROUPS.get(name, (name,))]
     if unknown := [name for name in names if name not in TEXT_COLUMNS]:
-        raise UsageError(f"no column '{unknown[0]}'; there are {', '.join(TEXT_COLUMNS)}")
+        raise UsageError(f"no column '{unknown[0]}'; there are {', '.join((*COLUMN_GROUPS, *TEXT_COLUMNS))}")
     return tuple(dict.fromkeys(names if NONE in names else (NONE, *names)))
 
 

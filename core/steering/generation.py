@@ -7,6 +7,7 @@ what the edit did there. Without an edit the output equals that of `transformers
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -50,6 +51,7 @@ class Generation:
     ids: list[int] = field(default_factory=list)
     tokens: list[str] = field(default_factory=list)
     figures: list[TokenFigures] = field(default_factory=list)  # one per token
+    surest: list[float] = field(default_factory=list)  # log-probability of the likeliest token, where each was chosen
     text: str = ""
     positions_edited: int = 0  # positions changed by at least one edit
     positions_run: int = 0  # positions that the model read
@@ -57,8 +59,16 @@ class Generation:
 
     def restart(self) -> None:
         """Clears the continuation."""
-        self.ids, self.tokens, self.figures, self.text, self.problem = [], [], [], "", ""
+        self.ids, self.tokens, self.figures, self.surest, self.text, self.problem = [], [], [], [], "", ""
         self.positions_edited = self.positions_run = 0
+
+    @property
+    def confidence(self) -> float:
+        """Geometric mean of the likeliest token's probability at each token, under the edits; NaN without tokens.
+
+        It says how sure the model was while it wrote: near 1 in a loop; 1 / perplexity under the edits if greedy.
+        """
+        return math.exp(sum(self.surest) / len(self.surest)) if self.surest else math.nan
 
 
 def tokenise_prompts(
@@ -233,6 +243,7 @@ class Generator:
         for number in range(settings.max_new_tokens):
             logits, alive = self._stopped(logits, alive)
             ids = choose_tokens(logits, settings, generators)
+            surest = (logits.amax(-1) - logits.logsumexp(-1)).tolist()
             alive = alive & torch.tensor([int(i) not in ends for i in ids], device=alive.device)
             if not alive.any():
                 break
@@ -241,7 +252,7 @@ class Generator:
             if not last or self.measure:  # the last token is read only to measure the edit there
                 logits = decoder.step(ids, alive, recorder)
             figures = _figures(recorder, len(rows), self.score, self.score_hook)
-            self._append(ids.tolist(), alive.tolist(), figures)
+            self._append(ids.tolist(), alive.tolist(), figures, surest)
             self._count(decoder)
             yield rows
 
@@ -264,11 +275,12 @@ class Generator:
             generation.positions_run = int(decoder.positions_run[row])
             generation.positions_edited = int(decoder.positions_edited[row])
 
-    def _append(self, ids: list[int], alive: list[bool], figures: list[TokenFigures]) -> None:
+    def _append(self, ids: list[int], alive: list[bool], figures: list[TokenFigures], surest: list[float]) -> None:
         for row, generation in enumerate(self.generations):
             if alive[row]:
                 generation.ids.append(ids[row])
                 generation.figures.append(figures[row])
+                generation.surest.append(surest[row])
                 generation.text = self.model.tokenizer.decode(generation.ids)
                 generation.tokens.append(self.model.token_strings([ids[row]])[0])
 

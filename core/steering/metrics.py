@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -16,7 +15,6 @@ from core.models.language_model import LanguageModel
 from core.models.sparse_autoencoder import SparseCode
 from core.models.tokens import TokenisedPrompt
 from core.steering.code_edits import CodeOutcome
-from core.steering.placement import PlacedEdit, steered
 
 _LOGITS_AT_ONCE = 2**27  # logits in one forward pass: bounds the [text token vocabulary] block
 
@@ -58,9 +56,8 @@ def _continuation_log_probabilities(
     model: LanguageModel,
     prompts: Sequence[TokenisedPrompt],
     continuations: Sequence[Sequence[int]],
-    placed: Sequence[PlacedEdit] = (),
 ) -> Iterator[Float[Tensor, "token vocabulary"]]:
-    """For each text, the log-probabilities that the model under the edits gives at each token of the continuation."""
+    """For each text, the log-probabilities that the unedited model gives at each token of the continuation."""
     texts = [
         TokenisedPrompt([*prompt.ids, *ids], [*prompt.special, *[False] * len(ids)])
         for prompt, ids in zip(prompts, continuations, strict=True)
@@ -71,10 +68,7 @@ def _continuation_log_probabilities(
         part = slice(start, start + at_once)
         tokens = model.pad(texts[part])
         lengths = torch.tensor([len(prompt.ids) for prompt in prompts[part]], device=model.device)
-        generated = tokens.position_ids >= lengths[:, None]
-        edits = [replace(p, rows=None if p.rows is None else p.rows[part]) for p in placed]
-        with steered(model, edits, special=tokens.special, generated=generated, attention=tokens.attention):
-            logits = model.forward(tokens)
+        logits = model.forward(tokens)
         for row, ids in enumerate(continuations[part]):
             first = int(lengths[row])
             yield logits[row, first - 1 : first - 1 + len(ids)].float().log_softmax(-1)
@@ -93,24 +87,6 @@ def perplexity(
         target = torch.tensor(list(ids), dtype=torch.long, device=predicted.device)
         values.append(float(predicted.gather(-1, target[:, None]).mean().neg().exp()))  # the mean of nothing is NaN
     return values
-
-
-def next_token_confidence(
-    model: LanguageModel,
-    prompts: Sequence[TokenisedPrompt],
-    continuations: Sequence[Sequence[int]],
-    placed: Sequence[PlacedEdit] = (),
-) -> list[float]:
-    """Geometric mean of the likeliest token's probability at each position of the continuation, under the edits.
-
-    It says how sure the model was while it wrote: near 1 in a loop; for greedy text, 1 / perplexity under the edits.
-    NaN for a continuation without tokens.
-
-    Args:
-        placed: the edits under which the texts were generated, on all of them or on some.
-    """
-    predictions = _continuation_log_probabilities(model, prompts, continuations, placed)
-    return [float(predicted.amax(-1).mean().exp()) for predicted in predictions]
 
 
 def text_distances(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Strict
 
@@ -21,7 +21,8 @@ class SteeringSettings:
 
     keep_error: bool = False
     matched_count: bool = False
-    sharpness: Positive = 1.0  # swap chooses neurons by pre-activation x score^sharpness; 1: the paper's
+    # swap chooses neurons by pre-activation x score^sharpness; 1: the paper's, auto: see `scoring.sharpness`
+    sharpness: Positive | Literal["auto"] = 1.0
     n: Whole = 5  # neurons that clamp forces
     multiplier: float = 10.0  # times the reference value
     current: bool = False  # clamp relative to the neuron's own activation on the token

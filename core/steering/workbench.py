@@ -19,6 +19,7 @@ from core.models.embeddings import EmbeddingModel, load_embedding_model
 from core.models.language_model import LanguageModel
 from core.models.sparse_autoencoder import SparseAutoencoder, load_setup, load_sparse_autoencoder
 from core.scoring.scorer import ScoredTopic, Scorer
+from core.scoring.sharpness import AUTO, auto_sharpness
 from core.settings import GenerationSettings
 from core.steering.code_edits import Edit
 from core.steering.directions import mean_activation
@@ -87,7 +88,7 @@ class Workbench(Scorer):
             reference_max=self.store.reference_max(),
             keep_error=settings.keep_error,
             matched_count=settings.matched_count,
-            sharpness=settings.sharpness,
+            sharpness=self._sharpness(scored, settings),
             n=settings.n,
             multiplier=settings.multiplier,
             current=settings.current,
@@ -96,6 +97,14 @@ class Workbench(Scorer):
             direction=self.direction(scored.topic) if name == "vector" and scored is not None else None,
             alpha=settings.vector_alpha,
         )
+
+    def _sharpness(self, scored: ScoredTopic | None, settings: SteeringSettings) -> float:
+        if settings.sharpness != AUTO:
+            return settings.sharpness
+        if scored is None:
+            return 1.0  # without a topic there is no swap
+        mean, k = self.store.mean_token()
+        return auto_sharpness(mean, scored.scores.steering_vector(), k)
 
     def _alphas(self, scored: ScoredTopic | None, settings: SteeringSettings) -> dict[int, float]:
         if settings.alphas or scored is None:

@@ -130,6 +130,13 @@ class Store:
 
     # ---- the whole ----
 
+    def mean_token(self) -> tuple[Float[np.ndarray, "d_sae"], int]:
+        """Activation of every neuron, mean over all reference tokens, and the mean number of active neurons a token."""
+        neurons = self._frame("SELECT tokens, mean FROM store.neurons ORDER BY neuron")
+        n_tokens = int(self._frame("SELECT sum(n_tokens) AS n FROM store.prompts")["n"][0])
+        mean = (neurons["tokens"] * neurons["mean"] / n_tokens).to_numpy()
+        return mean, round(float(neurons["tokens"].sum()) / n_tokens)
+
     def table(self, name: str, columns: str, order: str) -> "pa.Table":
         """A whole table of the store, as Arrow; `columns` and `order` are SQL."""
         with self._cursor() as con:

@@ -20,7 +20,7 @@ from core.results.app_store import AppStore
 from core.settings import GenerationSettings
 from core.steering.edits import add_neurons
 from core.steering.generation import Generation, Generator, tokenise_prompts
-from core.steering.metrics import distinct_n, language_switch, next_token_confidence
+from core.steering.metrics import distinct_n, language_switch
 from core.steering.placement import DEFAULT_POSITIONS, PlacedEdit
 from core.steering.workbench import Workbench
 from core.sweep.request import SweepSettings, check_chat, check_neuron, means_table, rows_table, run_key
@@ -140,9 +140,7 @@ def answer_rows(
         overflow=[bool(generation.problem) for generation in made],
         distinct_3=[distinct_n(written, 3) for written in ids],
         language_switch=[language_switch(text, usual) for text in texts],
-        confidence=next_token_confidence(
-            workbench.model, [g.prompt_tokens for g in made], ids, _placed(workbench, neuron, alphas)
-        ),
+        confidence=[generation.confidence for generation in made],
     )
     written = table["text"].str.strip() != ""
     for name in MEASURES:

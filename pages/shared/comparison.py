@@ -87,7 +87,7 @@ class Request:
         words += [
             f"--{flag.replace('_', '-')}" for flag in ("keep_error", "matched_count", "current") if steering[flag]
         ]
-        words += ["--sharpness", f"{steering['sharpness']:g}"] if steering["sharpness"] != 1 else []
+        words += ["--sharpness", str(steering["sharpness"])] if steering["sharpness"] != 1 else []
         words += ["--reach", f"{steering['reach']:g}"] if steering["reach"] is not None else []
         words += ["--positions", steering["positions"]] if steering["positions"] else []
         words += [word for name in self.also for word in ("--also", name)]

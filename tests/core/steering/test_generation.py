@@ -1,5 +1,6 @@
 """Steered decoding: `none` is transformers' own, cached equals uncached, batches equal single prompts."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import pairwise
@@ -10,12 +11,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from core.errors import EditError, PromptTooLongError, UsageError
+from core.errors import EditError, ModelFolderError, PromptTooLongError, UsageError
 from core.models.language_model import LanguageModel
 from core.models.sparse_autoencoder import SparseAutoencoder
 from core.settings import GenerationSettings
 from core.steering.code_edits import Edit
-from core.steering.edits import add_neurons, make_edit
+from core.steering.edits import Vector, add_neurons, make_edit
 from core.steering.generation import Generation, Generator
 from core.steering.placement import DEFAULT_POSITIONS, PlacedEdit, Positions, placed_edit
 from tests.fixtures.autoencoders import HOOK_LAYER, HOOK_NAME
@@ -305,6 +306,31 @@ def test_prefix_is_read_before_the_prompt_and_kept_apart(model: LanguageModel) -
     assert [(g.prefix, g.prompt) for g in prefixed] == [("", PROMPT), ("Write about law: ", PROMPT)]
 
 
+def test_prompt_goes_through_the_chat_template_where_asked(qwen2: LanguageModel, instruct: LanguageModel) -> None:
+    def texts(model: LanguageModel, chat: bool | None) -> list[list[int]]:
+        return ids_of(generate(model, PROMPTS, settings=replace(GREEDY, chat=chat)))
+
+    assert texts(instruct, True) == texts(qwen2, True) == texts(qwen2, None)
+    assert texts(qwen2, False) == texts(instruct, False) == texts(instruct, None)
+    assert texts(qwen2, True) != texts(qwen2, False)
+
+
+def test_generation_says_whether_it_is_a_chat(instruct: LanguageModel, saes: Mapping[str, SparseAutoencoder]) -> None:
+    edit, chat = edit_of("sae", saes["qwen2-topk"]), replace(GREEDY, chat=True)
+    (asked,) = generate(instruct, edit=edit, settings=chat, positions="user")  # known in a chat alone
+    assert asked.chat is True
+    assert asked.prompt_tokens == instruct.tokenise(PROMPT, generate=True, chat=True)
+    assert asked.positions_edited == len(instruct.tokenise(PROMPT).ids) - 1
+    assert generate(instruct)[0].chat is None
+    with pytest.raises(EditError, match="positions 'user' need a chat"):
+        generate(instruct, edit=edit, positions="user")
+
+
+def test_chat_is_refused_where_there_is_no_template(gpt2: LanguageModel) -> None:
+    with pytest.raises(ModelFolderError, match="has no chat template"):
+        generate(gpt2, settings=replace(GREEDY, chat=True))
+
+
 def test_row_that_overflows_ends_alone_where_asked(gpt2: LanguageModel, saes: Mapping[str, SparseAutoencoder]) -> None:
     sae = saes["gpt2-topk"]
     huge = PlacedEdit(add_neurons(sae, {3: 1e38}), "all", rows=torch.tensor([False, True]))
@@ -391,3 +417,25 @@ def test_rows_of_one_batch_are_edited_each_its_own_way(
     assert [g.edit for g in together] == ["none", "add", "add", "swap"]
     assert [g.positions_edited for g in together] == [g.positions_edited for g in alone]
     assert [g.figures for g in together[:3]] == [g.figures for g in alone[:3]]
+
+
+# ---- confidence ----
+
+
+@pytest.mark.parametrize("positions", [None, "all"])
+def test_confidence_equals_a_loop_over_tokens(gpt2: LanguageModel, positions: Positions | None) -> None:
+    vector = Vector(at="blocks.1.hook_resid_post", direction=torch.linspace(-1, 1, 32), alpha=4.0)
+    edit = None if positions is None else vector
+    for made in generate(gpt2, PROMPTS, edit, GenerationSettings(max_new_tokens=6, seed=1), positions):
+        sure = []
+        for i in range(len(made.ids)):
+            with gpt2.intervene({vector.at: vector.apply} if edit else {}), torch.no_grad():
+                logits = gpt2.model(torch.tensor([[*made.prompt_tokens.ids, *made.ids[:i]]])).logits[0, -1]
+            sure.append(float(logits.softmax(-1).max()))
+        assert made.confidence == pytest.approx(math.prod(sure) ** (1 / len(sure)), rel=1e-3)
+
+
+def test_confidence_of_no_token_is_not_defined(gpt2: LanguageModel) -> None:
+    (made,) = generate(gpt2)
+    made.restart()
+    assert math.isnan(made.confidence)

@@ -13,7 +13,6 @@ from core.models.language_model import LanguageModel
 from core.models.sparse_autoencoder import SparseCode
 from core.models.tokens import TokenisedPrompt
 from core.steering.code_edits import CodeOutcome
-from core.steering.edits import Vector
 from core.steering.metrics import (
     concept_score,
     contamination,
@@ -23,14 +22,12 @@ from core.steering.metrics import (
     harmonic_mean,
     language_switch,
     neurons_changed,
-    next_token_confidence,
     perplexity,
     reconstruction_delta,
     repetition,
     text_distances,
     topic_percentile,
 )
-from core.steering.placement import PlacedEdit
 
 SCORE = torch.tensor([1.0, 0.5, 0.0, 0.25])
 
@@ -103,41 +100,11 @@ def test_perplexity_of_no_token_is_not_defined(gpt2: LanguageModel) -> None:
     assert some > 1
 
 
-def test_next_token_confidence_equals_a_loop_over_tokens(gpt2: LanguageModel) -> None:
-    prompts = [gpt2.tokenise("My heart"), gpt2.tokenise("Rain falls on the roof")]
-    continuations = [[17, 300, 5], [44]]
-    vector = Vector(at="blocks.1.hook_resid_post", direction=torch.linspace(-1, 1, 32), alpha=4.0)
-    for placed in ([], [PlacedEdit(vector, "all")]):
-        expected = []
-        for prompt, ids in zip(prompts, continuations, strict=True):
-            sure = []
-            for i in range(len(ids)):
-                with gpt2.intervene({vector.at: vector.apply} if placed else {}), torch.no_grad():
-                    logits = gpt2.model(torch.tensor([[*prompt.ids, *ids[:i]]])).logits[0, -1]
-                sure.append(float(logits.softmax(-1).max()))
-            expected.append(math.prod(sure) ** (1 / len(sure)))
-        assert next_token_confidence(gpt2, prompts, continuations, placed) == pytest.approx(expected, rel=1e-3)
-    assert math.isnan(next_token_confidence(gpt2, prompts[:1], [[]])[0])
-
-
-def test_next_token_confidence_keeps_to_the_positions_of_the_edit(gpt2: LanguageModel) -> None:
-    prompts, ids = [gpt2.tokenise("Rain"), gpt2.tokenise("Rain falls on the roof")], [[44], [17]]
-    vector = Vector(at="blocks.1.hook_resid_post", direction=torch.linspace(-1, 1, 32), alpha=4.0)
-    # the first new token is predicted before any generated one is read
-    unedited = next_token_confidence(gpt2, prompts, ids)
-    assert next_token_confidence(gpt2, prompts, ids, [PlacedEdit(vector, "generated")]) == pytest.approx(unedited)
-    assert next_token_confidence(gpt2, prompts, ids, [PlacedEdit(vector, "all")]) != pytest.approx(unedited)
-
-
-def test_texts_of_several_batches_keep_their_edits(gpt2: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_perplexity_does_not_depend_on_the_batches(gpt2: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
     prompts, ids = [gpt2.tokenise("Rain")] * 3, [[44, 8], [17], [300]]
-    vector = Vector(at="blocks.1.hook_resid_post", direction=torch.linspace(-1, 1, 32), alpha=4.0)
-    placed = [PlacedEdit(vector, "all", torch.tensor([True, False, True]))]
-    together = next_token_confidence(gpt2, prompts, ids, placed)
+    together = perplexity(gpt2, prompts, ids)
     monkeypatch.setattr("core.steering.metrics._LOGITS_AT_ONCE", 1)  # a text at a time
-    assert next_token_confidence(gpt2, prompts, ids, placed) == pytest.approx(together)
-    assert together[1] == pytest.approx(next_token_confidence(gpt2, prompts, ids)[1])
-    assert together[2] != pytest.approx(next_token_confidence(gpt2, prompts, ids)[2])
+    assert perplexity(gpt2, prompts, ids) == pytest.approx(together)
 
 
 @pytest.fixture(scope="module")

@@ -49,6 +49,11 @@ class Case:
     generation: GenerationSettings = SAMPLED
     hook_name: str = "blocks.1.hook_resid_post"
     skip_first: bool = False
+    model: str = ""  # fixture; by default as the SAE is named
+
+    @property
+    def model_name(self) -> str:
+        return self.model or self.sae.split("-")[0]
 
     def parts(self, saes: Mapping[str, SparseAutoencoder]) -> tuple[SparseAutoencoder, Way]:
         sae = replace(saes[self.sae], hook_name=self.hook_name, skip_first=self.skip_first)
@@ -89,13 +94,22 @@ CASES = {
     "vector": Case("gpt2-topk", ("vector",), {}, "prompt"),
     "swap+add": Case("qwen2-topk", ("swap", "add"), {}, "special"),
     "special tokens as text": Case("qwen2-topk", ("sae",), prompt="<|im_end|> is a token; <|im_start|> too"),
+    "plain text of a chat model": Case("qwen2-topk", ("swap",), generation=replace(SAMPLED, chat=False)),
+    "plain text of an instruct model": Case("qwen2-topk", ("add",), model="instruct"),
+    "chat of an instruct model": Case(
+        "qwen2-topk", ("add",), {}, "user", generation=replace(SAMPLED, chat=True), model="instruct"
+    ),
 }
 
 
 @pytest.fixture(scope="module")
+def models(gpt2: LanguageModel, qwen2: LanguageModel, instruct: LanguageModel) -> Mapping[str, LanguageModel]:
+    return {"gpt2": gpt2, "qwen2": qwen2, "instruct": instruct}
+
+
+@pytest.fixture(scope="module")
 def printed(
-    gpt2: LanguageModel,
-    qwen2: LanguageModel,
+    models: Mapping[str, LanguageModel],
     saes: Mapping[str, SparseAutoencoder],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> dict[str, str]:
@@ -105,9 +119,7 @@ def printed(
         folder = root / name.replace(" ", "-")
         folder.mkdir()
         sae, way = case.parts(saes)
-        snippet = python_snippet(
-            qwen2 if case.sae.startswith("qwen2") else gpt2, sae, way, case.prompt, case.generation
-        )
+        snippet = python_snippet(models[case.model_name], sae, way, case.prompt, case.generation)
         (folder / "script.py").write_text(snippet.code, encoding="utf-8")
         for file, table in snippet.files.items():
             export_table(table, folder / file)
@@ -123,15 +135,15 @@ def printed(
 def test_script_writes_the_same_text(
     name: str,
     printed: dict[str, str],
-    gpt2: LanguageModel,
-    qwen2: LanguageModel,
+    models: Mapping[str, LanguageModel],
     saes: Mapping[str, SparseAutoencoder],
 ) -> None:
     case = CASES[name]
     _, way = case.parts(saes)
-    model = qwen2 if case.sae.startswith("qwen2") else gpt2
     plain, steered = (
-        Generator(model, [case.prompt], placed, case.generation, prefixes=[prefix], measure=False).finish()[0]
+        Generator(
+            models[case.model_name], [case.prompt], placed, case.generation, prefixes=[prefix], measure=False
+        ).finish()[0]
         for placed, prefix in (((), ""), (way.placed, way.prefix))
     )
     assert printed[name] == steered.text

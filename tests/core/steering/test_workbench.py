@@ -163,6 +163,19 @@ def test_figures_leave_the_prefix_out(bench: Workbench) -> None:
     assert np.isnan(column.figures[0]["contamination"])
 
 
+def test_chat_is_measured_in_its_template(root: Path, user_setups: Path) -> None:
+    setup = replace(find_setup("qwen2-topk", user_setups), name="instruct", chat=False, instruct=True)
+    build(setup, root)
+    with Store.open(root, setup.name) as store:
+        bench = open_workbench(setup, store)
+        scored = bench.score(TOPIC)
+        way = bench.way("prompt", scored, SteeringSettings())
+        (column,) = bench.columns([way], ["The judge"], scored, replace(SETTINGS, chat=True))
+        bare = bench.model.tokenise("The judge", generate=True, chat=True)
+        expected = perplexity(bench.model, [bare], [column.generations[0].ids])[0]
+    assert column.figures[0]["perplexity"] == pytest.approx(expected)
+
+
 @pytest.mark.parametrize(
     ("options", "unsteered"),
     [
