@@ -15,7 +15,7 @@ from typing import Literal, Protocol
 import numpy as np
 
 from core.build.fingerprint import CHUNK_PROMPTS, fingerprint, reference_digest
-from core.build.through_models import ModelPipeline, Pipeline
+from core.build.through_models import ModelPipeline, Pipeline, prepare_model
 from core.catalog import Setup
 from core.errors import AutoencoderError, StoreError, StoreWriteError
 from core.files import exclusive_lock
@@ -255,4 +255,5 @@ def build(
         work.parts.discard()
         if ready is not None:
             AppStore(root).add_missing(setup.name, shipped_results(ready))
+            prepare_model(setup, progress)
     return store_path(root, setup.name)

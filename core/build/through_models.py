@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from jaxtyping import Float32
 
-from core.catalog import Setup
+from core.catalog import Setup, gguf_of
+from core.progress import Progress
 from core.store.batch import ActivationBatch
 
 if TYPE_CHECKING:
@@ -78,6 +79,14 @@ class ModelPipeline:
 
     def embed(self, texts: Sequence[str]) -> Float32[np.ndarray, "prompt d_embedding"]:
         return self._embedding_model.embed(texts)
+
+
+def prepare_model(setup: Setup, progress: Progress) -> None:
+    """Dequantises the setup's model if it is a GGUF file, so that the first page that needs it need not wait."""
+    if (file := gguf_of(setup.model)) is not None:
+        from core.models.gguf import dequantised
+
+        dequantised(file, progress)
 
 
 def logit_lens(

@@ -12,6 +12,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,6 @@ def dequantised(path: Path, progress: Progress = lambda stage, share: None) -> P
     root = store_root() / "models"
     if (made := _made_of(path, root)) is not None:
         return made
-    _check(path)
     progress(f"Reading {path.name}", 0.0)
     folder = root / file_sha256(path)
     try:
@@ -53,7 +53,9 @@ def dequantised(path: Path, progress: Progress = lambda stage, share: None) -> P
         busy = f"process {{process}} is dequantising '{path.name}'; wait for it"
         with exclusive_lock(root / f"{folder.name}.lock", busy=busy, timeout_s=_LOCK_TIMEOUT_S):
             if not (folder / _SOURCE).is_file():
-                _dequantise(path, folder, progress)
+                with _parsed_once():
+                    _check(path)
+                    _dequantise(path, folder, progress)
             (folder / _SOURCE).write_text(json.dumps(_identity(path)) + "\n", encoding="utf-8")
     except OSError as exc:
         intact = "nothing was kept; free 2 bytes for each parameter and try again"
@@ -104,8 +106,9 @@ def _dequantise(path: Path, folder: Path, progress: Progress) -> None:
     try:
         model, tokenizer = _read(path, progress)
         progress(f"Writing {path.stem}", 0.9)
-        model.save_pretrained(partial)
-        tokenizer.save_pretrained(partial)
+        with _quiet():
+            model.save_pretrained(partial)
+            tokenizer.save_pretrained(partial)
         os.replace(partial, folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -138,6 +141,21 @@ def _read(path: Path, progress: Progress) -> tuple[Any, Any]:
     if missing := sorted(report["missing_keys"]):
         raise ModelFolderError(f"'{path}' lacks {missing[0]} ({len(missing)} tensors in all); take another file")
     return model, tokenizer
+
+
+@contextmanager
+def _parsed_once() -> Iterator[None]:
+    """Lets transformers parse the file once: it does so for the tokenizer, the config and the weights, seconds each."""
+    import gguf
+
+    slow = {name: getattr(gguf, name) for name in ("GGUFReader", "get_tensor_name_map")}
+    for name, function in slow.items():
+        setattr(gguf, name, cache(function))
+    try:
+        yield
+    finally:
+        for name, function in slow.items():
+            setattr(gguf, name, function)
 
 
 @contextmanager
