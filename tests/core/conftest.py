@@ -40,6 +40,15 @@ def qwen2(qwen2_folder: Path) -> LanguageModel:
 
 
 @pytest.fixture(scope="session")
+def instruct(qwen2_folder: Path) -> LanguageModel:
+    """The same model in a setup whose prompts are plain text: the chat template is for where it is asked for."""
+    from core.models.loading import load_language_model
+
+    setup = Setup(name="qwen2", model=str(qwen2_folder), sae="none", device="cpu", instruct=True)
+    return load_language_model(setup)
+
+
+@pytest.fixture(scope="session")
 def saes(sae_folders: Mapping[str, Path]) -> Mapping[str, SparseAutoencoder]:
     """The SAEs of `sae_folders` by the same names, but for matching pursuit, which cannot be edited."""
     from core.models.sparse_autoencoder import load_sparse_autoencoder

@@ -5,7 +5,16 @@ from pathlib import Path
 import pytest
 
 from core import catalog
-from core.catalog import DATA, DEFAULT_SETUP, Setup, all_setups, find_setup, missing_parts, read_setups
+from core.catalog import (
+    DATA,
+    DEFAULT_SETUP,
+    EMBEDDED_LANGUAGE_MODEL,
+    Setup,
+    all_setups,
+    find_setup,
+    missing_parts,
+    read_setups,
+)
 from core.errors import MissingFileError, SetupConfigError, UnknownSetupError
 
 MINIMAL = '[setups.mine]\nmodel = "gpt2"\nsae = "saes/mine"\n'
@@ -20,13 +29,28 @@ def toml(folder: Path, content: str) -> Path:
 def test_embedded_setups_are_the_documented_ones() -> None:
     setups = all_setups()
     embedded = {name: setup for name, setup in setups.items() if setup.origin == "embedded"}
-    chat = [f"demo-chat-{method}-{kind}" for method in ("fast", "btp", "btf") for kind in ("standard", "jumprelu")]
-    assert set(embedded) == {"demo-base", "demo-base-early", "demo-base-late", "demo-chat", *chat}
+    assert list(embedded) == [name for name, _ in catalog._EMBEDDED]
     assert DEFAULT_SETUP in embedded
     for name, setup in embedded.items():
-        assert setup.chat == name.startswith("demo-chat")
-        assert Path(setup.model).parent == DATA / "models"
+        assert setup.model == EMBEDDED_LANGUAGE_MODEL
         assert Path(setup.sae) == DATA / "saes" / name
+        assert (Path(setup.sae) / "cfg.json").is_file()
+        assert setup.first_token == "<|endoftext|>"
+        assert (setup.instruct, setup.chat) == (True, False)
+        assert setup.title
+
+
+@pytest.mark.parametrize(
+    ("chat", "instruct", "expected"),
+    [(False, False, False), (True, False, True), (False, True, True), (True, True, True)],
+)
+def test_chat_and_instruct_models_have_a_template(chat: bool, instruct: bool, expected: bool) -> None:
+    assert Setup(name="a", model="m", sae="s", chat=chat, instruct=instruct).has_template is expected
+
+
+def test_user_setup_says_that_its_model_is_an_instruct_model(tmp_path: Path) -> None:
+    setup = find_setup("mine", toml(tmp_path, MINIMAL + "instruct = true\n"))
+    assert (setup.instruct, setup.chat, setup.has_template) == (True, False, True)
 
 
 def test_presets_take_half_precision_where_the_model_is_large() -> None:
@@ -44,7 +68,9 @@ def test_presets_take_half_precision_where_the_model_is_large() -> None:
 
 
 def test_unknown_setup_lists_those_there_are(tmp_path: Path) -> None:
-    with pytest.raises(UnknownSetupError, match=r"^no setup 'demo'; there are demo-base, .*, mine, .*python -m core"):
+    with pytest.raises(
+        UnknownSetupError, match=r"^no setup 'demo'; there are gemma.*, mine, .*, smollm2.*python -m core"
+    ):
         find_setup("demo", toml(tmp_path, MINIMAL))
 
 
@@ -109,7 +135,7 @@ def test_paths_are_relative_to_the_file_where_they_exist(tmp_path: Path, monkeyp
         (f'{MINIMAL}dtype = "int8"\n', r"\[setups.mine\]: dtype is one of float32, bfloat16, float16, not 'int8'"),
         ('[setups."../mine"]\nmodel = "a"\nsae = "b"\n', "name is at most 200 letters, digits, .* not '../mine'"),
         ('[setups.""]\nmodel = "a"\nsae = "b"\n', "name is at most 200 letters, .* not ''"),
-        (MINIMAL.replace("mine", "demo-base"), "the name 'demo-base' is taken by a built-in setup; choose another"),
+        (MINIMAL.replace("mine", "smollm2"), "the name 'smollm2' is taken by a built-in setup; choose another"),
     ],
 )
 def test_wrong_file_of_setups_is_named_with_its_problem(content: str, message: str, tmp_path: Path) -> None:

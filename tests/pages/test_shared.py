@@ -86,7 +86,7 @@ def test_plain_text_is_no_markdown() -> None:
 
 
 @pytest.mark.parametrize(
-    ("parts", "name"), [(("demo-base", "Heart surgery!"), "demo-base-heart-surgery.csv"), (("../x", "/"), "x.csv")]
+    ("parts", "name"), [(("smollm2", "Heart surgery!"), "smollm2-heart-surgery.csv"), (("../x", "/"), "x.csv")]
 )
 def test_file_names_hold_letters_digits_hyphens(parts: tuple[str, ...], name: str) -> None:
     assert file_name(*parts, suffix="csv") == name

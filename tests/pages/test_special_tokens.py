@@ -157,7 +157,7 @@ def test_words_that_differ_are_shaded(first: str, second: str, expected: tuple[s
 def test_base_setup_offers_the_chat_setups(open_page: OpenPage) -> None:
     app = open_page(PAGE)
     assert any("is a base model" in markdown.value for markdown in app.markdown)
-    assert "demo-chat" in app.selectbox(key="chat setup").options
+    assert "smollm2" in app.selectbox(key="chat setup").options
     assert "qwen2.5-7b-l15" in captions(app)  # its weights are not here
     assert "13794:<b>39.9</b>" in html_of(app)  # the published table is there all the same
     app = app.selectbox(key="chat setup").select(OTHER_SETUP).run()

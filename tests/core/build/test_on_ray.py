@@ -130,5 +130,5 @@ def test_models_and_embeddings_give_the_same_store(user_setups: Path, tmp_path: 
 
 @pytest.mark.parametrize("option", [("--cpus", "2"), ("--gpus", "1"), ("--address", "auto")])
 def test_what_only_ray_knows_wants_the_engine(option: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["build", "demo-base", *option]) == 2
+    assert main(["build", "smollm2", *option]) == 2
     assert "add --engine ray" in capsys.readouterr().err

@@ -177,5 +177,5 @@ def test_experiment_runs_over_a_spread_of_the_bundled_dialogues(
 def test_base_setup_is_refused_with_the_names_of_chat_setups(
     gpt2: LanguageModel, saes: Mapping[str, SparseAutoencoder]
 ) -> None:
-    with pytest.raises(ChatSetupError, match=r"'special' needs a chat template.*chat setups are demo-chat, "):
+    with pytest.raises(ChatSetupError, match=r"'special' needs a chat template.*chat setups are smollm2, "):
         run(_Bench(gpt2, saes["gpt2-topk"]), ExperimentOptions())

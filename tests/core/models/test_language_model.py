@@ -61,6 +61,29 @@ def test_template_words_in_a_prompt_are_ordinary_text(gpt2: LanguageModel, qwen2
         assert model.tokenizer.decode(content) == f"{marker}user"
 
 
+def test_template_is_the_tokenizers_whatever_the_setup_says(
+    gpt2: LanguageModel, qwen2: LanguageModel, instruct: LanguageModel
+) -> None:
+    assert [model.has_template for model in (gpt2, qwen2, instruct)] == [False, True, True]
+    assert [model.chat for model in (gpt2, qwen2, instruct)] == [False, True, False]
+
+
+def test_prompt_is_a_chat_where_asked_else_as_the_setup_says(qwen2: LanguageModel, instruct: LanguageModel) -> None:
+    for more in ({}, {"generate": True}, {"max_length": 12}):
+        chat, plain = qwen2.tokenise(TEXT, **more), instruct.tokenise(TEXT, **more)  # type: ignore[arg-type]
+        assert chat.ids != plain.ids
+        assert (plain.roles, len(chat.roles)) == ([], len(chat.ids))
+        for model in (qwen2, instruct):
+            assert model.tokenise(TEXT, chat=True, **more) == chat  # type: ignore[arg-type]
+            assert model.tokenise(TEXT, chat=False, **more) == plain  # type: ignore[arg-type]
+    assert instruct.tokenizer.decode(instruct.tokenise(TEXT).ids[1:]) == TEXT  # after the first token
+
+
+def test_chat_without_a_template_is_refused_where_asked(gpt2: LanguageModel) -> None:
+    with pytest.raises(ModelFolderError, match="has no chat template"):
+        gpt2.tokenise(TEXT, chat=True)
+
+
 def test_tokenise_keeps_the_first_tokens(model: LanguageModel) -> None:
     whole, cut = model.tokenise(TEXT), model.tokenise(TEXT, max_length=4)
     assert (cut.ids, cut.special) == (whole.ids[:4], whole.special[:4])

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -453,6 +454,18 @@ def test_base_model_is_refused(root: Path, user_setups: Path, tmp_path: Path) ->
             run_sweep(base, NEURON, SETTINGS, AppStore(tmp_path), "gpt2-topk")
 
 
+def test_model_with_a_template_is_asked_in_it_though_its_prompts_are_plain(
+    bench: Workbench, root: Path, user_setups: Path, tmp_path: Path
+) -> None:
+    setup = replace(find_setup(SETUP, user_setups), chat=False, instruct=True)
+    with Store.open(root, SETUP) as store:
+        instruct = open_workbench(setup, store)
+        assert instruct.model.chat is False
+        assert mean_residual_norm(instruct, QUESTIONS) == mean_residual_norm(bench, QUESTIONS)
+        rows = run_sweep(instruct, NEURON, SETTINGS, AppStore(tmp_path / "instruct"), SETUP)
+    pd.testing.assert_frame_equal(rows, run_sweep(bench, NEURON, SETTINGS, AppStore(tmp_path / "chat"), SETUP))
+
+
 @pytest.mark.slow
 def test_killed_command_continues(root: Path, user_setups: Path, tmp_path: Path, bench: Workbench) -> None:
     """SIGKILL in the middle, the same sweep again: every row once, and those there were kept as they are."""
@@ -533,7 +546,7 @@ def test_command_finds_the_strongest_neuron_of_a_token(stores: Path, capsys: pyt
         ([SETUP, "--neuron", "5", "--tokens", "0"], "max_new_tokens"),
         ([SETUP, "--neuron", "5", "--tokens", "500", "--alphas", "1"], "exceed the context"),
         ([SETUP, "--strongest", "user"], f"python -m core evaluate {SETUP} --what special"),
-        (["gpt2-topk", "--neuron", "5"], "chat setups are demo-chat"),
+        (["gpt2-topk", "--neuron", "5"], "chat setups are smollm2, "),
         (["qwen2-gated", "--neuron", "5"], "python -m core build qwen2-gated"),
         (["nope", "--neuron", "5"], "no setup 'nope'"),
     ],
