@@ -17,7 +17,7 @@ help:
 	@sed -n '2,5s/^# *//p' Makefile
 
 app: $(VENV)/installed
-	$(BIN)/python -m core build demo-base
+	$(BIN)/python -m core build smollm2
 	$(BIN)/python -m streamlit run app.py
 
 test: $(VENV)/installed-dev

@@ -2,7 +2,7 @@
 
 from core.api import generate, inspect, open_setup, score, sweep
 
-bench = open_setup("demo-base")
+bench = open_setup("smollm2")
 scored = score(bench, "heart surgery")
 scored.scores.ranked(10)                                    # the neurons that carry the topic
 generate(bench, "My heart is broken, so I should", scored)  # the text under each way of steering

@@ -17,12 +17,18 @@ def test_cells_of_the_python_guide_run_in_order(
     from core.build.pipeline import build
     from core.catalog import find_setup
 
-    monkeypatch.setenv("STEERSCOPE_SETUPS", str(user_setups))
+    # a tiny instruct model instead of the embedded one
+    instruct = user_setups.with_name("instruct.toml")
+    tables = user_setups.read_text(encoding="utf-8").replace("chat = true", "chat = false\ninstruct = true")
+    instruct.write_text(tables, encoding="utf-8")
+    monkeypatch.setenv("STEERSCOPE_SETUPS", str(instruct))
     monkeypatch.setenv("STEERSCOPE_STORE", str(tmp_path))
-    build(find_setup("qwen2-topk"), tmp_path)  # a tiny chat model instead of the embedded one
+    setup = find_setup("qwen2-topk")
+    assert setup.instruct
+    build(setup, tmp_path)
     cells = PYTHON_CELL.findall((ROOT / "docs" / "python.md").read_text(encoding="utf-8"))
     assert len(cells) >= 6
-    script = "\n".join(cells).replace('open_setup("demo-chat")', 'open_setup("qwen2-topk")')
+    script = "\n".join(cells).replace('open_setup("smollm2")', 'open_setup("qwen2-topk")')
     assert "qwen2-topk" in script
     script += "\nassert len(columns) == 4 and len(answers) == 2 and len(best) == 10 and len(figure.data) == 1\n"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=300)

@@ -15,7 +15,7 @@ from pages.shared.glossary.index import TERMS
 from tests.test_layers import imports_of, modules
 
 ROOT = Path(__file__).resolve().parent.parent
-MAX_FILE_BYTES, MAX_DATA_BYTES = 50 * 2**20, 200 * 2**20
+MAX_FILE_BYTES, MAX_DATA_BYTES = 50 * 2**20, 250 * 2**20
 # paths of one machine; written in pieces, so that this file does not name them
 MACHINE_PATHS = re.compile(r"(?<![\w./<-])/(?:wor[k]|roo[t])/|/op[t]/(?:wheels|pypi)|\.\./share[d]")
 CI_SCRIPT = Path(".ci/run")  # the one place that may look for the training text beside the repository
@@ -71,7 +71,7 @@ def test_tracked_files_stay_below_50_mb() -> None:
     assert {str(file): size for file, size in sizes.items() if size > MAX_FILE_BYTES} == {}
 
 
-def test_data_stays_below_200_mb() -> None:
+def test_data_stays_below_250_mb() -> None:
     files = [file for file in tracked_files() if file.parts[0] == "data"]
     assert 0 < sum((ROOT / file).stat().st_size for file in files) < MAX_DATA_BYTES
 
