@@ -4,9 +4,11 @@ import streamlit as st
 
 from core.catalog import Setup
 from core.errors import SteerscopeError
+from core.evaluation.example import EXAMPLE, TABLES
 from core.results.export import export_bytes
 from core.scoring.sharpness import AUTO, parse_sharpness
 from core.settings import GenerationSettings, ScoreSettings
+from core.steering.settings import SteeringSettings
 from core.store.reader import Store
 from pages.shared.columns import comparison_html
 from pages.shared.comparison import COLUMNS, Comparison, Layer, Request, parse_alphas
@@ -14,12 +16,10 @@ from pages.shared.entry import enter
 from pages.shared.glossary.index import help_text
 from pages.shared.links import file_name, link_button
 from pages.shared.messages import count, plain, show_error
-from pages.shared.resources import ScoredIn, app_store, layers_beside, open_store, score, setups
+from pages.shared.resources import ScoredIn, app_store, layers_beside, open_store, saved_result, score, setups
 from pages.shared.setups import chosen_setup, open_chosen_store
 from pages.shared.topics import chosen_topic, score_settings, topic_controls
 
-DEFAULT_PROMPT = "My heart is broken, so I should"
-DEFAULT_COLUMNS = ("none", "sae", "clamp", "swap")
 OWN_POSITIONS = "each edit's own"
 POSITIONS = (OWN_POSITIONS, "all", "content", "generated", "prompt", "special", "user", "assistant")
 REFERENCES = ("largest", "on the token")
@@ -34,8 +34,11 @@ def _bound(key: str) -> dict[str, str]:
 
 def _edit_controls(others: list[str]) -> None:
     """The controls of the edits; `others` are setups at other layers of the model."""
-    st.number_input("Clamped neurons", 0, value=5, help=help_text("clamp neurons"), **_bound("clamp_n"))
-    st.number_input("Multiplier", value=10.0, step=1.0, help=help_text("multiplier"), **_bound("multiplier"))
+    steering = EXAMPLE.steering
+    st.number_input("Clamped neurons", 0, value=steering.n, help=help_text("clamp neurons"), **_bound("clamp_n"))
+    st.number_input(
+        "Multiplier", value=steering.multiplier, step=1.0, help=help_text("multiplier"), **_bound("multiplier")
+    )
     st.segmented_control(
         "Reference value",
         REFERENCES,
@@ -45,7 +48,12 @@ def _edit_controls(others: list[str]) -> None:
         **_bound("value"),
     )
     st.selectbox(
-        "Sharpness of swap", SHARPNESSES, accept_new_options=True, help=help_text("sharpness"), **_bound("sharpness")
+        "Sharpness of swap",
+        SHARPNESSES,
+        SHARPNESSES.index(f"{steering.sharpness:g}" if steering.sharpness != AUTO else AUTO),
+        accept_new_options=True,
+        help=help_text("sharpness"),
+        **_bound("sharpness"),
     )
     st.toggle("Matched count for swap", help=help_text("matched count"), **_bound("matched_count"))
     st.text_input(
@@ -80,13 +88,13 @@ def _controls(setup: Setup, others: list[str]) -> None:
     left, right = st.columns(2, gap="medium")
     with left:
         st.text_area(
-            "Prompt", DEFAULT_PROMPT, height=68, help="The text that every column continues.", **_bound("prompt")
+            "Prompt", EXAMPLE.prompt, height=68, help="The text that every column continues.", **_bound("prompt")
         )
         st.pills(
             "Columns",
             list(COLUMNS),
             selection_mode="multi",
-            default=DEFAULT_COLUMNS,
+            default=EXAMPLE.edits,
             format_func=COLUMNS.get,
             wrap=True,
             help=" ".join(f"**{title}**: {help_text(name).split(' [')[0]}" for name, title in COLUMNS.items()),
@@ -95,9 +103,18 @@ def _controls(setup: Setup, others: list[str]) -> None:
     with right:
         topic_controls()
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
-        st.number_input("Seed", 0, value=1, width=120, help=help_text("seed"), **_bound("seed"))
-        st.number_input("New tokens", 1, value=64, width=120, help=help_text("tokens"), **_bound("tokens"))
-        st.toggle("Keep the SAE's error", help=help_text("keep error"), **_bound("keep_error"))
+        st.number_input("Seed", 0, value=EXAMPLE.generation.seed, width=120, help=help_text("seed"), **_bound("seed"))
+        st.number_input(
+            "New tokens",
+            1,
+            value=EXAMPLE.generation.max_new_tokens,
+            width=120,
+            help=help_text("tokens"),
+            **_bound("tokens"),
+        )
+        st.toggle(
+            "Keep the SAE's error", EXAMPLE.steering.keep_error, help=help_text("keep error"), **_bound("keep_error")
+        )
         if setup.has_template:
             st.toggle("As a chat", setup.chat, help=help_text("as a chat"), **_bound("chat"))
         with st.popover("Edits", help="How the columns edit, and where"):
@@ -128,18 +145,18 @@ def _request() -> Request:
         generation=GenerationSettings(
             max_new_tokens=state["tokens"], seed=state["seed"], greedy=state["greedy"], chat=state.get("chat")
         ),
-        steering={
-            "keep_error": state["keep_error"],
-            "matched_count": state["matched_count"],
-            "sharpness": parse_sharpness(state["sharpness"]),
-            "n": state["clamp_n"],
-            "multiplier": state["multiplier"],
-            "current": state["value"] != REFERENCES[0],
-            "alphas": parse_alphas(state["added"]),
-            "vector_alpha": state["vector_alpha"],
-            "reach": state["reach"],
-            "positions": None if state["positions"] == OWN_POSITIONS else state["positions"],
-        },
+        steering=SteeringSettings(
+            keep_error=state["keep_error"],
+            matched_count=state["matched_count"],
+            sharpness=parse_sharpness(state["sharpness"]),
+            n=state["clamp_n"],
+            multiplier=state["multiplier"],
+            current=state["value"] != REFERENCES[0],
+            alphas=parse_alphas(state["added"]),
+            vector_alpha=state["vector_alpha"],
+            reach=state["reach"],
+            positions=None if state["positions"] == OWN_POSITIONS else state["positions"],
+        ),
         also=tuple(state["also"]),
     )
 
@@ -172,6 +189,12 @@ def _generate(request: Request, store: Store, scored: ScoredIn) -> None:
     st.rerun()  # all figures are known now, so the best of each row can be marked
 
 
+def _saved(request: Request) -> Comparison | None:
+    """The comparison that comes with the setup, if it is the one asked for."""
+    tables = {name: table for name in TABLES if (table := saved_result(request.setup.name, name)) is not None}
+    return Comparison.of_example(request, tables) if len(tables) == len(TABLES) else None
+
+
 def _show(comparison: Comparison, asked: Request, store: Store) -> None:
     request = comparison.request
     if not comparison.complete and not comparison.measured:
@@ -200,9 +223,17 @@ def _show(comparison: Comparison, asked: Request, store: Store) -> None:
         _prove(comparison, store)
 
 
+def _load(comparison: Comparison, store: Store) -> None:
+    """Makes the ways of steering of a saved comparison, which has none yet."""
+    if any(column.way is None and not column.problem for column in comparison.columns):
+        request = comparison.request
+        comparison.make_ways(store, score(request.setup, store, request.topic, score_settings()))
+
+
 def _prove(comparison: Comparison, store: Store) -> None:
     try:
         with st.spinner("Writing every column at zero strength ..."):
+            _load(comparison, store)
             comparison.prove(store)
     except SteerscopeError as exc:
         show_error(exc)
@@ -217,7 +248,10 @@ def _script(comparison: Comparison, store: Store) -> None:
         return
     edit = st.selectbox("Column", list(titles), format_func=titles.get, key="script_column", width=220)
     column = next(column for column in comparison.measured if column.edit == edit)
+    if column.way is None and not st.button("Load the model", help="A script holds what the edit needs: some seconds"):
+        return
     try:
+        _load(comparison, store)
         snippet = comparison.script(column, store)
     except SteerscopeError as exc:
         show_error(exc)
@@ -265,7 +299,9 @@ def main() -> None:
         # on the first visit, an embedded model generates at once
         first = setup.origin == "embedded" and not chosen_setup()[1] and not state.get("generate_visited")
         state["generate_visited"] = True
-        if request.edits and (pressed or first):
+        if first:
+            comparison = state["comparison"] = _saved(request)
+        if request.edits and (pressed or (first and comparison is None)):
             _generate(request, store, score(setup, store, request.topic, score_settings()))
             return
     except SteerscopeError as exc:

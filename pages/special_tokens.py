@@ -12,7 +12,14 @@ from core.sweep.request import AUTO, SweepSettings, check_neuron, parse_alphas, 
 from core.text.prompts import questions
 from pages.parts.special_tokens.amplified import Amplified, Asked, amplified_html
 from pages.parts.special_tokens.sweep_results import show_sweeps
-from pages.parts.special_tokens.sweeps import largest_alpha, parse_neurons, run_sweeps, sweep_command
+from pages.parts.special_tokens.sweeps import (
+    SavedSweep,
+    largest_alpha,
+    parse_neurons,
+    run_sweeps,
+    saved_sweeps,
+    sweep_command,
+)
 from pages.parts.special_tokens.template_tokens import choose_neuron, published_tokens, token_table
 from pages.shared.entry import enter
 from pages.shared.experiments import download_table, experiment_tables, run_again
@@ -26,6 +33,7 @@ STRONGEST = "Strongest neurons of the template's tokens"
 NEW_TOKENS = 64
 AUTO_S = 3.0  # answers that take longer are only generated on a button
 _START = 1 / 8  # of the slider's range: a quarter of the residual stream's mean norm
+_START_AT = 2  # of the swept alphas
 _KEPT_ANSWERS = 64
 _CHAT_SETUP = "chat setup"  # key of the choice that replaces a base setup
 
@@ -57,11 +65,32 @@ def _ready(setup: Setup) -> bool:
     return False
 
 
-def _ask(setup: Setup, store: Store, neuron: int) -> Asked:
+def _alpha_slider(setup: Setup, store: Store, neuron: int, sweep: SavedSweep | None) -> float:
+    """Alpha: one that was swept, whose answers are known, or any, which the model answers anew."""
+    swept = [] if sweep is None else sweep.means["alpha"].tolist()
+    linked = "alpha" in st.query_params
+    if len(swept) > 1 and not st.toggle("Any alpha", linked, help=help_text("any alpha"), **_bound("any_alpha")):
+        known = {f"{alpha:g}": float(alpha) for alpha in swept}
+        start = list(known)[min(_START_AT, len(known) - 1)]
+        return known[st.select_slider("Alpha", list(known), start, help=help_text("alpha"), **_bound("swept"))]
+    most = largest_alpha(setup.name, store.meta["fingerprint"], neuron, setup, store)
+    alpha: float = st.slider(
+        "Alpha",
+        0.0,
+        most,
+        float(f"{most * _START:.3g}"),
+        step=float(f"{most / 200:.1g}"),
+        format="%.4g",
+        help=help_text("alpha"),
+        **_bound("alpha"),
+    )
+    st.caption(f"Adds {2 * alpha / most:.0%} of the residual stream's mean norm at every token.")
+    return alpha
+
+
+def _ask(setup: Setup, store: Store, neuron: int, sweep: SavedSweep | None) -> Asked:
     """The question and alpha that the controls ask for."""
     known = questions()
-    fingerprint = store.meta["fingerprint"]
-    most = largest_alpha(setup.name, fingerprint, neuron, setup, store)
     left, right = st.columns(2, gap="medium")
     with left:
         number = st.pills(
@@ -73,22 +102,12 @@ def _ask(setup: Setup, store: Store, neuron: int) -> Asked:
             **_bound("question"),
         )
     with right:
-        alpha = st.slider(
-            "Alpha",
-            0.0,
-            most,
-            float(f"{most * _START:.3g}"),
-            step=float(f"{most / 200:.1g}"),
-            format="%.4g",
-            help=help_text("alpha"),
-            **_bound("alpha"),
-        )
-        st.caption(f"Adds {2 * alpha / most:.0%} of the residual stream's mean norm at every token.")
+        alpha = _alpha_slider(setup, store, neuron, sweep)
     question = known[int(number) - 1]
     st.markdown(f"**{plain(question)}**")
     return Asked(
         setup=setup,
-        fingerprint=fingerprint,
+        fingerprint=store.meta["fingerprint"],
         neuron=neuron,
         alpha=alpha,
         question=question,
@@ -96,10 +115,12 @@ def _ask(setup: Setup, store: Store, neuron: int) -> Asked:
     )
 
 
-def _show_answer(asked: Asked, store: Store) -> None:
+def _show_answer(asked: Asked, store: Store, sweep: SavedSweep | None) -> None:
     """Both answers, saved or generated now. Stop, or any other use of the page, keeps the text so far."""
     kept = _answers()
-    last = next((a.seconds for a in reversed(kept.values()) if a.rows is not None and a.asked.setup == asked.setup), 0)
+    if asked not in kept and sweep is not None and (known := Amplified.of_sweep(asked, sweep.rows)) is not None:
+        kept[asked] = known
+    last = next((a.seconds for a in reversed(kept.values()) if a.seconds and a.asked.setup == asked.setup), 0)
     place = st.empty()
     with st.container(horizontal=True, vertical_alignment="center"):
         amplified = kept.get(asked)
@@ -159,7 +180,7 @@ def _sweep_controls(setup: Setup, store: Store, neuron: int) -> tuple[list[int],
 
 def _sweep_cost(n_neurons: int, settings: SweepSettings) -> None:
     """The expected time of the sweeps, as far as it is known."""
-    seconds = [amplified.seconds for amplified in _answers().values() if amplified.rows is not None]
+    seconds = [amplified.seconds for amplified in _answers().values() if amplified.seconds]
     n_alphas = 9 if settings.alphas is None else len(settings.alphas)
     parts = [count(len(settings.questions), "question"), f"{n_alphas} alphas", count(n_neurons, "neuron")]
     # an answer at two alphas takes about half as long as one at nine
@@ -209,10 +230,11 @@ def _amplify(setup: Setup, store: Store) -> None:
     """One neuron: an answer with and without it amplified, and its sweep."""
     neuron = choose_neuron(setup, store, app_store().result(setup.name, "special"))
     check_neuron(neuron, store.d_sae)
-    if not _ready(setup):
+    sweep = saved_sweeps(setup, [neuron]).get(neuron)
+    if sweep is None and not _ready(setup):
         return
-    asked = _ask(setup, store, neuron)
-    _show_answer(asked, store)
+    asked = _ask(setup, store, neuron, sweep)
+    _show_answer(asked, store, sweep)
     st.header("Over a range of alphas", anchor=False)
     others, drawn = _sweep_controls(setup, store, neuron)
     show_sweeps(setup, neuron, others, drawn, asked.alpha)

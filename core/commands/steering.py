@@ -40,7 +40,7 @@ from core.settings import GenerationSettings, store_root
 if TYPE_CHECKING:
     import pandas as pd
 
-    from core.steering.placement import Positions
+    from core.steering.settings import Positions
     from core.steering.workbench import Column, Workbench
 
 

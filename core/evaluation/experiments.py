@@ -177,6 +177,11 @@ EXPERIMENTS: dict[str, Experiment] = {
         (Printed("distances", "Mean distance of a topic's prompts from each other (intra) and from others' (inter)"),),
         needs_model=False,
     ),
+    "example": Experiment(
+        "core.evaluation.example",
+        "The comparison that the page Generate opens with",
+        (Printed("example", "Texts", ("edit", "text", "topic_percentile", "perplexity")),),
+    ),
     "special": Experiment(
         "core.evaluation.special",
         "Special tokens",

@@ -35,7 +35,7 @@ from core.progress import Progress
 from core.results.published import published
 from core.results.statistics import bootstrap_mean
 from core.scoring.scorer import ScoredTopic
-from core.steering.generation import Generation
+from core.steering.generated import Generation
 from core.steering.metrics import distinct_n, harmonic_mean, language_switch
 from core.steering.settings import SteeringSettings
 from core.steering.ways import Way

@@ -7,9 +7,7 @@ what the edit did there. Without an edit the output equals that of `transformers
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -20,55 +18,13 @@ from core.models.language_model import LanguageModel
 from core.models.tokens import TokenisedPrompt, Tokens
 from core.settings import GenerationSettings
 from core.steering.code_edits import CodeOutcome
+from core.steering.generated import Generation, TokenFigures
 from core.steering.metrics import contamination, contamination_share, neurons_changed, reconstruction_delta
 from core.steering.placement import PlacedEdit, Recorder, steered
 from core.text.chat_template import ROLES
 
 _TOP_NEURONS = 5  # neurons kept per token for display
 _TOO_STRONG = "the edit is too strong: the model's logits are not finite any more; lower its multiplier or alpha"
-
-
-@dataclass(frozen=True, kw_only=True)
-class TokenFigures:
-    """What the edit did at one generated token; None where undefined (no edit, or this token was not edited)."""
-
-    contamination: float | None = None
-    contamination_share: float | None = None
-    reconstruction_delta: float | None = None
-    neurons_changed: int | None = None
-    top_neurons: tuple[tuple[int, float], ...] = ()  # (neuron, activation) after the edit, strongest first
-
-
-@dataclass(kw_only=True)
-class Generation:
-    """One prompt with its continuation, and what the edits did."""
-
-    prompt: str
-    edit: str
-    prompt_tokens: TokenisedPrompt  # of prefix and prompt
-    prefix: str = ""  # written before the prompt
-    chat: bool | None = None  # see `GenerationSettings`
-    ids: list[int] = field(default_factory=list)
-    tokens: list[str] = field(default_factory=list)
-    figures: list[TokenFigures] = field(default_factory=list)  # one per token
-    surest: list[float] = field(default_factory=list)  # log-probability of the likeliest token, where each was chosen
-    text: str = ""
-    positions_edited: int = 0  # positions changed by at least one edit
-    positions_run: int = 0  # positions that the model read
-    problem: str = ""  # why it ended early
-
-    def restart(self) -> None:
-        """Clears the continuation."""
-        self.ids, self.tokens, self.figures, self.surest, self.text, self.problem = [], [], [], [], "", ""
-        self.positions_edited = self.positions_run = 0
-
-    @property
-    def confidence(self) -> float:
-        """Geometric mean of the likeliest token's probability at each token, under the edits; NaN without tokens.
-
-        It says how sure the model was while it wrote: near 1 in a loop; 1 / perplexity under the edits if greedy.
-        """
-        return math.exp(sum(self.surest) / len(self.surest)) if self.surest else math.nan
 
 
 def tokenise_prompts(
@@ -217,12 +173,12 @@ class Generator:
         self.seeds = seeds if seeds is not None else range(settings.seed, settings.seed + len(prompts))
         self.measure = measure and bool(placed)
         before = prefixes or [""] * len(prompts)
-        tokenised = tokenise_prompts(model, prompts, settings, before)
+        self._tokenised = tokenise_prompts(model, prompts, settings, before)
         self.generations = [
             Generation(
                 prompt=text, prefix=prefix, chat=settings.chat, edit=edit_name(placed, row), prompt_tokens=tokens
             )
-            for row, (text, prefix, tokens) in enumerate(zip(prompts, before, tokenised, strict=True))
+            for row, (text, prefix, tokens) in enumerate(zip(prompts, before, self._tokenised, strict=True))
         ]
 
     def __iter__(self) -> Iterator[list[Generation]]:
@@ -235,7 +191,7 @@ class Generator:
         for generation in rows:
             generation.restart()
         generators = [torch.Generator().manual_seed(seed) for seed in self.seeds]
-        decoder = _Decoder(self.model, [g.prompt_tokens for g in rows], self.placed)
+        decoder = _Decoder(self.model, self._tokenised, self.placed)
         ends = set(self.model.end_token_ids)
         alive = torch.ones(len(rows), dtype=torch.bool, device=self.model.device)
         logits = decoder.prompt()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import get_args
 
 from jaxtyping import Bool, Int
 from torch import Tensor
@@ -13,10 +13,10 @@ from torch import Tensor
 from core.errors import EditError
 from core.models.language_model import LanguageModel
 from core.steering.code_edits import Edit, Outcome
+from core.steering.settings import Positions
 from core.text.chat_template import ROLES
 
 # user, assistant: the contents of their messages; generated tokens of a chat belong to the assistant
-Positions = Literal["all", "content", "generated", "prompt", "special", "user", "assistant"]
 # only edits that replace or shift the whole layer touch special tokens by default
 DEFAULT_POSITIONS: dict[str, Positions] = {
     "sae": "all", "clamp": "content", "swap": "content", "weight": "content", "add": "all", "vector": "all"

@@ -7,8 +7,9 @@ from typing import Annotated, Literal
 from pydantic import Strict
 
 from core.errors import SettingsError
-from core.steering.placement import Positions
 from core.validated import NotNegative, Positive, Several, Whole, validated
+
+Positions = Literal["all", "content", "generated", "prompt", "special", "user", "assistant"]  # tokens that are edited
 
 
 @validated(SettingsError)

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from core.steering.code_edits import Edit
-from core.steering.placement import PlacedEdit, Positions, placed_edit
+from core.steering.placement import PlacedEdit, placed_edit
+from core.steering.settings import Positions
 
 
 @dataclass(frozen=True)

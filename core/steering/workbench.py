@@ -24,10 +24,11 @@ from core.settings import GenerationSettings
 from core.steering.code_edits import Edit
 from core.steering.directions import mean_activation
 from core.steering.edits import EDIT_NAMES, EditName, make_edit
-from core.steering.generation import Generation, Generator
+from core.steering.generated import Generation
+from core.steering.generation import Generator
 from core.steering.metrics import distinct_n, perplexity, repetition, text_distances, topic_percentile
-from core.steering.placement import PlacedEdit, Positions, placed_edit
-from core.steering.settings import SteeringSettings
+from core.steering.placement import PlacedEdit, placed_edit
+from core.steering.settings import Positions, SteeringSettings
 from core.steering.ways import Way
 from core.store.reader import Store
 from core.text.prompts import Topic, unaligned_prompts
@@ -207,7 +208,9 @@ class Workbench(Scorer):
         is conditioned on the prompt without its prefix.
         """
         bare = [
-            self.model.tokenise(g.prompt, generate=True, chat=g.chat) if g.prefix else g.prompt_tokens
+            self.model.tokenise(g.prompt, generate=True, chat=g.chat)
+            if g.prefix or g.prompt_tokens is None
+            else g.prompt_tokens
             for g in generations
         ]
         perplexities = perplexity(self.model, bare, [g.ids for g in generations])

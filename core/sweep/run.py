@@ -19,7 +19,8 @@ from core.progress import Progress
 from core.results.app_store import AppStore
 from core.settings import GenerationSettings
 from core.steering.edits import add_neurons
-from core.steering.generation import Generation, Generator, tokenise_prompts
+from core.steering.generated import Generation
+from core.steering.generation import Generator, tokenise_prompts
 from core.steering.metrics import distinct_n, language_switch
 from core.steering.placement import DEFAULT_POSITIONS, PlacedEdit
 from core.steering.workbench import Workbench

@@ -12,7 +12,7 @@ from pages.shared.messages import count
 from pages.shared.tokens import Shaded, legend, token_spans
 
 if TYPE_CHECKING:
-    from core.steering.generation import Generation, TokenFigures
+    from core.steering.generated import Generation, TokenFigures
 
 Shading = Literal["contamination", "neurons changed"]
 _MOST_SIDE_BY_SIDE = 4

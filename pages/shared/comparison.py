@@ -5,23 +5,27 @@ from __future__ import annotations
 import math
 import shlex
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from core.errors import SteerscopeError, UsageError
+from core.evaluation.example import EXAMPLE, restored
 from core.settings import GenerationSettings
+from core.steering.settings import SteeringSettings
 from core.store.reader import Store
 from core.text.prompts import Topic, bundled_topics
 from pages.shared.resources import ScoredIn, scored_topic, workbench, workbench_beside
 
 if TYPE_CHECKING:  # imports torch, which is loaded when something is generated
+    import pandas as pd
+
     from core.catalog import Setup
     from core.scoring.scorer import ScoredTopic
-    from core.steering.generation import Generation
+    from core.steering.generated import Generation
     from core.steering.snippet import Snippet
     from core.steering.ways import Way
-    from core.steering.workbench import Proof
+    from core.steering.workbench import Proof, Workbench
 
 COLUMNS = {
     "none": "Original",
@@ -65,7 +69,7 @@ class Request:
     topic: Topic
     edits: tuple[str, ...]
     generation: GenerationSettings
-    steering: dict[str, Any]  # every field of `SteeringSettings`, a class that imports torch
+    steering: SteeringSettings
     also: tuple[str, ...] = ()  # setups at other layers of the model, steered at the same time
 
     def command(self) -> str:
@@ -77,19 +81,18 @@ class Request:
         for edit in self.edits:
             words += ["--edit", edit]
         words += ["--seed", str(self.generation.seed), "--tokens", str(self.generation.max_new_tokens)]
-        words += ["--clamp-n", str(steering["n"]), "--multiplier", f"{steering['multiplier']:g}"]
-        for neuron, alpha in steering["alphas"]:
+        words += ["--clamp-n", str(steering.n), "--multiplier", f"{steering.multiplier:g}"]
+        for neuron, alpha in steering.alphas:
             words += ["--neuron", str(neuron), "--alpha", f"{alpha:g}"]
-        words += ["--alpha", f"{steering['vector_alpha']:g}"]
+        words += ["--alpha", f"{steering.vector_alpha:g}"]
         words += ["--greedy"] if self.generation.greedy else []
+        flags = asdict(steering)
         if self.generation.chat is not None:
             words += ["--chat" if self.generation.chat else "--no-chat"]
-        words += [
-            f"--{flag.replace('_', '-')}" for flag in ("keep_error", "matched_count", "current") if steering[flag]
-        ]
-        words += ["--sharpness", str(steering["sharpness"])] if steering["sharpness"] != 1 else []
-        words += ["--reach", f"{steering['reach']:g}"] if steering["reach"] is not None else []
-        words += ["--positions", steering["positions"]] if steering["positions"] else []
+        words += [f"--{flag.replace('_', '-')}" for flag in ("keep_error", "matched_count", "current") if flags[flag]]
+        words += ["--sharpness", str(steering.sharpness)] if steering.sharpness != 1 else []
+        words += ["--reach", f"{steering.reach:g}"] if steering.reach is not None else []
+        words += ["--positions", steering.positions] if steering.positions else []
         words += [word for name in self.also for word in ("--also", name)]
         return shlex.join(words)
 
@@ -134,20 +137,9 @@ class Comparison:
         Raises:
             SteerscopeError: the problem concerns all columns; a problem of one column is stored as its `problem`.
         """
-        from core.steering.settings import SteeringSettings
-        from core.steering.workbench import across_layers
-
         request = self.request
-        bench, self.topic = workbench(request.setup, store), scored_topic(request.topic, scored)
-        benches = [bench, *(workbench_beside(layer.setup, layer.store, request.setup, store) for layer in also)]
-        topics = [self.topic, *(scored_topic(request.topic, layer.scored) for layer in also)]
-        steering = SteeringSettings(**request.steering)
         self.columns = [Column(name) for name in request.edits]
-        for column in self.columns:
-            try:
-                column.way = across_layers(benches, column.edit, topics, steering)
-            except SteerscopeError as exc:
-                column.problem = str(exc)
+        bench = self.make_ways(store, scored, also)
         possible = {column.edit: column.way for column in self.columns if column.way is not None}
         self.notes = list(dict.fromkeys(note for way in possible.values() for note in way.notes))
         if possible:
@@ -164,6 +156,39 @@ class Comparison:
         self.measure(store)
         self.complete = True
         yield
+
+    @classmethod
+    def of_example(cls, request: Request, tables: Mapping[str, pd.DataFrame]) -> Comparison | None:
+        """The saved comparison, complete, if it is what is asked for; its ways of steering are made when needed."""
+        asked = (request.prompt, request.topic, request.edits, request.steering, request.generation, request.also)
+        chat = request.setup.chat if request.generation.chat is None else request.generation.chat
+        example = replace(EXAMPLE.generation, chat=request.generation.chat)
+        if chat or asked != (EXAMPLE.prompt, EXAMPLE.topic, EXAMPLE.edits, EXAMPLE.steering, example, ()):
+            return None
+        if (shown := restored(tables)) is None:
+            return None
+        columns = [Column(edit, generation=one.generation, figures=one.figures) for edit, one in shown.items()]
+        notes = list(dict.fromkeys(note for one in shown.values() for note in one.notes))
+        return cls(request, columns, notes, complete=True)
+
+    def make_ways(self, store: Store, scored: ScoredIn, also: Sequence[Layer] = ()) -> Workbench:
+        """Loads the setup, and makes each column's way of steering or says why it cannot be.
+
+        Raises:
+            SteerscopeError: the setup cannot be loaded.
+        """
+        from core.steering.workbench import across_layers
+
+        request = self.request
+        bench, self.topic = workbench(request.setup, store), scored_topic(request.topic, scored)
+        benches = [bench, *(workbench_beside(layer.setup, layer.store, request.setup, store) for layer in also)]
+        topics = [self.topic, *(scored_topic(request.topic, layer.scored) for layer in also)]
+        for column in self.columns:
+            try:
+                column.way = across_layers(benches, column.edit, topics, request.steering)
+            except SteerscopeError as exc:
+                column.problem = str(exc)
+        return bench
 
     def measure(self, store: Store) -> None:
         """Measures the texts generated so far."""
@@ -206,7 +231,7 @@ class Comparison:
     def rows(self) -> list[dict[str, Any]]:
         """One row per complete column, to collect; undefined figures are left out."""
         request = self.request
-        steering = {**request.steering, "alphas": format_alphas(request.steering["alphas"])}
+        steering = {**asdict(request.steering), "alphas": format_alphas(request.steering.alphas)}
         return [
             {
                 "kind": "text",

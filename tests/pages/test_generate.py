@@ -304,7 +304,7 @@ def request_of_all(stores: Path, user_setups: Path) -> Iterator[Request]:
         topic=TOPIC,
         edits=("clamp", "none"),
         generation=GENERATION,
-        steering=asdict(SteeringSettings()),
+        steering=SteeringSettings(),
     )
     st.cache_resource.clear()
 

@@ -183,7 +183,8 @@ def test_default_neuron_is_the_strongest_known_one(chat_store: Store, monkeypatc
     assert default_neuron(chat_store, table) == 17
     assert default_neuron(chat_store, None) == random_neuron(chat_store)
     monkeypatch.setitem(chat_store.meta, "d_sae", "16384")
-    assert default_neuron(chat_store, table) == 13794
+    assert default_neuron(chat_store, table) == 17
+    assert default_neuron(chat_store, None) == 13794
 
 
 def test_template_neurons_are_computed_shown_and_picked(
@@ -275,7 +276,7 @@ def saved_sweep(root: Path, neuron: int, n_done: int) -> pd.DataFrame:
 
 def test_windows_are_in_words_with_their_rules(open_page: OpenPage, stores: Path) -> None:
     saved_sweep(stores, NEURON, 10)
-    app = loaded(open_page, alpha="0")
+    app = open_page(PAGE, setup=OTHER_SETUP, neuron=str(NEURON))
     words = "\n".join(markdown.value for markdown in app.markdown)
     assert "**Harmless** from 0 to 10 · **distinct-2 improved** at 10 · **collapse** at 30" in words
     assert "Harmless: from 0 as far as perplexity" in words
@@ -287,7 +288,30 @@ def test_windows_are_in_words_with_their_rules(open_page: OpenPage, stores: Path
 
 def test_unfinished_sweep_says_how_far_it_is(open_page: OpenPage, stores: Path) -> None:
     saved_sweep(stores, NEURON, 4)
-    assert "So far 4 of 10 questions" in captions(loaded(open_page, alpha="0"))
+    assert "So far 4 of 10 questions" in captions(open_page(PAGE, setup=OTHER_SETUP, neuron=str(NEURON)))
+
+
+def test_swept_answers_are_there_before_the_model_is_loaded(
+    open_page: OpenPage, stores: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pages.parts.special_tokens.amplified.workbench", lambda *_: pytest.fail("not to be loaded"))
+    saved_sweep(stores, NEURON, 10)
+    app = open_page(PAGE, setup=OTHER_SETUP, neuron=str(NEURON), question="3")
+    assert shown_answers(app) == ["answer 3 at 0", "answer 3 at 20"]
+    slider = app.select_slider(key="swept")
+    assert list(slider.options) == ["0", "10", "20", "30"]
+    slider.set_value("10").run()
+    assert shown_answers(checked(app)) == ["answer 3 at 0", "answer 3 at 10"]
+    app.select_slider(key="swept").set_value("0").run()
+    assert shown_answers(checked(app)) == ["answer 3 at 0"]
+
+
+def test_linked_alpha_that_was_not_swept_is_answered(open_page: OpenPage, stores: Path) -> None:
+    saved_sweep(stores, NEURON, 10)
+    app = open_page(PAGE, setup=OTHER_SETUP, neuron=str(NEURON), alpha="4")
+    assert app.toggle(key="any_alpha").value
+    assert app.slider(key="alpha").value == 4.0
+    assert len(shown_answers(app)) == 2
 
 
 def test_neuron_without_sweep_names_those_that_have_one(open_page: OpenPage, stores: Path) -> None:

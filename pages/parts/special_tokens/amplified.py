@@ -20,7 +20,7 @@ from pages.shared.resources import workbench
 
 if TYPE_CHECKING:  # imports torch, which is loaded when something is generated
     from core.catalog import Setup
-    from core.steering.generation import Generation
+    from core.steering.generated import Generation
 
 FIGURES = ("perplexity", "distinct_2", "repetition", "confidence", "language_switch", "n_tokens")
 _CHANGED = "ss-3"  # a step of the ramp on which text is readable in both themes
@@ -48,8 +48,21 @@ class Amplified:
 
     asked: Asked
     generations: list[Generation] = field(default_factory=list)  # in the order of `Asked.alphas`
-    rows: pd.DataFrame | None = None  # their figures, when both are complete
+    rows: pd.DataFrame | None = None  # their figures and texts, when both are complete
     seconds: float = 0.0
+
+    @classmethod
+    def of_sweep(cls, asked: Asked, sweep: pd.DataFrame) -> Amplified | None:
+        """The answers as a saved sweep of the neuron has them; None if it has no answer at that alpha."""
+        rows = sweep[(sweep["question_text"] == asked.question) & sweep["alpha"].isin(asked.alphas)]
+        return cls(asked, rows=rows.sort_values("alpha")) if len(rows) == len(asked.alphas) else None
+
+    @property
+    def texts(self) -> list[str]:
+        """The answers so far, in the order of `Asked.alphas`."""
+        if self.rows is not None:
+            return [text.strip() for text in self.rows["text"]]
+        return [generation.text.strip() for generation in self.generations]
 
     def run(self, store: Store) -> Iterator[None]:
         """Generates both answers side by side; yields after every token, and once more when they are measured.
@@ -114,7 +127,7 @@ def _section(title: str, edit: str, text: str, row: pd.Series | None) -> str:
 def amplified_html(amplified: Amplified) -> str:
     """Both answers side by side as HTML, with their figures once they are measured."""
     asked = amplified.asked
-    texts = [generation.text.strip() for generation in amplified.generations]
+    texts = amplified.texts
     rows = {} if amplified.rows is None else {row["alpha"]: row for _, row in amplified.rows.iterrows()}
     left, right = marked_changes(texts[0], texts[-1]) if texts else ("", "")
     sections = _section("Unsteered", "none", left, rows.get(0.0))

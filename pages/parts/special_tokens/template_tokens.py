@@ -23,10 +23,10 @@ PAPER = (
 
 
 def default_neuron(store: Store, table: pd.DataFrame | None) -> int:
-    """The neuron number used in the paper if the SAE has it; else the strongest on the first template token, or any."""
-    if store.d_sae > PUBLISHED_NEURON:
-        return PUBLISHED_NEURON
-    return random_neuron(store) if table is None or table.empty else int(table["neuron"].iloc[0])
+    """The strongest neuron of the first template token; if that is not known, the paper's number or any neuron."""
+    if table is not None and not table.empty:
+        return int(table["neuron"].iloc[0])
+    return PUBLISHED_NEURON if store.d_sae > PUBLISHED_NEURON else random_neuron(store)
 
 
 def choose_neuron(setup: Setup, store: Store, table: pd.DataFrame | None) -> int:
@@ -49,19 +49,21 @@ def choose_neuron(setup: Setup, store: Store, table: pd.DataFrame | None) -> int
         )
         neuron = default if typed is None else typed
         if table is not None and not table.empty:
-            _pick(table, neuron)
+            _pick(table, neuron, store.d_sae)
     st.caption(plain(_about(neuron, store.d_sae, table)))
     return neuron
 
 
-def _pick(table: pd.DataFrame, neuron: int) -> None:
-    """Offers the strongest neurons of one template token."""
+def _pick(table: pd.DataFrame, neuron: int, d_sae: int) -> None:
+    """Offers the strongest neurons of one template token, and the one that the paper steers."""
     tokens = table["token"].drop_duplicates().tolist()
     token = st.selectbox(
         "Strongest on", tokens, key="token", bind="query-params", width=170, help=help_text("special tokens")
     )
     top = table[(table["token"] == token) & (table["rank"] <= N_SHOWN)]
     values = {str(n): f"{n:,}: {number(value)}" for n, value in zip(top["neuron"], top["mean_max"], strict=True)}
+    if d_sae > PUBLISHED_NEURON:
+        values.setdefault(str(PUBLISHED_NEURON), f"{PUBLISHED_NEURON:,}: the paper's number")
     st.session_state["strongest"] = str(neuron) if str(neuron) in values else None
     st.pills(
         f"Neurons most active on {token}",

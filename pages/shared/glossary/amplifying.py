@@ -9,6 +9,10 @@ AMPLIFYING = {
         "x + alpha × the neuron's decoder row (Eq. 8 of the FAST paper). The slider goes to twice the mean "
         "norm of the residual stream on the questions' own tokens. An alpha of one SAE says nothing in another.",
     ),
+    "any alpha": Term(
+        "Any alpha",
+        "Off: the slider stops at the alphas that were swept, whose answers are saved. On: the model answers.",
+    ),
     "alphas": Term(
         "Grid of alphas",
         "Start, end and step as in 0:150:25 (both ends included), a list as in 25,50,75, or auto.",

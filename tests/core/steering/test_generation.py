@@ -17,8 +17,10 @@ from core.models.sparse_autoencoder import SparseAutoencoder
 from core.settings import GenerationSettings
 from core.steering.code_edits import Edit
 from core.steering.edits import Vector, add_neurons, make_edit
-from core.steering.generation import Generation, Generator
-from core.steering.placement import DEFAULT_POSITIONS, PlacedEdit, Positions, placed_edit
+from core.steering.generated import Generation
+from core.steering.generation import Generator
+from core.steering.placement import DEFAULT_POSITIONS, PlacedEdit, placed_edit
+from core.steering.settings import Positions
 from tests.fixtures.autoencoders import HOOK_LAYER, HOOK_NAME
 from tests.fixtures.edits import some_scores
 

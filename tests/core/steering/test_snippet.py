@@ -17,7 +17,8 @@ from core.results.export import export_table
 from core.settings import GenerationSettings
 from core.steering.edits import make_edit
 from core.steering.generation import Generator
-from core.steering.placement import PlacedEdit, Positions, placed_edit
+from core.steering.placement import PlacedEdit, placed_edit
+from core.steering.settings import Positions
 from core.steering.snippet import SCORES_FILE, python_snippet
 from core.steering.ways import Way
 from tests.fixtures.edits import some_scores

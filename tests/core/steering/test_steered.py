@@ -15,8 +15,9 @@ from core.models.tokens import Tokens
 from core.settings import GenerationSettings
 from core.steering.code_edits import Edit, Reconstruct
 from core.steering.generation import Generator
-from core.steering.placement import PlacedEdit, Positions, Recorder, placed_edit, steered
+from core.steering.placement import PlacedEdit, Recorder, placed_edit, steered
 from core.steering.selection import Reach
+from core.steering.settings import Positions
 from tests.fixtures.autoencoders import HOOK_NAME as HOOK
 from tests.fixtures.edits import added_directions, every_edit, some_scores
 
