@@ -79,7 +79,7 @@ def run(repeats: int, *, quick: bool, against_sae_lens: bool) -> list[Figure]:
     """The embedded setup's own model, SAE and reference prompts."""
     setup = embedded_setup()
     model, sae = load_setup(setup)
-    texts = [prompt.text for prompt in reference_prompts(setup.reference, 64 if quick else 256)]
+    texts = [prompt.text for prompt in reference_prompts(setup.reference, 64 if quick else 512)]
     n_tokens = sum(len(model.tokenise(text).ids) - 1 for text in texts)
     sides: dict[str, Any] = {
         "ours": lambda: _ours(model, sae, texts),

@@ -42,6 +42,7 @@ def config_of(model: str, tokens: int) -> AutoencoderConfig:
         batch_size=BATCH_SIZE,
         buffer_size=BUFFER_SIZE,
         forward_tokens=BLOCKS_A_FORWARD * CONTEXT_SIZE,
+        warmup_steps=1,  # there are few steps in all
         normalise=False,
         checkpoint_steps=10**9,
         device="cpu",
