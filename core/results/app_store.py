@@ -72,6 +72,8 @@ class AppStore:
     def add_missing(self, setup_name: str, contents: Sequence[Mapping[str, str]]) -> None:
         """Saves those of the `contents` whose name the setup has no table of yet."""
         rows = [[setup_name, row["what"], row["saved_at"], row["content"]] for row in contents]
+        if not rows:  # DuckDB refuses to run a statement no times
+            return
         with self._connection() as con:
             con.executemany("INSERT OR IGNORE INTO results VALUES (?, ?, ?, ?)", rows)
 

@@ -76,6 +76,13 @@ def test_results_come_along_and_own_ones_stay(setup: Setup, shipped: Path, tmp_p
         pd.testing.assert_frame_equal(result, expected)
 
 
+def test_store_without_results_is_taken_too(setup: Setup, shipped: Path, tmp_path: Path) -> None:
+    with Store.open(tmp_path / "made", "tiny") as store:
+        write_shipped(store, AppStore(tmp_path / "empty").contents("tiny"), shipped / "tiny")
+    take(setup, tmp_path / "taken", shipped)
+    assert AppStore(tmp_path / "taken").results().empty
+
+
 def test_results_come_to_a_store_that_is_current(setup: Setup, shipped: Path, tmp_path: Path) -> None:
     take(setup, tmp_path / "taken", shipped)
     AppStore(tmp_path / "taken").path.unlink()
