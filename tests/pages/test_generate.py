@@ -5,7 +5,6 @@ import math
 import re
 import shlex
 from collections.abc import Iterator
-from dataclasses import asdict
 from html import unescape
 from pathlib import Path
 
