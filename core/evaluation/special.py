@@ -133,13 +133,21 @@ def strongest_neurons(
     prompts = [model.tokenise_chat(messages, max_length=model.n_context) for messages in conversations]
     positions = [template_tokens(model.tokenizer, prompt) for prompt in prompts]
     order = dict.fromkeys(token for own in positions for token in sorted(own, key=lambda token: own[token][0]))
+    if sae.skip_first:  # an attention sink, on which the SAE was not trained: its values there mean nothing
+        positions = [_after_the_first(own) for own in positions]
     sums: dict[str, _Sums] = {}
     done = 0
     for batch in length_sorted_batches([len(prompt.ids) for prompt in prompts], BATCH_TOKENS):
         _add_batch(model, sae, [prompts[i] for i in batch], [positions[i] for i in batch], sums)
         done += len(batch)
         progress("special", done / len(prompts))
-    return pd.concat([_top(token, sums[token]) for token in order], ignore_index=True)
+    return pd.concat([_top(token, sums[token]) for token in order if token in sums], ignore_index=True)
+
+
+def _after_the_first(positions: Mapping[str, list[int]]) -> dict[str, list[int]]:
+    """The positions without that of the text's first token."""
+    later = {token: [at for at in places if at > 0] for token, places in positions.items()}
+    return {token: places for token, places in later.items() if places}
 
 
 def as_printed(table: pd.DataFrame) -> pd.DataFrame:

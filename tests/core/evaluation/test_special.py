@@ -1,6 +1,7 @@
 """Neurons by template token: positions by hand, means against a dialogue-by-dialogue reference."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -95,7 +96,7 @@ def test_template_tokens_of_other_templates(words: list[str], added: set[str], e
     assert template_tokens(_Words(words, added), prompt) == expected
 
 
-def reference(model: LanguageModel, sae: SparseAutoencoder) -> dict[str, np.ndarray]:
+def reference(model: LanguageModel, sae: SparseAutoencoder, first: int = 0) -> dict[str, np.ndarray]:
     """Each dialogue on its own, token by token: [dialogue, d_sae] of largest activations, by template token."""
     largest: dict[str, list[np.ndarray]] = {token: [] for token in TOKENS}
     for messages in CHATS:
@@ -105,7 +106,7 @@ def reference(model: LanguageModel, sae: SparseAutoencoder) -> dict[str, np.ndar
         for token, places in template_tokens(model.tokenizer, prompt).items():
             best = np.zeros(sae.d_sae)
             for at in places:
-                best = np.maximum(best, a[at])
+                best = np.maximum(best, a[at] if at >= first else 0.0)
             largest[token].append(best)
     return {token: np.stack(rows) for token, rows in largest.items()}
 
@@ -130,6 +131,18 @@ def test_means_equal_those_of_dialogues_run_alone(
         assert mine["mean_max"].to_numpy() == pytest.approx(means[mine["neuron"]], rel=1e-5)
         assert mine["share_active"].tolist() == pytest.approx((largest > 0).mean(axis=0)[mine["neuron"]].tolist())
         assert (mine["dialogues"] == len(CHATS)).all()
+
+
+def test_first_position_is_left_out_where_the_sae_was_not_trained_on_it(
+    qwen2: LanguageModel, saes: Mapping[str, SparseAutoencoder]
+) -> None:
+    sae = replace(saes["qwen2-topk"], skip_first=True)
+    table = strongest_neurons(qwen2, sae, CHATS)
+    assert list(table["token"].drop_duplicates()) == TOKENS  # in their order in a conversation, all the same
+    for token, largest in reference(qwen2, sae, first=1).items():
+        mine = table[table["token"] == token]
+        means = largest.mean(axis=0)
+        assert mine["mean_max"].to_numpy() == pytest.approx(np.sort(means)[::-1][: len(mine)], rel=1e-5)
 
 
 def test_mean_is_over_dialogues_that_have_the_token(
