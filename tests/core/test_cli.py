@@ -153,6 +153,28 @@ def test_export_scores_equal_the_ranking(run: Run, stores: Path) -> None:
     assert exported["score"].tolist() == pytest.approx([row["score"] for row in ranked])
 
 
+def test_ship_writes_a_folder_that_fits_its_setup(run: Run, stores: Path, tmp_path: Path, user_setups: Path) -> None:
+    from core.build.fingerprint import fingerprint
+    from core.catalog import find_setup
+    from core.store.shipped import find_shipped
+    from core.text.prompts import reference_prompts
+
+    code, _, err = run("ship", "gpt2-topk", "--out", tmp_path / "shipped", "--store", stores)
+    assert code == 0, err
+    assert "MB" in err
+    setup = find_setup("gpt2-topk", user_setups)
+    due = fingerprint(setup, reference_prompts(setup.reference))
+    assert find_shipped("gpt2-topk", due, tmp_path / "shipped") == tmp_path / "shipped" / "gpt2-topk"
+
+
+def test_sharpness_may_be_found_from_the_store(run: Run, stores: Path) -> None:
+    command = ["generate", "gpt2-topk", "--prompt", "The judge", "--topic", "law", "--edit", "swap", "--tokens", "3"]
+    code, _, err = run(*command, "--sharpness", "auto", "--store", stores, "--json")
+    assert code == 0, err
+    code, _, err = run(*command, "--sharpness", "strong", "--store", stores)
+    assert (code, err.strip()) == (2, "error: sharpness is a number above 0, or auto; not 'strong'")
+
+
 def test_setups_say_what_they_lack(run: Run) -> None:
     rows = {row["setup"]: row for row in _json(run, "setups")}
     assert rows["gpt2-topk"]["lacks"] == "nothing"
