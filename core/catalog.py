@@ -72,7 +72,10 @@ class Setup:
 
 
 # name of setup and SAE, title
-_EMBEDDED = (("smollm2", "SmolLM2-135M-Instruct, TopK SAE of 16,384 neurons after block 14 of 30"),)
+_EMBEDDED = (
+    ("smollm2", "SmolLM2-135M-Instruct, TopK SAE of 16,384 neurons after block 14 of 30"),
+    ("smollm2-9", "SmolLM2-135M-Instruct, TopK SAE of 4,608 neurons after block 9 of 30"),
+)
 
 
 def _embedded() -> list[Setup]:
