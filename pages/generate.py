@@ -32,8 +32,8 @@ def _bound(key: str) -> dict[str, str]:
     return {"key": key, "bind": "query-params"}
 
 
-def _edit_controls(others: list[str]) -> None:
-    """The controls of the edits; `others` are setups at other layers of the model."""
+def _strength_controls() -> None:
+    """How strongly clamp and swap steer."""
     steering = EXAMPLE.steering
     st.number_input("Clamped neurons", 0, value=steering.n, help=help_text("clamp neurons"), **_bound("clamp_n"))
     st.number_input(
@@ -55,6 +55,11 @@ def _edit_controls(others: list[str]) -> None:
         help=help_text("sharpness"),
         **_bound("sharpness"),
     )
+
+
+def _edit_controls(others: list[str]) -> None:
+    """The controls of the edits; `others` are setups at other layers of the model."""
+    _strength_controls()
     st.toggle("Matched count for swap", help=help_text("matched count"), **_bound("matched_count"))
     st.text_input(
         "Added neurons",

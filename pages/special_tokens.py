@@ -215,7 +215,7 @@ def _show_template(setup: Setup, store: Store) -> None:
         published_tokens(published("fast_special_tokens"), published("fast_alpha"))
     with left:
         st.markdown(f"**This setup: {plain(setup.name)}**", help=help_text("mean max"))
-        about = "It runs 1,000 dialogues through the model: seconds for the embedded one."
+        about = "It runs 1,000 dialogues through the model: some minutes for the embedded one."
         tables = experiment_tables(setup, store, "special", ("special",), about)
         st.html(token_table(tables["special"]))
         st.caption(

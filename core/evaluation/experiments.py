@@ -25,11 +25,12 @@ ALL_TOPICS = "all"  # in place of a topic's name: the mean over topics
 PROMPT_SETS = ("main", "aligned", "unaligned")  # prompts that texts continue; see `evaluation.text`
 PAPER_COLUMNS = ("ft", "none", "sae", "clamp", "swap", "swap-shuffled")  # the paper's columns and a control
 SHARPNESSES, MULTIPLIERS = ("1.5", "2", "2.5", "3", "auto"), ("0.5", "1", "2")  # beside the paper's 1 and 10
+SHUFFLED_SHARPNESSES = ("2", "3")  # of the controls with shuffled scores, the error kept
 KEPT = "-keep-error"  # ends the name of a column that adds the SAE's error back
 STRENGTH_COLUMNS = (  # how strongly swap and clamp steer
     *(name + kept for kept in ("", KEPT) for name in ("swap", *(f"swap-s{s}" for s in SHARPNESSES))),
     *(name + kept for kept in ("", KEPT) for name in (*(f"clamp-x{m}" for m in MULTIPLIERS), "clamp")),
-    *("none", "sae", "prompt", "swap-shuffled", *(f"swap-shuffled-s{s}{KEPT}" for s in ("2", "3"))),
+    *("none", "sae", "prompt", "swap-shuffled", *(f"swap-shuffled-s{s}{KEPT}" for s in SHUFFLED_SHARPNESSES)),
 )
 TEXT_COLUMNS = (
     *PAPER_COLUMNS,

@@ -20,7 +20,14 @@ from jaxtyping import Float, Int
 
 from core.build.activations import token_activations
 from core.errors import UsageError
-from core.evaluation.experiments import COLUMN_GROUPS, KEPT, MULTIPLIERS, SHARPNESSES, TEXT_COLUMNS
+from core.evaluation.experiments import (
+    COLUMN_GROUPS,
+    KEPT,
+    MULTIPLIERS,
+    SHARPNESSES,
+    SHUFFLED_SHARPNESSES,
+    TEXT_COLUMNS,
+)
 from core.scoring.scorer import ScoredTopic
 from core.scoring.scores import strawman
 from core.scoring.sharpness import parse_sharpness
@@ -60,7 +67,10 @@ _STRENGTHS = {
     **{f"swap-s{s}{KEPT}": Variant("swap", _sharpness(s) | {"keep_error": True}) for s in SHARPNESSES},
     **{f"clamp-x{m}": Variant("clamp", {"multiplier": float(m)}) for m in MULTIPLIERS},
     **{f"clamp-x{m}{KEPT}": Variant("clamp", {"multiplier": float(m), "keep_error": True}) for m in MULTIPLIERS},
-    **{f"swap-shuffled-s{s}{KEPT}": Variant("swap-shuffled", _sharpness(s) | {"keep_error": True}) for s in ("2", "3")},
+    **{
+        f"swap-shuffled-s{s}{KEPT}": Variant("swap-shuffled", _sharpness(s) | {"keep_error": True})
+        for s in SHUFFLED_SHARPNESSES
+    },
 }
 VARIANTS: Mapping[str, Variant] = {
     "swap-matched": Variant("swap", {"matched_count": True}),

@@ -108,7 +108,7 @@ def open_chosen_store() -> tuple[Setup, Store]:
         st.markdown(plain(f"It cannot be built here: it lacks {'; '.join(lacking)}."))
         st.stop()
     st.markdown(
-        "Building runs the reference prompts through the model and the SAE: about two minutes for the embedded setups "
+        "Building runs the reference prompts through the model and the SAE: some ten minutes for the embedded setups "
         "on two cores, far longer for large models. Stopped, it continues later where it was. The same as a command:"
     )
     st.code(build_command(store_root(), setup.name), language=None)

@@ -209,7 +209,7 @@ def test_doctor_reports_stores(run: Run, stores: Path) -> None:
             ["generate", "gpt2-topk", "--prompt", "x", "--edit", "add", "--neuron", "999", "--alpha", "1"],
             "neuron 999 is out of range",
         ),
-        (["generate", "gpt2-topk", "--prompt", "x", "--edit", "sae", "--positions", "user"], "need a chat model"),
+        (["generate", "gpt2-topk", "--prompt", "x", "--edit", "sae", "--positions", "user"], "need a chat"),
         (
             ["generate", "gpt2-topk", "--prompt", "x", "--topic", "x", "--multiplier", "nan"],
             "multiplier is a finite number, not nan",

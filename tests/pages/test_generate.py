@@ -216,7 +216,7 @@ def test_prompt_is_shown_and_not_run(open_page: OpenPage) -> None:
         ({"topic": ""}, "the topic is empty"),
         ({"min_prompts": "97"}, "at least 97 reference prompts"),
         ({"added": "17"}, "added neurons are written neuron:alpha, as in 17:40 12:-5; '17' is not"),
-        ({"positions": "user"}, "positions 'user' need a chat model"),
+        ({"positions": "user"}, "positions 'user' need a chat"),
     ],
 )
 def test_what_cannot_be_generated_says_why(query: dict[str, str], problem: str, open_page: OpenPage) -> None:

@@ -19,7 +19,7 @@ from pages.shared.resources import saved_result, workbench
 if TYPE_CHECKING:  # imports torch
     from core.evaluation.output_score import TopicGains
 
-COST = "Every neuron is added to 8 openings: about 10 s for 4,096 neurons of the embedded models, far longer for large."
+COST = "Every neuron is added to 8 openings: some 10 minutes for the embedded setup on two cores, far longer for large ones."
 
 
 def saved_output(setup: Setup, store: Store) -> pd.DataFrame | None:

@@ -3,6 +3,7 @@
 import pandas as pd
 import plotly.graph_objects as go
 
+from core.evaluation.experiments import KEPT, MULTIPLIERS, SHARPNESSES, SHUFFLED_SHARPNESSES
 from pages.shared.charts.colours import EDITS, UNALIGNED
 from pages.shared.charts.figures import layout
 from pages.shared.comparison import COLUMNS
@@ -25,6 +26,10 @@ _CLAMPS = {
     "strawman": "Strawman",
     "output": "Output score",
 }
+for _kept, _said in (("", ""), (KEPT, ", error kept")):
+    _SWAPS |= {f"swap-s{s}{_kept}": f"Swap, sharpness {s}{_said}" for s in SHARPNESSES}
+    _CLAMPS |= {f"clamp-x{m}{_kept}": f"Clamp at {m} ×{_said}" for m in MULTIPLIERS}
+_SWAPS |= {f"swap-shuffled-s{s}{KEPT}": f"Shuffled, sharpness {s}, error kept" for s in SHUFFLED_SHARPNESSES}
 # controls and variants: open markers in the colour of the column that they are compared with
 CONTROLS = dict.fromkeys(_SWAPS, "swap") | dict.fromkeys(_CLAMPS, "clamp")
 TITLES = {"ft": "Fine-tuned", **COLUMNS, **_SWAPS, **_CLAMPS}

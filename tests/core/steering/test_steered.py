@@ -106,8 +106,8 @@ def test_edit_of_some_rows_leaves_the_others(
     ("positions", "words"),
     [
         ("first", "no positions 'first'; there are all, content, generated, prompt, special, user, assistant"),
-        ("user", "positions 'user' need a chat model, and this one reads plain text; use content or prompt"),
-        ("assistant", "positions 'assistant' need a chat model"),
+        ("user", "positions 'user' need a chat, and this prompt is plain text; generate as a chat, or use content or prompt"),
+        ("assistant", "positions 'assistant' need a chat"),
     ],
 )
 def test_positions_that_there_are_not_are_refused(
