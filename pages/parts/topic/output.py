@@ -19,7 +19,9 @@ from pages.shared.resources import saved_result, workbench
 if TYPE_CHECKING:  # imports torch
     from core.evaluation.output_score import TopicGains
 
-COST = "Every neuron is added to 8 openings: some 10 minutes for the embedded setup on two cores, far longer for large ones."
+COST = (
+    "Every neuron is added to 8 openings: some ten minutes for the embedded setup on two cores, hours for large ones."
+)
 
 
 def saved_output(setup: Setup, store: Store) -> pd.DataFrame | None:
