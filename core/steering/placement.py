@@ -74,8 +74,8 @@ def editable(
             return attention & (roles == ROLES[positions])
         case "user" | "assistant":
             raise EditError(
-                f"positions '{positions}' need a chat, and this prompt is plain text; generate as a chat, or use content "
-                "or prompt"
+                f"positions '{positions}' need a chat, and this prompt is plain text; generate as a chat or use "
+                "content or prompt"
             )
     raise EditError(f"no positions '{positions}'; there are {', '.join(get_args(Positions))}")
 
