@@ -106,7 +106,7 @@ def test_edit_of_some_rows_leaves_the_others(
     ("positions", "words"),
     [
         ("first", "no positions 'first'; there are all, content, generated, prompt, special, user, assistant"),
-        ("user", "positions 'user' need a chat, and this prompt is plain text; generate as a chat or use content or prompt"),
+        ("user", "positions 'user' need a chat, and this prompt is plain text; generate as a chat"),
         ("assistant", "positions 'assistant' need a chat"),
     ],
 )
