@@ -24,6 +24,7 @@ OWN_POSITIONS = "each edit's own"
 POSITIONS = (OWN_POSITIONS, "all", "content", "generated", "prompt", "special", "user", "assistant")
 REFERENCES = ("largest", "on the token")
 SHARPNESSES = ("1", "1.5", "2", "2.5", "3", AUTO)
+PRESETS = {"moderate": EXAMPLE.steering, "the paper's": SteeringSettings()}
 SHADINGS = ("contamination", "neurons changed")
 
 
@@ -89,6 +90,31 @@ def _edit_controls(others: list[str]) -> None:
     st.toggle("Always the likeliest token", help=help_text("sampling"), **_bound("greedy"))
 
 
+def _preset_values(steering: SteeringSettings) -> dict[str, object]:
+    """What a preset sets, by the key of its control."""
+    sharpness = steering.sharpness if isinstance(steering.sharpness, str) else f"{steering.sharpness:g}"
+    return {
+        "keep_error": steering.keep_error,
+        "sharpness": sharpness,
+        "clamp_n": steering.n,
+        "multiplier": steering.multiplier,
+        "value": REFERENCES[int(steering.current)],
+    }
+
+
+def _on_preset() -> None:
+    if chosen := st.session_state["preset"]:
+        st.session_state.update(_preset_values(PRESETS[chosen]))
+
+
+def _presets() -> None:
+    """Offers sets of strengths; none is marked where the controls hold other values."""
+    state = st.session_state
+    now = {name for name, preset in PRESETS.items() if all(state[k] == v for k, v in _preset_values(preset).items())}
+    state["preset"] = next(iter(now), None)
+    st.segmented_control("Preset", list(PRESETS), key="preset", on_change=_on_preset, help=help_text("preset"))
+
+
 def _controls(setup: Setup, others: list[str]) -> None:
     left, right = st.columns(2, gap="medium")
     with left:
@@ -108,6 +134,7 @@ def _controls(setup: Setup, others: list[str]) -> None:
     with right:
         topic_controls()
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
+        presets = st.container(width="content")
         st.number_input("Seed", 0, value=EXAMPLE.generation.seed, width=120, help=help_text("seed"), **_bound("seed"))
         st.number_input(
             "New tokens",
@@ -124,6 +151,8 @@ def _controls(setup: Setup, others: list[str]) -> None:
             st.toggle("As a chat", setup.chat, help=help_text("as a chat"), **_bound("chat"))
         with st.popover("Edits", help="How the columns edit, and where"):
             _edit_controls(others)
+        with presets:  # when the controls that it sets hold their values
+            _presets()
         st.segmented_control(
             "Shade by",
             SHADINGS,

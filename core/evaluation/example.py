@@ -34,7 +34,8 @@ EXAMPLE = Example(
     prompt="My heart is broken, so I should",
     topic=parse_topic("heart surgery"),
     edits=("none", "sae", "clamp", "swap"),
-    steering=SteeringSettings(),
+    # chosen by the texts of two topics, see docs/log.md: the topic shows and the text stays English
+    steering=SteeringSettings(keep_error=True, sharpness=2.0, multiplier=1.0),
     generation=GenerationSettings(seed=1),
 )
 TABLES = ("example", "example-tokens")

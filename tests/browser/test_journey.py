@@ -10,9 +10,9 @@ import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from core.catalog import find_setup
+from core.evaluation.example import EXAMPLE
 from core.scoring.scorer import ScoredTopic
 from core.settings import GenerationSettings, ScoreSettings
-from core.steering.settings import SteeringSettings
 from core.steering.workbench import Workbench, open_workbench
 from core.store.reader import Store
 from core.text.prompts import parse_topic
@@ -68,7 +68,7 @@ def texts(page: Page) -> list[str]:
 
 def expected_text(bench: Workbench, scored: ScoredTopic, name: str, tokens: int = TOKENS) -> str:
     settings = GenerationSettings(max_new_tokens=tokens, seed=1)
-    column = bench.column(name, bench.edit(name, scored, SteeringSettings()), [PROMPT], scored, settings)
+    column = bench.column(name, bench.edit(name, scored, EXAMPLE.steering), [PROMPT], scored, settings)
     return "".join(column.generations[0].tokens)
 
 

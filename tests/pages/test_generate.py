@@ -5,6 +5,7 @@ import math
 import re
 import shlex
 from collections.abc import Iterator
+from dataclasses import replace
 from html import unescape
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from streamlit.testing.v1 import AppTest
 from core.build.pipeline import build
 from core.catalog import Setup, find_setup
 from core.cli import main as run_command
+from core.evaluation.example import EXAMPLE
 from core.results.app_store import AppStore
 from core.settings import GenerationSettings, ScoreSettings
 from core.steering.settings import SteeringSettings
@@ -42,7 +44,7 @@ def bench(store: Store, user_setups: Path) -> Workbench:
 
 def expected_columns(bench: Workbench, *names: str, settings: SteeringSettings | None = None) -> list[Column]:
     scored = bench.score(TOPIC, SCORING)
-    ways = [bench.way(name, scored, settings or SteeringSettings()) for name in names]
+    ways = [bench.way(name, scored, settings or EXAMPLE.steering) for name in names]
     return bench.columns(ways, [PROMPT], scored, GENERATION)
 
 
@@ -77,13 +79,13 @@ def test_columns_are_what_the_workbench_writes(open_page: OpenPage, bench: Workb
 
 def test_controls_of_a_link_reach_the_edits(open_page: OpenPage, bench: Workbench) -> None:
     settings = SteeringSettings(
-        keep_error=True, matched_count=True, sharpness=2.5, n=2, multiplier=1.5, current=True, positions="generated"
+        keep_error=False, matched_count=True, sharpness=2.5, n=2, multiplier=1.5, current=True, positions="generated"
     )
     app = open_page(
         "generate",
         **SHORT,
         columns="Weight",
-        keep_error="true",
+        keep_error="false",
         matched_count="true",
         sharpness="2.5",
         clamp_n="2",
@@ -100,8 +102,22 @@ def test_controls_of_a_link_reach_the_edits(open_page: OpenPage, bench: Workbenc
             assert f">{number(column.figures[0][figure])}</td>" in html_of(app)
 
 
+def test_presets_set_the_strengths(open_page: OpenPage) -> None:
+    app = open_page("generate", **SHORT, columns="SAE")
+    assert app.button_group(key="preset").value == "moderate"
+    app.button_group(key="preset").set_value("the paper's").run()
+    assert not checked(app).toggle(key="keep_error").value
+    assert app.number_input(key="multiplier").value == 10.0
+    assert app.selectbox(key="sharpness").value == "1"
+    app.number_input(key="multiplier").set_value(3.0).run()
+    assert checked(app).button_group(key="preset").value is None
+    app.button_group(key="preset").set_value("moderate").run()
+    assert checked(app).toggle(key="keep_error").value
+    assert app.number_input(key="multiplier").value == EXAMPLE.steering.multiplier
+
+
 def test_every_column_is_what_the_workbench_writes(open_page: OpenPage, bench: Workbench) -> None:
-    settings = SteeringSettings(alphas=((17, 8.0), (3, -2.5)), vector_alpha=3.0, reach=0.5)
+    settings = replace(EXAMPLE.steering, alphas=((17, 8.0), (3, -2.5)), vector_alpha=3.0, reach=0.5)
     app = open_page("generate", **SHORT, columns="SAE", added="17:8, 3:-2.5", vector_alpha="3", reach="0.5")
     app.button_group(key="columns").set_value(list(COLUMNS)).run()
     columns = expected_columns(bench, *COLUMNS, settings=settings)
@@ -114,7 +130,7 @@ def test_every_column_is_what_the_workbench_writes(open_page: OpenPage, bench: W
 
 
 def test_zero_strength_is_checked_when_asked(open_page: OpenPage) -> None:
-    app = open_page("generate", **SHORT, columns="SAE")
+    app = open_page("generate", **SHORT, columns="SAE", keep_error="false")
     app.button_group(key="columns").set_value(["none", "swap", "add", "vector"]).run()
     assert "at zero strength" not in html_of(generate(app))
     next(button for button in app.button if button.label == "Check at zero strength").click().run()
@@ -130,7 +146,7 @@ def test_script_of_a_column_is_offered_with_its_scores(open_page: OpenPage, benc
     scored = bench.score(TOPIC, SCORING)
     for name in ("none", "swap"):
         app.selectbox(key="script_column").set_value(name).run()
-        way = bench.way(name, scored, SteeringSettings())
+        way = bench.way(name, scored, EXAMPLE.steering)
         expected = python_snippet(bench.model, bench.sae, way, PROMPT, GENERATION)
         assert [code.value for code in checked(app).code if code.language == "python"] == [expected.code.strip()]
         offered = [button.label for button in app.get("download_button")]
@@ -157,7 +173,7 @@ def test_another_layer_is_steered_too(open_page: OpenPage, stores: Path, earlier
     with Store.open(stores, "earlier") as store:
         other = open_workbench(earlier, store, beside=bench)
         scored = [each.score(TOPIC, SCORING) for each in (bench, other)]
-        ways = [across_layers([bench, other], name, scored, SteeringSettings()) for name in ("none", "swap")]
+        ways = [across_layers([bench, other], name, scored, EXAMPLE.steering) for name in ("none", "swap")]
         columns = bench.columns(ways, [PROMPT], scored[0], GENERATION)
     assert shown_texts(generate(app)) == [plain_text(column) for column in columns]
     assert shown_texts(app)[1] != plain_text(expected_columns(bench, "swap")[0])
@@ -281,7 +297,7 @@ def test_collected_columns_are_kept_with_their_figures(open_page: OpenPage, stor
 def test_command_writes_the_same_texts(
     open_page: OpenPage, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    steering = {"added": "17:8", "vector_alpha": "3", "reach": "0.5", "keep_error": "true"}
+    steering = {"added": "17:8", "vector_alpha": "3", "reach": "0.5", "keep_error": "false"}
     app = open_page("generate", **{**SHORT, **steering, "min_prompts": "20"}, columns="Original", topic="law courts")
     app.button_group(key="columns").set_value(["none", "swap", "add", "vector", "prompt"]).run()
     generate(app)

@@ -39,6 +39,13 @@ STEERING = {
         "Adds back what the SAE does not reconstruct, so that only the edit itself changes the text.",
         "x' = x + decode(a') - decode(a). The column SAE stays the full replacement. Off in the paper.",
     ),
+    "preset": Term(
+        "Preset",
+        "Strengths that go together. Moderate: the SAE's error kept, clamp at the neuron's maximum, a sharper swap. "
+        "The paper's: the error dropped, clamp at ten times the maximum, swap by the plain score.",
+        "Moderate was chosen by texts on two topics of the embedded setup: the topic shows and the text stays English. "
+        "The Topic Alignment paper's settings turn its texts into word salad or change little.",
+    ),
     "as a chat": Term(
         "As a chat",
         "Puts the prompt into the model's chat template, as a user's message that the model answers. Off: the model "
