@@ -21,7 +21,7 @@ app: $(VENV)/installed
 	$(BIN)/python -m streamlit run app.py
 
 test: $(VENV)/installed-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .
