@@ -188,7 +188,7 @@ def test_phone_has_no_sideways_scroll_and_tokens_follow_the_theme(chromium: Brow
             assert page.evaluate("document.querySelector('[data-testid=stMain]').scrollWidth") <= 400, path
         page = guest.open()
         strongest = page.locator(".ss-10").first
-        background, text = strongest.evaluate("e => [getComputedStyle(e).backgroundColor, getComputedStyle(e).color]")
-        expected = [f"rgb({int(c[1:3], 16)}, {int(c[3:5], 16)}, {int(c[5:7], 16)})" for c in ramp(theme)[-1]]
-        assert [background, text] == expected
+        background, text = [f"rgb({int(c[1:3], 16)}, {int(c[3:5], 16)}, {int(c[5:7], 16)})" for c in ramp(theme)[-1]]
+        expect(strongest).to_have_css("background-color", background)  # waits for the style sheet
+        expect(strongest).to_have_css("color", text)
         assert guest.problems == []

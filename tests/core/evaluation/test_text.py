@@ -284,7 +284,7 @@ def test_output_needs_output_scores(bench: Workbench, options: ExperimentOptions
 
 
 def test_unknown_column(bench: Workbench, options: ExperimentOptions) -> None:
-    with pytest.raises(UsageError, match="no column 'swop'; there are ft, none, sae, clamp, swap"):
+    with pytest.raises(UsageError, match="no column 'swop'; there are paper, strength, all, ft, none, sae"):
         run(bench, replace(options, columns=("swap", "swop")))
 
 
