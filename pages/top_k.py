@@ -13,7 +13,7 @@ from pages.parts.top_k.curves import topic_top_k
 from pages.shared.charts import figures as charts
 from pages.shared.charts.topk import SMALL_WIDTH, topk_curves, topk_neurons, topk_small
 from pages.shared.entry import enter
-from pages.shared.experiments import download_table, experiment_tables, run_again, table_heading
+from pages.shared.experiments import download_table, experiment_tables, is_saved, run_again, table_heading
 from pages.shared.glossary.index import help_text, term_link
 from pages.shared.links import link_button
 from pages.shared.messages import count, plain, show_error
@@ -172,17 +172,29 @@ def _show_all(setup: Setup, store: Store) -> None:
         run_again(setup, store, "topk")
 
 
-def main() -> None:
-    enter("Does a topic's text fire its best neurons?")
-    setup, store = open_chosen_store()
-    topic_controls()
+def _show_one(setup: Setup, store: Store) -> None:
     try:
         topic, settings = chosen_topic(), score_settings()
         if _may_load(setup):
             _show_topic(setup, topic, topic_top_k(setup, store, topic, settings))
     except SteerscopeError as exc:
         show_error(exc)
-    _show_all(setup, store)
+
+
+def main() -> None:
+    enter("Does a topic's text fire its best neurons?")
+    setup, store = open_chosen_store()
+    topic_controls()
+    one, every = st.container(), st.container()
+    saved = is_saved(setup, TABLES)
+    if saved:  # what is known is shown first: the typed topic needs the model
+        with every:
+            _show_all(setup, store)
+    with one, st.spinner("Running the topic's text through the model ..."):
+        _show_one(setup, store)
+    if not saved:
+        with every:
+            _show_all(setup, store)
 
 
 main()

@@ -60,7 +60,8 @@ def write_shipped(store: Store, results: pd.DataFrame, folder: Path) -> None:
             _write(store.table(table, _SELECTED.get(table, "*"), _ORDER[table]), table, partial / f"{table}.parquet")
         pq.write_table(pa.Table.from_pandas(results, preserve_index=False), partial / RESULTS, compression="zstd")
         with written_whole(partial / META) as file:
-            own = {field.name for field in fields(Setup)}  # the places of files here, written anew by each assembly
+            # each assembly writes the setup's own fields anew, as they name places here; the hook name is the SAE's
+            own = {field.name for field in fields(Setup)} - {"hook_name"}
             meta = {name: value for name, value in store.meta.items() if name not in own}
             file.write_text(json.dumps(meta, indent=1) + "\n", encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)
@@ -111,7 +112,7 @@ def assemble_shipped(
     """Assembles the store of a setup from its shipped tables; an older store stays until the new one is complete.
 
     Args:
-        meta: the fields of the setup here.
+        meta: the fields of the setup here, except for what the shipped store knows better.
 
     Raises:
         StoreWriteError: the disk is full or not writable; an older store is intact.
@@ -135,7 +136,7 @@ def assemble_shipped(
                 f"ORDER BY {_ORDER[table]}"
             )
             progress(done / len(_ORDER))
-        write_meta(con, {**shipped, **meta})
+        write_meta(con, {**meta, **shipped})
     return root / setup_name
 
 

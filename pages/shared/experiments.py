@@ -44,6 +44,14 @@ def experiment_tables(
     st.stop()
 
 
+def is_saved(setup: Setup, tables: tuple[str, ...]) -> bool:
+    """Whether all these tables are saved; False if they cannot be read, which `experiment_tables` then says."""
+    try:
+        return all(saved_result(setup.name, table) is not None for table in tables)
+    except SteerscopeError:
+        return False
+
+
 def run_again(setup: Setup, store: Store, name: str, options: ExperimentOptions | None = None) -> None:
     """A button that runs the experiment again and replaces its saved tables."""
     if st.button(

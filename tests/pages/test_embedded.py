@@ -42,6 +42,7 @@ def test_model_gives_the_rows_of_the_store(root: Path) -> None:
 
     setup = find_setup(DEFAULT_SETUP)
     with Store.open(root, DEFAULT_SETUP) as store:
+        assert store.meta["hook_name"] == "blocks.14.hook_resid_post"
         prompts = store.prompts()
         chosen = [i * len(prompts) // N_RECOMPUTED for i in range(N_RECOMPUTED)]
         stored = store.table("activations", "*", "neuron, prompt").to_pandas()
