@@ -15,14 +15,8 @@ CHUNK_PROMPTS = 512  # prompts that a build finishes, and keeps, together
 _SAMPLE_BYTES = 2**20  # read at both ends of each weight file
 # the files that loading a model, an SAE or an embedding model reads; not the cards and evaluations beside them
 _WEIGHT_FILES = ("*.safetensors", "cfg.json", "*config.json", "*token*", "vocab.*", "merges.txt", "chat_template*")
-_NOT_IN_FINGERPRINT = (
-    "name",
-    "title",
-    "origin",
-    "device",
-    "n_parameters",
-    "instruct",
-)  # they do not affect the numbers
+# they do not affect the numbers
+_NOT_IN_FINGERPRINT = ("name", "title", "origin", "device", "n_parameters", "instruct")
 
 
 def _folder_digest(folder: Path) -> str:

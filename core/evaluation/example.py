@@ -70,13 +70,17 @@ def run(
         for way, g in zip(ways, made, strict=True)
         for token, figures in zip(g.tokens, g.figures, strict=True)
     ]
-    settings = {"prompt": EXAMPLE.prompt, "topic": EXAMPLE.topic.title, **_flat(EXAMPLE)}
-    return {"example": pd.DataFrame(rows).assign(**settings), "example-tokens": pd.DataFrame(tokens)}
+    return {"example": pd.DataFrame(rows).assign(**_settings(EXAMPLE)), "example-tokens": pd.DataFrame(tokens)}
 
 
-def _flat(example: Example) -> dict[str, str]:
-    """The settings as text, by which a saved comparison is known to be of these settings."""
-    return {"steering": str(example.steering), "generation": str(example.generation)}
+def _settings(example: Example) -> dict[str, str]:
+    """The settings as text, kept in every row, by which a saved comparison is known to be of these settings."""
+    return {
+        "prompt": example.prompt,
+        "topic": example.topic.title,
+        "steering": str(example.steering),
+        "generation": str(example.generation),
+    }
 
 
 def _token_row(figures: TokenFigures) -> dict[str, Any]:
@@ -89,7 +93,7 @@ def _token_row(figures: TokenFigures) -> dict[str, Any]:
 def restored(tables: Mapping[str, pd.DataFrame]) -> dict[str, Shown] | None:
     """The columns of the saved comparison by edit; None if it was made with other settings than `EXAMPLE`'s."""
     rows, tokens = (tables[name] for name in TABLES)
-    due = {"prompt": EXAMPLE.prompt, "topic": EXAMPLE.topic.title, **_flat(EXAMPLE)}
+    due = _settings(EXAMPLE)
     if any((rows[name] != value).any() for name, value in due.items()) or tuple(rows["edit"]) != EXAMPLE.edits:
         return None
     return {row["edit"]: _shown(row, tokens[tokens["edit"] == row["edit"]]) for row in rows.to_dict("records")}
@@ -104,7 +108,7 @@ def _shown(row: Mapping[str, Any], tokens: pd.DataFrame) -> Shown:
         figures=[_token_figures(record) for record in records],
         **{name: row[name] for name in _PLACES},
     )
-    not_figures = {"edit", "notes", "prompt", "topic", "steering", "generation", *_PLACES}
+    not_figures = {"edit", "notes", *_settings(EXAMPLE), *_PLACES}
     figures = {name: float(value) for name, value in row.items() if name not in not_figures}
     return Shown(generation, figures, tuple(row["notes"]))
 

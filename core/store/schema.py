@@ -166,9 +166,8 @@ def _add_views(con: duckdb.DuckDBPyConnection, parts: Parts) -> None:
 
 def write_meta(con: duckdb.DuckDBPyConnection, meta: Mapping[str, str]) -> None:
     """Fills the table `meta`; adds schema_version, n_prompts and d_sae."""
-    n_prompts, d_sae = con.execute("SELECT (SELECT count(*) FROM prompts), (SELECT count(*) FROM neurons)").fetchall()[
-        0
-    ]
+    counts = con.execute("SELECT (SELECT count(*) FROM prompts), (SELECT count(*) FROM neurons)").fetchall()
+    n_prompts, d_sae = counts[0]
     entries = {**meta, "schema_version": str(SCHEMA_VERSION), "n_prompts": str(n_prompts), "d_sae": str(d_sae)}
     con.executemany("INSERT INTO meta VALUES (?, ?)", sorted(entries.items()))
 

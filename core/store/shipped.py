@@ -27,8 +27,13 @@ META, RESULTS = "meta.json", "results.parquet"
 
 _DROPPED_BITS = 13  # of a float32's mantissa of 23
 _ROUNDED = {"activations": ("sum", "max"), "contexts": ("activations",), "embeddings": ("embedding",)}
-_ORDER = {"prompts": "prompt", "embeddings": "prompt", "activations": "neuron, prompt", "neurons": "neuron"}
-_ORDER["contexts"] = "neuron, rank"
+_ORDER = {
+    "prompts": "prompt",
+    "embeddings": "prompt",
+    "activations": "neuron, prompt",
+    "neurons": "neuron",
+    "contexts": "neuron, rank",
+}
 # where a neuron is active on one token of a prompt, its largest activation there is its sum, and is left out
 _SELECTED = {"activations": 'neuron, prompt, "sum", CASE WHEN n_tokens > 1 THEN "max" END AS "max", n_tokens'}
 _RESTORED = {"activations": 'neuron, prompt, "sum", coalesce("max", "sum"), n_tokens'}
