@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import typer
 
-from core.commands import inspection, steering, stores, sweep, training  # noqa: F401 - they register their commands
+from core.commands import inspection, labels, steering, stores, sweep, training  # noqa: F401 - they register their commands
 from core.commands.options import app
 from core.errors import SteerscopeError
 

@@ -11,6 +11,7 @@ from core.catalog import Setup
 from core.errors import NeuronRangeError, SteerscopeError
 from core.store.reader import Store
 from core.text.prompts import Topic
+from pages.parts.topic.label import show_name
 from pages.parts.topic.neuron import (
     choose_neuron,
     collect_button,
@@ -182,6 +183,7 @@ def _show_neuron(shown: Shown) -> None:
         show_histogram(neuron)
         show_ranks(shown.setup, store, shown.topic, scores.settings, neuron)
     with right:
+        show_name(shown.setup, store, number)
         show_figures(neuron, scores.settings.min_prompts, output_facts(shown.output, number))
         show_summaries(store, scores, neuron)
         show_tokens(neuron)

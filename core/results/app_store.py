@@ -1,17 +1,17 @@
-"""What users of the app save: rows collected for comparison, and tables of results. Kept as JSON, never pickled."""
+"""What users of the app save: rows collected for comparison, tables of results, neurons' labels. Never pickled."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import duckdb
 import numpy as np
 import pandas as pd
 
-from core.errors import StoreDamagedError, StoreWriteError
+from core.errors import StoreDamagedError, StoreWriteError, UsageError
 from core.files import exclusive_lock
 from core.settings import APP_STORE
 from core.store.schema import one_line
@@ -22,7 +22,12 @@ _TABLES = (
     "CREATE SEQUENCE IF NOT EXISTS collected_ids",
     "CREATE TABLE IF NOT EXISTS collected (id BIGINT PRIMARY KEY DEFAULT nextval('collected_ids'),"
     " collected_at VARCHAR, content VARCHAR)",
+    "CREATE TABLE IF NOT EXISTS labels (setup VARCHAR, neuron INTEGER, source VARCHAR, label VARCHAR,"
+    " saved_at VARCHAR, PRIMARY KEY (setup, neuron, source))",
 )
+LabelSource = Literal["user", "judge"]
+LABEL_SOURCES: tuple[LabelSource, ...] = get_args(LabelSource)  # a user's own label comes before a judge's
+MAX_LABEL_CHARACTERS = 300
 
 # DuckDB raises one class of error for a damaged file and for a full disk; these words mean a damaged file
 _SIGNS_OF_DAMAGE = ("not a valid DuckDB", "read enough bytes", "checksum")
@@ -97,6 +102,38 @@ class AppStore:
         """Deletes collected rows; unknown ids are ignored."""
         with self._connection() as con:
             con.execute("DELETE FROM collected WHERE id IN (SELECT unnest(?::BIGINT[]))", [ids])
+
+    def save_labels(self, setup_name: str, labels: Mapping[int, str], source: LabelSource) -> None:
+        """Saves what neurons are called, each replacing that source's earlier label; an empty label removes it.
+
+        Raises:
+            UsageError: no such source, or a label is too long; nothing is saved.
+        """
+        if source not in LABEL_SOURCES:
+            raise UsageError(f"labels come from {' or '.join(LABEL_SOURCES)}, not '{source}'")
+        lines = {int(neuron): " ".join(label.split()) for neuron, label in labels.items()}
+        for neuron, line in lines.items():
+            if len(line) > MAX_LABEL_CHARACTERS:
+                raise UsageError(
+                    f"a label has at most {MAX_LABEL_CHARACTERS} characters, neuron {neuron}'s has {len(line):,}: "
+                    "shorten it"
+                )
+        kept = [[setup_name, neuron, source, line, _now()] for neuron, line in lines.items() if line]
+        with self._connection() as con:
+            con.execute(
+                "DELETE FROM labels WHERE setup = ? AND source = ? AND neuron IN (SELECT unnest(?::INTEGER[]))",
+                [setup_name, source, list(lines)],
+            )
+            if kept:
+                con.executemany("INSERT INTO labels VALUES (?, ?, ?, ?, ?)", kept)
+
+    def labels(self, setup_name: str) -> pd.DataFrame:
+        """The labels of a setup's neurons: neuron, label, source, saved_at (UTC)."""
+        with self._connection() as con:
+            return con.execute(
+                "SELECT neuron, label, source, saved_at FROM labels WHERE setup = ? ORDER BY neuron, source DESC",
+                [setup_name],
+            ).df()
 
     @contextmanager
     def _connection(self) -> Iterator[duckdb.DuckDBPyConnection]:

@@ -42,6 +42,11 @@ def _inert(value: Any) -> Any:
     return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA_STARTS) else value
 
 
+def without_apostrophe(text: str) -> str:
+    """Text as it was before it was written to a sheet: without the apostrophe that keeps it from being a formula."""
+    return text[1:] if text.startswith("'") and text[1:].startswith(_FORMULA_STARTS) else text
+
+
 def _csv(table: pd.DataFrame) -> bytes:
     """UTF-8 CSV with the line ends of RFC 4180; numbers at full precision."""
     columns = [column if is_numeric_dtype(column) else column.map(_plain).map(_inert) for _, column in table.items()]

@@ -251,3 +251,19 @@ def test_help_imports_nothing_heavy() -> None:
     code = f"import sys; from core.cli import main; main(['--help']); print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_labels_are_set_listed_exported_and_imported(run: Run, stores: Path, tmp_path: Path) -> None:
+    common = ("labels", "gpt2-topk", "--store", stores)
+    rows = _json(run, *common, "--neuron", "17", "--label", "about law")
+    assert [(row["neuron"], row["label"], row["source"]) for row in rows] == [(17, "about law", "user")]
+    table = tmp_path / "labels.csv"
+    assert run(*common, "--out", table)[0] == 0
+    assert _json(run, *common, "--neuron", "17", "--label", "") == []
+    code, _, err = run(*common, "--import", table)
+    assert (code, err.strip()) == (0, "1 labels of source user imported")
+    assert [row["label"] for row in _json(run, *common)] == ["about law"]
+    code, _, err = run(*common, "--neuron", "192", "--label", "x")
+    assert (code, "neuron 192 is out of range" in err) == (2, True)
+    assert run(*common, "--neuron", "1")[0] == 2
+    assert run(*common, "--import", tmp_path / "none.csv")[0] == 2

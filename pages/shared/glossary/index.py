@@ -16,6 +16,11 @@ SETTING_UP = {
         "Everything on a page is computed for one setup. Your own go into a file `setups.toml`; the README shows one.",
     ),
     "neuron": Term("Neuron", "One latent of the SAE, by its number.", "The papers' word; elsewhere called a feature."),
+    "name": Term(
+        "Name of a neuron",
+        "Your own label, else a judge's, else the tokens that the neuron fires on most.",
+        "Labels are written beside the open neuron on the page Topic, or imported as a table on Compare and export.",
+    ),
     "reference": Term(
         "Reference prompt",
         "One of the prompts about many subjects on which every neuron's activation was stored.",

@@ -1,0 +1,63 @@
+"""A neuron's name wherever its number stands: as a link (HTML or Markdown), and as text for hovers and choices."""
+
+from html import escape
+from pathlib import Path
+from urllib.parse import urlencode
+
+import streamlit as st
+
+from core.results.app_store import AppStore
+from core.results.names import Names, NeuronName, open_names
+from core.store.reader import Store
+from pages.shared.messages import plain
+from pages.shared.resources import app_store
+
+# what a link to a neuron's page takes along of this page: the topic and how it is scored
+_CARRIED = ("topic", "bundled", "summary", "distance", "variant", "min_prompts")
+
+
+def _built(store: Store) -> tuple[str, str | None]:
+    return str(store.path), store.meta.get("built_at")
+
+
+@st.cache_resource(max_entries=8, show_spinner=False, hash_funcs={Store: _built})
+def _names(store: Store, root: Path, changed: tuple[int, int] | None) -> Names:
+    return open_names(store, AppStore(root))
+
+
+def neuron_names(store: Store) -> Names:
+    """The name of every neuron of the store's setup, read once for all sessions until a label changes.
+
+    Raises:
+        StoreBusyError, StoreDamagedError: see `AppStore`.
+    """
+    path = app_store().path
+    stat = path.stat() if path.exists() else None
+    return _names(store, path.parent, None if stat is None else (stat.st_mtime_ns, stat.st_size))
+
+
+def neuron_address(neuron: int) -> str:
+    """The address of the neuron's page, with the setup and the topic of this page."""
+    state, query = st.session_state, st.query_params
+    carried = {"setup": state.get("setup")} | {key: query.get(key) for key in _CARRIED}
+    return f"./?{urlencode({key: value for key, value in carried.items() if value} | {'neuron': neuron})}"
+
+
+def neuron_link(name: NeuronName) -> str:
+    """The name as HTML that opens the neuron's page in a tab of its own."""
+    words = f" <small>{escape(name.short)}</small>" if name.words else ""
+    title = f' title="{escape(name.words)}"' if name.short != name.words else ""
+    return (
+        f'<a class="ss-neuron" href="{escape(neuron_address(name.neuron))}" target="_blank"{title}>'
+        f"{name.neuron}{words}</a>"
+    )
+
+
+def neuron_markdown(name: NeuronName) -> str:
+    """The name as a Markdown link to the neuron's page."""
+    return f"[{plain(str(name))}]({neuron_address(name.neuron)})"
+
+
+def hover_name(name: NeuronName) -> str:
+    """The name as plotly shows it in a hover or a label, which reads HTML."""
+    return escape(str(name))
