@@ -124,8 +124,14 @@ def test_results_of_none_say_what_to_run(open_page: OpenPage) -> None:
     assert app.code[0].value == "python -m core evaluate gpt2-topk --what text"
 
 
-def test_results_list_the_tables_of_the_setup_alone(open_page: OpenPage, saved: AppStore) -> None:
+def test_results_open_on_the_texts(open_page: OpenPage, saved: AppStore) -> None:
     app = open_page("compare")
+    assert app.selectbox(key="result").value == "text"
+    assert app.dataframe[0].value["edit"].tolist() == ["none", "swap", "swap-shuffled"] * 2
+
+
+def test_results_list_the_tables_of_the_setup_alone(open_page: OpenPage, saved: AppStore) -> None:
+    app = open_page("compare", result="cost")
     assert app.selectbox(key="result").options == ["cost", "text", "text-pairs"]
     assert app.dataframe[0].value.to_dict("records") == [{"task": "set-up", "seconds": 2.5}]
     assert any(

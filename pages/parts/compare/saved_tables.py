@@ -14,6 +14,7 @@ from pages.shared.messages import count, plain, show_error
 from pages.shared.resources import app_store, saved_result
 
 _PREVIEW_ROWS = 1_000
+_FIRST = "text"  # opens, if it was saved: what steering does to texts
 _TITLES = {printed.table: printed.title for experiment in EXPERIMENTS.values() for printed in experiment.printed}
 
 
@@ -39,7 +40,9 @@ def show_saved_tables(setup: Setup) -> None:
             )
             st.code(experiment_command(setup, "text"), language=None)
             return
-        what = st.selectbox("Table", list(saved.index), key="result", bind="query-params", width=320)
+        names = list(saved.index)
+        first = names.index(_FIRST) if _FIRST in names else 0
+        what = st.selectbox("Table", names, index=first, key="result", bind="query-params", width=320)
         table = saved_result(setup.name, what)
         pairs = saved_result(setup.name, "text-pairs") if what == "text" else None
     except SteerscopeError as exc:
