@@ -13,7 +13,7 @@ from core.training.encoded_texts import TrainingTokens
 from core.training.precision import Autocast, in_bfloat16
 from core.training.shared_activations import KeptChunks
 
-_PARTS = ("ids", "attention", "special", "role")  # the tensors of TrainingTokens
+_PARTS = ("ids", "attention", "special", "role", "marker")  # the tensors of TrainingTokens
 
 
 class TokenBatches(Protocol):

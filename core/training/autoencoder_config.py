@@ -32,10 +32,10 @@ Architecture = Literal["standard", "jumprelu", "topk", "gated", "batchtopk"]
 Width = Annotated[int, Field(ge=1, le=2**24)]  # the largest published SAE has this many neurons
 Momentum = Annotated[float, Field(ge=0, lt=1)]
 
-_MAY_CHANGE = ("checkpoint_steps", "evaluation_tokens", "device", "deduplication_mb")
+_MAY_CHANGE = ("checkpoint_steps", "evaluation_tokens", "cross_entropy_tokens", "device", "deduplication_mb")
 _OF_THE_SAE_ALONE = {  # settings that do not affect the training tokens, besides `seed_of_order`
-    *("name", "hook_name", "seed", "text_seed", "saved_dtype", "evaluation_sources", "evaluation_tokens"),
-    *("deduplication_mb", "checkpoint_steps"),
+    *("name", "hook_name", "seed", "text_seed", "saved_dtype", "deduplication_mb", "checkpoint_steps"),
+    *("evaluation_sources", "evaluation_skip_first", "evaluation_tokens", "cross_entropy_tokens", "variant"),
     *("architecture", "expansion", "d_sae", "k", "sparsity", "sparsity_warmup_steps", "bandwidth", "initial_threshold"),
     *("apply_b_dec_to_input", "normalise", "tokens", "batch_size", "buffer_size", "lr", "lr_end", "warmup_steps"),
     *("beta1", "beta2", "aux_coefficient", "dead_window", "median_tokens"),
@@ -53,6 +53,7 @@ class AutoencoderConfig:
     """
 
     name: Name  # of the folder that it is trained in
+    variant: Name | None = None  # what tells this SAE from others of its method, for tables
     model: Text  # folder, relative to the working folder, or hub name
     hook_name: Text
     model_dtype: Dtype = "float32"
@@ -63,10 +64,12 @@ class AutoencoderConfig:
     max_conversation_tokens: Context = 8_192  # a longer conversation is truncated (fast)
     keep_special: bool = False  # whether to train on activations at special tokens, too
     skip_first: bool = False  # leave out the first position of every text or block, where it is an attention sink
+    in_template: bool = False  # each plain document is a user's message in the chat template (btp)
     first_token: Text | None = None  # special token that plain documents begin with; None: the tokenizer's own
     n_gram: Whole = 20  # drop conversations that repeat this many words in a row; 0: keep all (btf, fast)
     deduplication_mb: Count = 1_024  # memory limit of deduplication
     evaluation_sources: Several[TextSource] = ()  # conversations to evaluate on, each run alone; by default the sources
+    evaluation_skip_first: bool | None = None  # leave the first position out of the figures; None: as in training
 
     architecture: Architecture = "topk"
     expansion: Annotated[int, Field(ge=1, le=4_096)] = 16  # d_sae / d_in
@@ -98,6 +101,7 @@ class AutoencoderConfig:
     text_seed: Seed | None = None  # of the order of the texts, so that runs of several seeds share activations
     checkpoint_steps: Count = 200
     evaluation_tokens: Count = 200_000  # held-out tokens that the card's figures are measured on
+    cross_entropy_tokens: Count | None = None  # of these, for the cross-entropy, which is slow to measure; None: all
 
     def __post_init__(self) -> None:
         if not self.sources:

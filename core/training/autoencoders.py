@@ -38,11 +38,11 @@ from core.training.geometric_median import geometric_median
 from core.training.mixing_buffer import MixingBuffer
 from core.training.precision import in_bfloat16
 from core.training.sae_card import write_card
-from core.training.sae_evaluation import evaluate_autoencoder, load_trained
+from core.training.sae_evaluation import HeldOutText, evaluate_autoencoder, load_trained
 from core.training.scaled_topk import ScaledBatchTopKTrainingSAE
 from core.training.shared_activations import KeptChunks
 from core.training.sparse_topk import SparseTopKTrainingSAE
-from core.training.training_text import evaluation_config, token_batches
+from core.training.training_text import held_out_text, token_batches
 
 SETTINGS_FILE = "training.json"
 _LOG_EVERY_STEPS = 10
@@ -251,11 +251,10 @@ class AutoencoderRun:
             dtype = getattr(torch, self.config.saved_dtype)
             save_file({name: tensor.to(dtype) for name, tensor in load_file(weights).items()}, weights)
 
-    def finish(self, model: LanguageModel, held_out: TokenBatches, *, keep_special: bool, data: str) -> Path:
+    def finish(self, model: LanguageModel, held_out: HeldOutText, data: str) -> Path:
         """Saves and evaluates the SAE, writes its settings and card, and deletes the checkpoints.
 
         Args:
-            keep_special: whether special tokens count in the evaluation.
             data: describes the training text, for the card.
 
         Raises:
@@ -266,14 +265,7 @@ class AutoencoderRun:
             shutil.rmtree(partial, ignore_errors=True)
             self.save_inference_model(partial)
             sae = load_trained(partial, model.device)
-            evaluation = evaluate_autoencoder(
-                sae,
-                model,
-                held_out,
-                max_tokens=self.config.evaluation_tokens,
-                keep_special=keep_special,
-                skip_first=self.config.skip_first,
-            )
+            evaluation = evaluate_autoencoder(sae, model, held_out)
             settings = json.dumps(self.config.as_dict(), indent=2)
             (partial / SETTINGS_FILE).write_text(settings + "\n", encoding="utf-8")
             write_card(partial, self.config, evaluation, sae.d_in, data)
@@ -309,12 +301,14 @@ def train_autoencoder(
     progress: Progress = lambda stage, share: None,
     model: LanguageModel | None = None,
     kept: KeptChunks | None = None,
+    kept_held_out: KeptChunks | None = None,
 ) -> Path:
     """Trains, saves and evaluates one SAE. An interrupted run continues; a finished one is left as it is.
 
     Args:
         model: the config's language model, if it is already loaded.
         kept: activations shared with other jobs that train on the same ones.
+        kept_held_out: those of the held-out text, shared with other jobs that are evaluated on it.
 
     Returns:
         `work_folder/<name>/sae`, which is complete or absent: `cfg.json` and `sae_weights.safetensors` for sae_lens's
@@ -333,9 +327,8 @@ def train_autoencoder(
     config = replace(config, device=str(model.device))
     texts = work_folder / "texts"
     batches = token_batches(config, model, text_folder, texts)
-    judged_on = evaluation_config(config)
-    held_out = token_batches(judged_on, model, text_folder, texts, held_out=True)  # missing text fails before training
+    held_out = held_out_text(config, model, text_folder, texts, kept_held_out)  # missing text fails before training
     run = AutoencoderRun(config, model, batches, folder, kept)
     run.train(progress)
     progress(f"{config.name}: evaluating on held-out text", 1.0)
-    return run.finish(model, held_out, keep_special=judged_on.keep_special, data=batches.describe())
+    return run.finish(model, held_out, batches.describe())

@@ -14,7 +14,7 @@ from jinja2 import TemplateError
 from core.errors import ConversationError, TrainingConfigError
 from core.models.language_model import LanguageModel
 from core.training.corpus import Document, check_messages
-from core.training.encoded_texts import CONTENT, ROLE, TEMPLATE, EncodedTexts, TrainingTokens
+from core.training.encoded_texts import CONTENT, MARKER, ROLE, TEMPLATE, EncodedTexts, TrainingTokens
 
 _WINDOW = 1_024  # conversations that are sorted by length together
 _LONGEST_ROLE_TOKENS = 4
@@ -23,14 +23,15 @@ _LONGEST_ROLE_TOKENS = 4
 def token_kinds(
     model: LanguageModel, ids: Sequence[int], special: Sequence[bool], roles: set[str]
 ) -> Int[np.ndarray, "token"]:
-    """Kind of each token: content, template, or role word.
+    """Kind of each token: content, plain text of the template, role word, or marker (special token).
 
     A role word is recognised by its place: template text directly after a special token that spells a role.
     """
-    kinds = np.where(special, TEMPLATE, CONTENT).astype(np.uint8)
     added = {i for i, token in model.tokenizer.added_tokens_decoder.items() if token.special}
+    of_template = [MARKER if i in added else TEMPLATE for i in ids]
+    kinds = np.where(special, of_template, CONTENT).astype(np.uint8)
     for start in range(1, len(ids)):
-        if ids[start - 1] not in added or kinds[start - 1] != TEMPLATE:
+        if kinds[start - 1] != MARKER:
             continue
         for end in range(start + 1, min(start + _LONGEST_ROLE_TOKENS, len(ids)) + 1):
             if not special[end - 1] or ids[end - 1] in added:

@@ -33,6 +33,7 @@ class TextSource:
     licence: str
     share: Share = 1.0  # share of its documents used in each pass
     limit: Count | None = None  # maximum number of documents to read
+    whole: bool = False  # no SAE trains on it: every document is held out, to evaluate on
 
 
 @dataclass(frozen=True)

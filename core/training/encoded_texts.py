@@ -17,7 +17,8 @@ from torch import Tensor
 from core.errors import EmptyDatasetError
 from core.models.tokens import Tokens
 
-CONTENT, TEMPLATE, ROLE = 0, 1, 2  # kinds of token: text, template (with special tokens), role word
+# kinds of token: text; a template's plain text (line breaks, a default system message); role word; special token
+CONTENT, TEMPLATE, ROLE, MARKER = 0, 1, 2, 3
 
 _PARTS = ("ids", "kinds", "starts")
 
@@ -26,10 +27,11 @@ _PARTS = ("ids", "kinds", "starts")
 class TrainingTokens(Tokens):
     """A batch of tokens for one forward pass.
 
-    `special` covers the template, its role words and padding; `role` the role words alone.
+    `special` covers all that is not content: the template's plain text, role words, markers and padding.
     """
 
-    role: Bool[Tensor, "prompt pos"]
+    role: Bool[Tensor, "prompt pos"]  # role words of the template
+    marker: Bool[Tensor, "prompt pos"]  # special tokens that the template, or the end of a document, puts there
 
     @classmethod
     def of(
@@ -45,6 +47,7 @@ class TrainingTokens(Tokens):
             attention,
             (of_kind != CONTENT) | ~attention,
             (of_kind == ROLE) & attention,
+            (of_kind == MARKER) & attention,
         )
 
 

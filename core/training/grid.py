@@ -14,8 +14,13 @@ expansions = [8, 16]
 [[grid.architectures]]          # each with its own settings
 architecture = "jumprelu"
 sparsity = 0.01
+[[grid.variants]]               # a method with settings of its own, trained beside the methods
+name = "btp-in-template"
+method = "btp"
+settings = { in_template = true }
 [[grid.text]]                   # sources of BT(P)
-[[grid.conversations]]          # sources of BT(F) and FAST, and of the held-out conversations
+[[grid.conversations]]          # sources of BT(F) and FAST
+[[grid.evaluation]]             # sources of the held-out conversations; default: those of [[grid.conversations]]
 """
 
 import string
@@ -52,11 +57,21 @@ class GridModel:
 
 
 @validated(TrainingConfigError)
+class Variant:
+    """A `[[grid.variants]]` table; each method of `methods` is one without settings."""
+
+    name: Name  # in tables, and as {method} in the names of jobs
+    method: Method
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+@validated(TrainingConfigError)
 class GridTable:
     """The `[grid]` table of the file."""
 
     name: Name
-    methods: Several[Method]
+    methods: Several[Method] = ()
+    variants: Several[Variant] = ()
     models: Several[GridModel]
     architectures: Several[dict[str, Any]]
     job_name: Line | None = None  # with {label}, {layer}, {expansion}, {method}, {seed}, and an architecture's keys
@@ -65,6 +80,7 @@ class GridTable:
     settings: dict[str, Any] = field(default_factory=dict)
     text: Several[TextSource] = ()
     conversations: Several[TextSource] = ()
+    evaluation: Several[TextSource] = ()
 
     def __post_init__(self) -> None:
         if any("architecture" not in architecture for architecture in self.architectures):
@@ -108,30 +124,39 @@ def load_grid(path: Path) -> Grid:
 
 def _jobs(table: GridTable, where: str) -> Iterator[AutoencoderConfig]:
     for model in table.models:
-        points = product(table.methods, table.seeds, model.layers, model.expansions, table.architectures)
-        for method, seed, layer, expansion, architecture in points:  # jobs that share activations follow each other
-            place = {"layer": layer, "expansion": expansion, "method": method, "seed": seed}
-            yield _job(table, model, architecture, place, where)
+        variants = (*(Variant(name=method, method=method) for method in table.methods), *table.variants)
+        points = product(variants, table.seeds, model.layers, model.expansions, table.architectures)
+        for variant, seed, layer, expansion, architecture in points:  # jobs that share activations follow each other
+            place = {"layer": layer, "expansion": expansion, "method": variant.name, "seed": seed}
+            yield _job(table, model, variant, architecture, place, where)
 
 
 def _job(
-    table: GridTable, model: GridModel, architecture: Mapping[str, Any], place: Mapping[str, Any], where: str
+    table: GridTable,
+    model: GridModel,
+    variant: Variant,
+    architecture: Mapping[str, Any],
+    place: Mapping[str, Any],
+    where: str,
 ) -> AutoencoderConfig:
-    """One SAE: the grid's settings, overridden by the model's, then the architecture's, then its place in the grid."""
+    """One SAE: the settings of the grid, overridden by those of its model, then its architecture, then its variant."""
+    method = variant.method
     job = {
         **table.settings,
         **model.settings,
         **architecture,
+        **variant.settings,
         "name": _job_name(table.name_format, {**architecture, **place, "label": model.label_in_names}, where),
         "model": model.model,
         "hook_name": f"blocks.{place['layer']}.hook_resid_post",
-        "method": place["method"],
+        "method": method,
+        "variant": variant.name if variant.name != method else None,
         "expansion": place["expansion"],
         "seed": place["seed"],
-        "sources": table.text if place["method"] == "btp" else table.conversations,
-        "evaluation_sources": table.conversations,
+        "sources": table.text if method == "btp" else table.conversations,
+        "evaluation_sources": table.evaluation or table.conversations,
     }
-    if place["method"] != "btp":
+    if method != "btp":
         job.setdefault("keep_special", True)  # conversations carry their template
     return config_from_table(job, f"{where}, job {job['name']!r}")
 

@@ -20,9 +20,13 @@ from core.training.autoencoders import load_model_to_train_on, train_autoencoder
 from core.training.grid import Grid
 from core.training.sae_evaluation import EVALUATION_FILE
 from core.training.shared_activations import SharedActivations
+from core.training.training_text import evaluation_config
 
 LOSSES_FILE = "losses.jsonl"  # training log in a job's folder
-_SETTINGS = ("name", "model", "hook_name", "method", "architecture", "expansion", "seed", "tokens", "sparsity", "k")
+_SETTINGS = (
+    *("name", "model", "hook_name", "method", "variant", "architecture"),
+    *("expansion", "seed", "tokens", "sparsity", "k"),
+)
 
 TrainOne = Callable[[AutoencoderConfig, Progress], Path]
 
@@ -39,8 +43,15 @@ class JobResult:
 class OneModel:
     """Trains jobs, and keeps the last job's language model loaded, as jobs on the same model follow each other."""
 
-    def __init__(self, text_folder: Path, work_folder: Path, shared: SharedActivations | None = None) -> None:
-        self._text_folder, self._work_folder, self._shared = text_folder, work_folder, shared
+    def __init__(
+        self,
+        text_folder: Path,
+        work_folder: Path,
+        shared: SharedActivations | None = None,
+        shared_held_out: SharedActivations | None = None,
+    ) -> None:
+        self._text_folder, self._work_folder = text_folder, work_folder
+        self._shared, self._shared_held_out = shared, shared_held_out
         self._key: tuple[str, str, str] | None = None
         self._model: LanguageModel | None = None
 
@@ -50,7 +61,8 @@ class OneModel:
             self._model, self._key = None, None  # free the old one first
             self._model, self._key = load_model_to_train_on(config), key
         kept = None if self._shared is None else self._shared.of(config)
-        return train_autoencoder(config, self._text_folder, self._work_folder, progress, self._model, kept)
+        held_out = None if self._shared_held_out is None else self._shared_held_out.of(evaluation_config(config))
+        return train_autoencoder(config, self._text_folder, self._work_folder, progress, self._model, kept, held_out)
 
 
 def run_grid(
@@ -69,9 +81,14 @@ def run_grid(
         GridError: see `write_results`.
     """
     waiting = [job for job in grid.jobs if not is_finished(job, work_folder)]
-    activations = work_folder / f"{grid.name}.activations"
-    with SharedActivations(waiting, activations, grid.shared_activations_bytes) as shared:
-        results = _in_order(grid, work_folder, progress, train_one or OneModel(text_folder, work_folder, shared))
+    evaluated = [evaluation_config(job) for job in waiting]
+    max_bytes = grid.shared_activations_bytes
+    with (
+        SharedActivations(waiting, work_folder / f"{grid.name}.activations", max_bytes) as shared,
+        SharedActivations(evaluated, work_folder / f"{grid.name}.held-out", max_bytes) as held_out,
+    ):
+        one_model = OneModel(text_folder, work_folder, shared, held_out)
+        results = _in_order(grid, work_folder, progress, train_one or one_model)
     write_results(grid, results, work_folder)
     return results
 

@@ -74,8 +74,10 @@ at `{config.hook_name}`: {config.architecture}, {config.width(d_in):,} neurons o
 | MSE over | mean over sequences (log2) | mean over tokens | tokens |
 | --- | --- | --- | --- |
 {_error_row("all tokens" if config.keep_special else "all tokens but special ones", evaluation.mse_all)}
-{_error_row("special tokens", evaluation.mse_special)}
-{_error_row("special tokens without role words", evaluation.mse_special_without_roles)}
+{_error_row("special tokens (role words and markers)", evaluation.mse_special)}
+{_error_row("markers alone, without role words", evaluation.mse_special_without_roles)}
+{_error_row("all tokens of the template, line breaks too", evaluation.mse_template)}
+{_error_row("the first position of each sequence", evaluation.mse_first)}
 """
 
 

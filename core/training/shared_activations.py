@@ -15,7 +15,7 @@ from torch import Tensor
 from core.files import written_whole
 from core.training.autoencoder_config import AutoencoderConfig
 
-Compute = Callable[[Sequence[str]], dict[str, Tensor]]  # activations [token d_in] at hook points, by one forward pass
+Compute = Callable[[Sequence[str]], dict[str, Tensor]]  # activations [... d_in] at hook points, by one forward pass
 
 
 class KeptChunks:
@@ -24,7 +24,7 @@ class KeptChunks:
     def __init__(self, folder: Path, max_bytes: int, hook_names: Sequence[str]) -> None:
         self._folder, self._free, self._hook_names = folder, max_bytes, tuple(hook_names)
 
-    def chunk(self, number: int, hook_name: str, compute: Compute) -> Float[Tensor, "token d_in"]:
+    def chunk(self, number: int, hook_name: str, compute: Compute) -> Float[Tensor, "... d_in"]:
         """The chunk from disk if it is there; otherwise computes it.
 
         Where there is room for the chunks of all hook points, they are computed together and kept.

@@ -20,8 +20,10 @@ from core.training.blocks import BlockBatches
 from core.training.conversations import ConversationBatches, encode_conversations
 from core.training.corpus import Document, TextSource, encode_documents, is_held_out, read_documents
 from core.training.deduplication import Deduplicator
-from core.training.encoded_texts import CONTENT, TEMPLATE, EncodedTexts
+from core.training.encoded_texts import CONTENT, MARKER, EncodedTexts
 from core.training.hub_text import is_hub_source, read_hub_documents
+from core.training.sae_evaluation import HeldOutText
+from core.training.shared_activations import KeptChunks
 
 
 def documents_of(source: TextSource, text_folder: Path) -> Iterator[Document]:
@@ -54,7 +56,7 @@ def chosen_documents(config: AutoencoderConfig, text_folder: Path, *, held_out: 
                 continue
             if deduplicator and document.messages and not deduplicator.is_new(document.messages):
                 continue
-            on_this_side = is_held_out(document) == held_out
+            on_this_side = (source.whole or is_held_out(document)) == held_out
             if on_this_side and (held_out or draw < source.share * largest):
                 yield document
 
@@ -63,7 +65,7 @@ def _plain_texts(documents: Iterator[Document], tokenizer: Any, end: int) -> Ite
     """Token ids and kinds of plain documents, each followed by the token `end`, which separates documents."""
     for ids in encode_documents((d.text for d in documents), tokenizer.backend_tokenizer, end):
         kinds = np.full(len(ids), CONTENT, dtype=np.uint8)
-        kinds[-1] = TEMPLATE
+        kinds[-1] = MARKER
         yield ids, kinds
 
 
@@ -75,6 +77,10 @@ def _run_alone(documents: Iterator[Document], model: LanguageModel) -> Iterator[
         else:
             for ids, kinds in _plain_texts(group, model.tokenizer, model.first_token_id):
                 yield np.roll(ids, 1), np.roll(kinds, 1)
+
+
+def _as_message(document: Document) -> Document:
+    return replace(document, messages=({"role": "user", "content": document.text},))
 
 
 def encoded_texts(
@@ -108,6 +114,8 @@ def _encode(config: AutoencoderConfig, model: LanguageModel, text_folder: Path, 
             texts = encode_conversations(documents, model)
         case "btp":
             texts = _plain_texts(documents, model.tokenizer, model.first_token_id)
+            if config.in_template:
+                texts = encode_conversations((_as_message(document) for document in documents), model)
     names = ", ".join(source.path for source in config.sources)
     return EncodedTexts.join(texts, f"no {'held-out' if held_out else 'training'} text in {names}")
 
@@ -115,7 +123,7 @@ def _encode(config: AutoencoderConfig, model: LanguageModel, text_folder: Path, 
 def _cache_name(config: AutoencoderConfig, model: LanguageModel, text_folder: Path, held_out: bool) -> str:
     """A name that changes with everything that the encoded texts depend on."""
     files = [_file(source, text_folder) for source in config.sources]
-    chat = config.method != "btp"
+    chat = config.method != "btp" or config.in_template
     parts = {
         "sources": [asdict(replace(source, licence="")) for source in config.sources],
         "sizes": [file.stat().st_size if file.exists() else 0 for file in files],
@@ -124,6 +132,7 @@ def _cache_name(config: AutoencoderConfig, model: LanguageModel, text_folder: Pa
         "held_out": held_out,
         "method": config.method,
         "first_token": model.first_token_id,
+        "kinds": "content, template, role, marker",
     }
     digest = hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=8)
     digest.update(model.tokenizer.backend_tokenizer.to_str().encode())
@@ -161,6 +170,30 @@ def evaluation_config(config: AutoencoderConfig) -> AutoencoderConfig:
 
     Where `evaluation_sources` are named, conversations run alone and special tokens count; otherwise as in training.
     """
+    skip_first = config.skip_first if config.evaluation_skip_first is None else config.evaluation_skip_first
+    config = replace(config, skip_first=skip_first)
     if not config.evaluation_sources:
         return config
-    return replace(config, sources=config.evaluation_sources, method="fast", keep_special=True)
+    return replace(
+        config, sources=config.evaluation_sources, method="fast", keep_special=True, in_template=False, variant=None
+    )
+
+
+def held_out_text(
+    config: AutoencoderConfig, model: LanguageModel, text_folder: Path, cache_folder: Path, kept: KeptChunks | None
+) -> HeldOutText:
+    """What the SAE of a config is evaluated on; `kept` holds activations shared with other SAEs.
+
+    Raises:
+        TrainingConfigError, MissingFileError, PromptFileError, EmptyDatasetError, ConversationError, HubError: see
+            `token_batches`.
+    """
+    judged_on = evaluation_config(config)
+    return HeldOutText(
+        batches=token_batches(judged_on, model, text_folder, cache_folder, held_out=True),
+        max_tokens=config.evaluation_tokens,
+        keep_special=judged_on.keep_special,
+        skip_first=judged_on.skip_first,
+        cross_entropy_tokens=config.cross_entropy_tokens,
+        kept=kept,
+    )

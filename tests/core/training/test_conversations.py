@@ -15,7 +15,7 @@ from core.models.loading import load_language_model
 from core.training.activation_source import ActivationSource, kept_positions
 from core.training.conversations import ConversationBatches, encode_conversations, pack
 from core.training.corpus import Document
-from core.training.encoded_texts import CONTENT, ROLE, TEMPLATE, EncodedTexts
+from core.training.encoded_texts import CONTENT, MARKER, ROLE, TEMPLATE, EncodedTexts
 
 HOOK = "blocks.1.hook_resid_post"
 
@@ -43,10 +43,8 @@ def test_kinds_follow_the_template(chat_model: LanguageModel) -> None:
     texts = encode(chat_model, chat("my heart", "rest"))
     assert spelled(chat_model, texts, CONTENT) == ["my heart", "rest"]
     assert spelled(chat_model, texts, ROLE) == ["system", "user", "assistant"]
-    assert spelled(chat_model, texts, TEMPLATE)[:2] == [
-        "<|im_start|>",
-        "\nYou are a helpful assistant.<|im_end|>\n<|im_start|>",
-    ]
+    assert spelled(chat_model, texts, MARKER) == ["<|im_start|>", "<|im_end|>"] * 3
+    assert spelled(chat_model, texts, TEMPLATE)[:3] == ["\nYou are a helpful assistant.", "\n", "\n"]
 
 
 def test_what_people_write_is_content(chat_model: LanguageModel) -> None:

@@ -125,6 +125,23 @@ def test_grid_spells_out_its_jobs(grid_file: Path) -> None:
     assert {(job.k, job.lr, job.tokens) for job in jobs} == {(3, 5e-4, 1_536)}
 
 
+def test_variants_stand_beside_the_methods_with_settings_of_their_own(grid_file: Path) -> None:
+    variant = '[[grid.variants]]\nname = "btp-in-template"\nmethod = "btp"\nsettings = { in_template = true }\n'
+    evaluation = '[[grid.evaluation]]\npath = "judged.jsonl"\nlicence = "CC0"\nwhole = true\n'
+    grid_file.write_text(grid_file.read_text() + variant + evaluation, encoding="utf-8")
+    jobs = load_grid(grid_file).jobs
+    assert [(job.method, job.variant, job.in_template) for job in jobs[::2]] == [
+        ("btp", None, False),
+        ("fast", None, False),
+        ("btp", "btp-in-template", True),
+    ]
+    assert jobs[-1].name == "tiny-L1-2x-btp-in-template-topk-seed1"
+    assert names_of(jobs[-1].sources) == {"texts.jsonl"}
+    assert {(source.path, source.whole) for job in jobs for source in job.evaluation_sources} == {
+        ("judged.jsonl", True)
+    }
+
+
 def test_jobs_on_the_same_activations_come_in_a_row(grid_file: Path) -> None:
     text = grid_file.read_text().replace("expansions = [2]", "expansions = [2, 4]")
     text = text.replace("layers = [1]", "layers = [0, 1]")
@@ -143,7 +160,11 @@ def test_jobs_on_the_same_activations_come_in_a_row(grid_file: Path) -> None:
     ("old", "new", "message"),
     [
         ('name = "g"', "", "the key 'name' is missing"),
-        ('name = "g"', 'name = "g"\nlayer = 3', "unknown key 'layer'; it knows architectures, conversations, job_name"),
+        (
+            'name = "g"',
+            'name = "g"\nlayer = 3',
+            "unknown key 'layer'; it knows architectures, conversations, evaluation",
+        ),
         ("layers = [1]", "", "models: the key 'layers' is missing"),
         ("layers = [1]", "layers = []", "has no jobs"),
         ("tokens = 1_536", "token = 3", "job 'tiny-L1-2x-btp-topk-seed0': unknown key 'token'; did you mean 'tokens'?"),

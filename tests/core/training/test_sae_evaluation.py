@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +19,10 @@ from core.models.sparse_autoencoder import load_sparse_autoencoder
 from core.training.autoencoder_config import AutoencoderConfig
 from core.training.conversations import ConversationBatches, encode_conversations
 from core.training.corpus import Document
-from core.training.encoded_texts import CONTENT, ROLE, EncodedTexts
+from core.training.encoded_texts import CONTENT, MARKER, ROLE, EncodedTexts
 from core.training.sae_card import card
-from core.training.sae_evaluation import Evaluation, evaluate_autoencoder
+from core.training.sae_evaluation import Evaluation, HeldOutText, evaluate_autoencoder
+from core.training.shared_activations import KeptChunks
 from tests.core.training.conftest import Configure
 
 LAYER = 1  # of the fixtures' SAEs: after block 1, hidden_states[2]
@@ -46,9 +48,8 @@ def evaluation(
 ) -> Evaluation:
     sae = load_sparse_autoencoder(Setup(name="sae", model="none", sae=str(folder)))
     batches = ConversationBatches(texts, max_tokens=64, tokens_per_batch=100, seed=0)
-    return evaluate_autoencoder(
-        sae, model, batches, max_tokens=10_000, keep_special=keep_special, skip_first=skip_first
-    )
+    text = HeldOutText(batches=batches, max_tokens=10_000, keep_special=keep_special, skip_first=skip_first)
+    return evaluate_autoencoder(sae, model, text)
 
 
 class Reference:
@@ -94,10 +95,13 @@ class Reference:
             where = {
                 "all": kinds >= 0,
                 "content": kinds == CONTENT,
-                "special": kinds != CONTENT,
-                "without_roles": (kinds != CONTENT) & (kinds != ROLE),
+                "special": (kinds == ROLE) | (kinds == MARKER),
+                "without_roles": kinds == MARKER,
+                "template": kinds != CONTENT,
+                "first": np.arange(len(kinds)) == 0,
             }[keep]
-            where[: self.first] = False
+            if keep != "first":
+                where[: self.first] = False
             error = ((x - x_hat) ** 2).mean(1)[where]
             means.append(error.mean())
             everything.extend(error)
@@ -119,6 +123,8 @@ def test_figures_equal_a_computation_by_hand(
         (got.mse_all, "all" if keep_special else "content"),
         (got.mse_special, "special"),
         (got.mse_special_without_roles, "without_roles"),
+        (got.mse_template, "template"),
+        (got.mse_first, "first"),
     ):
         by_sequence, pooled, tokens = reference.mse(keep)
         assert error.by_sequence == pytest.approx(by_sequence, rel=1e-4)
@@ -146,8 +152,37 @@ def test_figures_equal_a_computation_by_hand(
 def test_evaluation_stops_at_its_tokens(chat_model: LanguageModel, sae_folder: Path, texts: EncodedTexts) -> None:
     sae = load_sparse_autoencoder(Setup(name="sae", model="none", sae=str(sae_folder)))
     batches = ConversationBatches(texts, max_tokens=64, tokens_per_batch=64, seed=0)
-    got = evaluate_autoencoder(sae, chat_model, batches, max_tokens=1, keep_special=True)
+    got = evaluate_autoencoder(sae, chat_model, HeldOutText(batches=batches, max_tokens=1, keep_special=True))
     assert got.sequences == 1
+
+
+def test_cross_entropy_is_of_the_first_tokens_alone_where_asked(
+    chat_model: LanguageModel, sae_folder: Path, texts: EncodedTexts
+) -> None:
+    sae = load_sparse_autoencoder(Setup(name="sae", model="none", sae=str(sae_folder)))
+    batches = ConversationBatches(texts, max_tokens=64, tokens_per_batch=64, seed=0)
+
+    def evaluated(**limits: int) -> Evaluation:
+        text = HeldOutText(batches=batches, keep_special=True, **{"max_tokens": 10_000, **limits})
+        return evaluate_autoencoder(sae, chat_model, text)
+
+    partly, first, whole = evaluated(cross_entropy_tokens=1), evaluated(max_tokens=1), evaluated()
+    assert (partly.sequences, first.sequences) == (3, 1)
+    assert partly.ce_spliced == first.ce_spliced != whole.ce_spliced
+    assert partly.mse_all == whole.mse_all
+
+
+def test_kept_activations_change_no_figure(
+    chat_model: LanguageModel, sae_folder: Path, texts: EncodedTexts, tmp_path: Path
+) -> None:
+    sae = load_sparse_autoencoder(Setup(name="sae", model="none", sae=str(sae_folder)))
+    batches = ConversationBatches(texts, max_tokens=64, tokens_per_batch=64, seed=0)
+    plain = HeldOutText(batches=batches, max_tokens=10_000, keep_special=True)
+    shared = replace(plain, kept=KeptChunks(tmp_path, 10**9, [sae.hook_name, "blocks.0.hook_resid_post"]))
+    expected = evaluate_autoencoder(sae, chat_model, plain)
+    assert evaluate_autoencoder(sae, chat_model, shared) == expected  # computed and kept
+    assert evaluate_autoencoder(sae, chat_model, shared) == expected  # read
+    assert len(list(tmp_path.glob("*/*.safetensors"))) == 2 * batches.batches_in_first_pass
 
 
 def test_sae_of_another_width_is_refused(
@@ -182,7 +217,7 @@ def test_card_and_file_hold_the_figures(
         "- 1,200 conversations in a pass, 3 truncated at 64 tokens.",
         "activations at special tokens trained on, too",
         f"| active neurons a token (L0) | {got.l0:.1f} |",
-        f"| special tokens | {got.mse_special.by_sequence:.4f} ({got.mse_special.log2:.3f}) |",
+        f"| special tokens (role words and markers) | {got.mse_special.by_sequence:.4f} ({got.mse_special.log2:.3f}) |",
         "| `chats.jsonl` | CC0 | 1 |",
     ):
         assert expected in text

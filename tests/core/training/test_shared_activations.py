@@ -50,7 +50,7 @@ def forward_passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def trained(jobs: tuple[AutoencoderConfig, ...], text: Path, work: Path, max_bytes: int) -> list[dict[str, Any]]:
     results = run_grid(Grid(name="g", jobs=jobs, shared_activations_bytes=max_bytes), text, work)
     assert [result.error for result in results] == [None] * len(jobs)
-    assert not (work / "g.activations").exists()
+    assert not [path for path in work.glob("g.*") if path.is_dir()]
     return [load_file(work / job.name / "sae" / "sae_weights.safetensors") for job in jobs]
 
 

@@ -1,6 +1,7 @@
 """From sources to encoded texts: the split, shares, the cache, deduplication, hub rows, wrong sources."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import datasets
@@ -19,7 +20,7 @@ from core.errors import (
 from core.models.language_model import LanguageModel
 from core.models.loading import load_language_model
 from core.training.corpus import Document, TextSource, is_held_out, read_documents
-from core.training.encoded_texts import CONTENT, TEMPLATE
+from core.training.encoded_texts import CONTENT, MARKER
 from core.training.hub_text import document_of, read_hub_documents
 from core.training.training_text import chosen_documents, encoded_texts, evaluation_config, token_batches
 from tests.core.training.conftest import Configure
@@ -90,7 +91,7 @@ def test_documents_end_with_a_special_token(
     texts = encoded_texts(configure(), chat_model, small_corpus, tmp_path, held_out=True)
     ends = texts.starts[1:] - 1
     assert (texts.ids[ends] == chat_model.tokenizer.eos_token_id).all()
-    assert (texts.kinds[ends] == TEMPLATE).all()
+    assert (texts.kinds[ends] == MARKER).all()
     assert (np.delete(texts.kinds, ends) == CONTENT).all()
 
 
@@ -124,7 +125,35 @@ def test_evaluation_is_on_conversations_where_they_are_named(configure: Configur
     judged = evaluation_config(configure(method="btp", evaluation_sources=chats))
     assert (judged.method, judged.sources, judged.keep_special) == ("fast", chats, True)
     plain = configure(method="btp")
-    assert evaluation_config(plain) is plain
+    assert evaluation_config(plain) == plain
+    every_position = configure(method="btp", evaluation_skip_first=True)
+    assert not every_position.skip_first
+    assert evaluation_config(every_position).skip_first
+
+
+def test_source_that_is_whole_is_held_out_whole(
+    configure: Configure, chat_model: LanguageModel, small_corpus: Path, tmp_path: Path
+) -> None:
+    config = configure(method="fast", sources=(replace(source("chats.jsonl"), whole=True),), n_gram=0)
+    held_out = encoded_texts(config, chat_model, small_corpus, tmp_path, held_out=True)
+    assert len(held_out) == len(list(read_documents(small_corpus / "chats.jsonl")))
+    with pytest.raises(EmptyDatasetError, match="no training text"):
+        encoded_texts(config, chat_model, small_corpus, tmp_path, held_out=False)
+
+
+def test_plain_documents_may_go_through_the_template(
+    configure: Configure, chat_model: LanguageModel, small_corpus: Path, tmp_path: Path
+) -> None:
+    plain, chats = (
+        encoded_texts(configure(in_template=wrapped), chat_model, small_corpus, tmp_path, held_out=True)
+        for wrapped in (False, True)
+    )
+    assert len(plain) == len(chats)
+    first = chats.ids[: chats.starts[1]].tolist()
+    text = chat_model.tokenizer.decode(plain.ids[: plain.starts[1] - 1].tolist())
+    assert chat_model.tokenizer.decode(first) == chat_model.tokenizer.apply_chat_template(
+        [{"role": "user", "content": text}], tokenize=False
+    )
 
 
 # ---- wrong sources ----
@@ -233,7 +262,7 @@ def test_fast_runs_plain_documents_alone_behind_the_first_token(
         span = slice(texts.starts[number], texts.starts[number + 1])
         ids, kinds = texts.ids[span], texts.kinds[span]
         assert ids[0] == chat_model.first_token_id
-        assert (kinds[0], set(kinds[1:])) == (TEMPLATE, {CONTENT})
+        assert (kinds[0], set(kinds[1:])) == (MARKER, {CONTENT})
         assert chat_model.tokenizer.decode(ids[1:]) == document.text
 
 
