@@ -10,7 +10,15 @@ from collections.abc import Sequence
 
 import typer
 
-from core.commands import inspection, labels, steering, stores, sweep, training  # noqa: F401 - they register their commands
+from core.commands import (  # noqa: F401 - they register their commands
+    inspection,
+    interpretability,
+    labels,
+    steering,
+    stores,
+    sweep,
+    training,
+)
 from core.commands.options import app
 from core.errors import SteerscopeError
 

@@ -27,16 +27,19 @@ ORDER = (
         "sweep",
         "training",
         "evaluation",
+        "interpretability",
     ),
     *("doctor", "api", "commands", "cli", "__main__"),
 )
-SQL_PLACES = ("core/store", "core/results/app_store.py")  # the only ones with SQL
+SQL_PLACES = ("core/store", "core/results/app_store.py", "core/results/ratings.py")  # the only ones with SQL
 # What must start fast: no deep-learning library at import, not even through another module.
 LIGHT = (
     *("errors", "validated", "progress", "settings", "files", "catalog", "console", "cli", "__main__"),
     *("results/published", "results/app_store", "results/export", "text/prompts", "scoring/scores"),
     *("store/reader", "store/schema", "store/shards", "store/batch"),
     *("sweep/request", "sweep/windows", "training/method_comparison"),
+    *("results/ratings", "models/judge", "interpretability/contexts", "interpretability/rubric"),
+    *("interpretability/ratings", "interpretability/agreement"),
 )
 MODEL_LIBRARIES = frozenset({"transformers", "transformer_lens"})
 HEAVY = MODEL_LIBRARIES | {"torch", "sae_lens", "sentence_transformers"}

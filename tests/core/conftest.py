@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ from core.catalog import Setup
 if TYPE_CHECKING:
     from core.models.language_model import LanguageModel
     from core.models.sparse_autoencoder import SparseAutoencoder
+    from tests.fixtures.judge_endpoint import Endpoint
 
 # No property depends on how busy the machine is. CI tries the same examples every time; a developer's run, new ones.
 settings.register_profile(
@@ -58,3 +59,12 @@ def saes(sae_folders: Mapping[str, Path]) -> Mapping[str, SparseAutoencoder]:
         for name, folder in sae_folders.items()
         if not name.endswith("matching_pursuit")
     }
+
+
+@pytest.fixture
+def endpoint() -> Iterator[Endpoint]:
+    """A judge on this machine."""
+    from tests.fixtures.judge_endpoint import serving_judge
+
+    with serving_judge() as server:
+        yield server

@@ -1,84 +1,18 @@
 """The judge against an endpoint on this machine."""
 
-import contextlib
-import json
 import math
 import subprocess
 import sys
-import threading
-import time
 import traceback
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from core.errors import JudgeError, UsageError
 from core.models import judge
 from core.models.judge import Judge, Rating, judge_from_environment, parse_rating
+from tests.fixtures.judge_endpoint import Endpoint, completion
 
 KEY = "secret-key"
-
-
-class Endpoint(ThreadingHTTPServer):
-    """Answers with what stands in `replies`: a text, a status to fail with, or a whole body; the last one stays.
-
-    Its Retry-After-Ms has a question repeated without a pause.
-    """
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.replies: list[str | int | bytes] = ["2 1 0"]
-        self.asked: list[dict] = []
-        self.delay_s = 0.0
-        self.content_type = "application/json"
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}/v1"
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: Endpoint
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.server.asked.append({"path": self.path, "headers": self.headers, **body})
-        reply = self.server.replies.pop(0) if len(self.server.replies) > 1 else self.server.replies[0]
-        time.sleep(self.server.delay_s)
-        if isinstance(reply, int):
-            reason = json.dumps({"error": {"message": f"Incorrect API key: {self.headers['Authorization']}"}})
-            self._send(reply, reason.encode())
-        elif isinstance(reply, bytes):
-            self._send(200, reply)
-        else:
-            self._send(200, completion(reply))
-
-    def _send(self, status: int, body: bytes) -> None:
-        with contextlib.suppress(ConnectionError):  # a client that has not waited
-            self.send_response(status)
-            self.send_header("Content-Type", self.server.content_type)
-            self.send_header("Retry-After-Ms", "1")
-            self.end_headers()
-            self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        """Nothing on the terminal."""
-
-
-def completion(content: object) -> bytes:
-    return json.dumps({"choices": [{"message": {"role": "assistant", "content": content}}]}).encode()
-
-
-@pytest.fixture
-def endpoint() -> Iterator[Endpoint]:
-    server = Endpoint()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
 
 
 @pytest.mark.parametrize(
@@ -126,6 +60,75 @@ def test_the_account_of_the_openai_variables_is_not_sent(
     monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9")
     Judge(endpoint.url, "m", key).ask("?")
     assert "another-secret" not in str(endpoint.asked[0]["headers"])
+
+
+def test_an_answer_is_rated_without_a_topic(endpoint: Endpoint) -> None:
+    endpoint.replies = ["1 2", "7 1", "2"]
+    ratings = Judge(endpoint.url, "m").rate_answers([("Who?", "I.")])
+    assert (ratings[0].instruction, ratings[0].fluency) == (1, 2)
+    assert math.isnan(ratings[0].concept)
+    assert all(part in endpoint.asked[0]["messages"][0]["content"] for part in ("Question: Who?", "Answer: I."))
+    assert str(Judge(endpoint.url, "m").rate_answer("a", "b")) == str(Rating())  # 7 is no rating
+    assert str(Judge(endpoint.url, "m").rate_answer("a", "b")) == str(Rating())
+
+
+SCHEMA = {"type": "object", "properties": {}}
+
+
+def test_a_schema_is_sent(endpoint: Endpoint) -> None:
+    assert Judge(endpoint.url, "m").ask("?", SCHEMA) == "2 1 0"
+    form = endpoint.asked[0]["response_format"]
+    assert (form["type"], form["json_schema"]["schema"]) == ("json_schema", SCHEMA)
+    Judge(endpoint.url, "m").ask("?")
+    assert "response_format" not in endpoint.asked[1]
+
+
+@pytest.mark.parametrize("status", [400, 422])
+def test_an_endpoint_without_schemas_is_asked_without(endpoint: Endpoint, status: int) -> None:
+    endpoint.replies = [status, "yes"]
+    assert Judge(endpoint.url, "m").ask("?", SCHEMA) == "yes"
+    assert ["response_format" in asked for asked in endpoint.asked] == [True, False]
+
+
+def test_what_is_refused_without_a_schema_too_never_shows_the_key(endpoint: Endpoint) -> None:
+    endpoint.replies = [400]
+    with pytest.raises(JudgeError, match="status 400") as caught:
+        Judge(endpoint.url, "m", KEY).ask("?", SCHEMA)
+    assert len(endpoint.asked) == 2
+    assert KEY not in "".join(traceback.format_exception(caught.value))
+
+
+def test_options_come_before_the_environment(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(judge.URL, "http://localhost:8000/v1")
+    monkeypatch.setenv(judge.MODEL, "m")
+    assert judge_from_environment(endpoint.url) == Judge(endpoint.url, "m")
+    assert judge_from_environment(model="n") == Judge("http://localhost:8000/v1", "n")
+    monkeypatch.delenv(judge.MODEL)
+    endpoint.models = ["its-only-one"]
+    assert judge_from_environment(endpoint.url) == Judge(endpoint.url, "its-only-one")
+
+
+@pytest.mark.parametrize(("models", "said"), [(["b", "a"], "a, b"), ([], "no model")])
+def test_several_models_are_listed_to_choose_from(
+    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch, models: list[str], said: str
+) -> None:
+    monkeypatch.delenv(judge.MODEL, raising=False)
+    endpoint.models = models
+    with pytest.raises(UsageError, match=f"has {said}; name one"):
+        judge_from_environment(endpoint.url)
+
+
+def test_an_endpoint_that_does_not_list_its_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(judge.MODEL, raising=False)
+    monkeypatch.setattr(judge, "_RETRIES", 0)
+    with pytest.raises(JudgeError, match="which models it has; name one: --model"):
+        judge_from_environment("http://127.0.0.1:9/v1")
+
+
+@pytest.mark.parametrize("url", ["http://[::1", "http://a b/c"])
+def test_a_malformed_address_of_an_option_names_the_option(url: str) -> None:
+    with pytest.raises(UsageError, match="--judge is an address such as"):
+        judge_from_environment(url, "m")
 
 
 def test_a_busy_endpoint_is_asked_again(endpoint: Endpoint) -> None:
