@@ -20,6 +20,7 @@ from pages.shared.experiments import experiment_tables, run_again, table_heading
 from pages.shared.glossary.index import help_text
 from pages.shared.links import choose_part
 from pages.shared.messages import count, show_error
+from pages.shared.names import NAME_COLUMN, linked, neuron_names
 from pages.shared.resources import app_store
 from pages.shared.setups import open_chosen_store
 
@@ -207,14 +208,6 @@ def _show_sizes(setup: Setup, sizes: pd.DataFrame) -> None:
     )
 
 
-def _words(store: Store, neurons: list[int]) -> dict[int, str]:
-    known = store.neurons(neurons)
-    return {
-        neuron: " ".join(token.strip() for token in tokens[:5])
-        for neuron, tokens in zip(known["neuron"], known["top_tokens"], strict=True)
-    }
-
-
 def _show_coactivation(setup: Setup, store: Store, table: pd.DataFrame) -> None:
     topics = bundled_topics()
     table_heading("Which of the best neurons fire together", "coactivation", table, setup.name, "coactivation")
@@ -228,28 +221,27 @@ def _show_coactivation(setup: Setup, store: Store, table: pd.DataFrame) -> None:
         **_bound("topic"),
     )
     pairs = table[table["topic"] == topic]
-    words = _words(store, [*{*pairs["first"], *pairs["second"]}])
+    names = neuron_names(store)
     theme: Theme = "dark" if st.context.theme.type == "dark" else "light"
     left, right = st.columns([3, 2], gap="medium")
     with left:
-        st.plotly_chart(figures.coactivation_map(pairs, words, theme), config=CONFIG, key="coverage_map")
+        st.plotly_chart(figures.coactivation_map(pairs, names, theme), config=CONFIG, key="coverage_map")
     with right:
         st.markdown("**The pairs that fire together most**")
         closest = pairs.nlargest(_LISTED_PAIRS, "jaccard")
         st.dataframe(
-            closest.assign(first=closest["first"].astype(str), second=closest["second"].astype(str)).assign(
-                words=[f"{words[a]} | {words[b]}" for a, b in zip(closest["first"], closest["second"], strict=True)]
-            ),
+            closest.assign(first=linked(names, closest["first"]), second=linked(names, closest["second"])),
             hide_index=True,
             height=38 + 35 * len(closest),
             key="coverage_pairs",
-            column_order=("first", "second", "both", "jaccard", "words"),
+            column_order=("first", "second", "both", "jaccard"),
             column_config={
+                "first": NAME_COLUMN | {"label": "one neuron", "width": 128},
+                "second": NAME_COLUMN | {"label": "the other", "width": 128},
                 "both": st.column_config.NumberColumn("prompts", format="localized", width=64),
                 "jaccard": st.column_config.NumberColumn(
                     "Jaccard", format="%.3f", width=64, help=help_text("coactivation")
                 ),
-                "words": st.column_config.TextColumn("top tokens", help=help_text("top tokens")),
             },
         )
 

@@ -13,7 +13,8 @@ from pages.shared.comparison import COLUMNS, Comparison, Layer, Request
 from pages.shared.entry import enter
 from pages.shared.glossary.index import help_text
 from pages.shared.links import file_name, link_button
-from pages.shared.messages import count, plain, show_error
+from pages.shared.messages import count, show_error
+from pages.shared.names import neuron_names, with_names
 from pages.shared.resources import ScoredIn, app_store, layers_beside, open_store, saved_result, score, setups
 from pages.shared.setups import chosen_setup, open_chosen_store
 from pages.shared.topics import score_settings
@@ -38,8 +39,9 @@ def _generate(request: Request, store: Store, scored: ScoredIn) -> None:
     comparison = st.session_state["comparison"] = Comparison(request)
     place = st.empty()
     try:
+        names = neuron_names(store)
         for _ in comparison.run(store, scored, [_layer(name, request) for name in request.also]):
-            place.html(comparison_html(comparison, st.session_state["shade"]))
+            place.html(comparison_html(comparison, st.session_state["shade"], names))
     except SteerscopeError as exc:
         del st.session_state["comparison"]
         show_error(exc)
@@ -57,7 +59,8 @@ def _show(comparison: Comparison, asked: Request, store: Store) -> None:
     request = comparison.request
     if not comparison.complete and not comparison.measured:
         comparison.measure(store)
-    st.html(comparison_html(comparison, st.session_state["shade"]))
+    names = neuron_names(store)
+    st.html(comparison_html(comparison, st.session_state["shade"], names))
     if not comparison.complete:
         st.caption(
             f"Stopped: 0 of {count(len(request.edits), 'column')} complete. The figures are of what has been written."
@@ -65,7 +68,7 @@ def _show(comparison: Comparison, asked: Request, store: Store) -> None:
     elif request != asked:
         st.caption("The controls have changed since; Generate brings the columns up to date.")
     if comparison.notes:
-        st.caption("  \n".join(map(plain, comparison.notes)))
+        st.caption("  \n".join(with_names(note, names) for note in comparison.notes))
     with st.container(horizontal=True):
         if st.button("Collect", help="Adds every complete column, with its figures, to Compare and export"):
             _collect(comparison)

@@ -26,6 +26,7 @@ from pages.shared.experiments import download_table, experiment_tables, run_agai
 from pages.shared.glossary.index import help_text
 from pages.shared.links import link_button
 from pages.shared.messages import count, plain, show_error
+from pages.shared.names import neuron_names
 from pages.shared.resources import app_store, setups
 from pages.shared.setups import chosen_setup, open_chosen_store
 
@@ -121,7 +122,7 @@ def _show_answer(asked: Asked, store: Store, sweep: SavedSweep | None) -> None:
     if asked not in kept and sweep is not None and (known := Amplified.of_sweep(asked, sweep.rows)) is not None:
         kept[asked] = known
     last = next((a.seconds for a in reversed(kept.values()) if a.seconds and a.asked.setup == asked.setup), 0)
-    place = st.empty()
+    place, name = st.empty(), neuron_names(store)[asked.neuron]
     with st.container(horizontal=True, vertical_alignment="center"):
         amplified = kept.get(asked)
         due = amplified is None and last <= AUTO_S
@@ -135,10 +136,10 @@ def _show_answer(asked: Asked, store: Store, sweep: SavedSweep | None) -> None:
     if due:
         amplified = kept[asked] = Amplified(asked)
         for _ in amplified.run(store):
-            place.html(amplified_html(amplified))
+            place.html(amplified_html(amplified, name))
         st.rerun()
     if amplified is not None:
-        place.html(amplified_html(amplified))
+        place.html(amplified_html(amplified, name))
 
 
 def _take_away(amplified: Amplified) -> None:
@@ -217,9 +218,9 @@ def _show_template(setup: Setup, store: Store) -> None:
         st.markdown(f"**This setup: {plain(setup.name)}**", help=help_text("mean max"))
         about = "It runs 1,000 dialogues through the model: some minutes for the embedded one."
         tables = experiment_tables(setup, store, "special", ("special",), about)
-        st.html(token_table(tables["special"]))
+        st.html(token_table(tables["special"], neuron_names(store)))
         st.caption(
-            "neuron:value. Largest activation on the token in a dialogue, mean over dialogues; the five strongest."
+            "Neuron and value. Largest activation on the token in a dialogue, mean over dialogues; the five strongest."
         )
         with st.container(horizontal=True):
             download_table(tables["special"], setup.name, "special tokens")
@@ -237,7 +238,7 @@ def _amplify(setup: Setup, store: Store) -> None:
     _show_answer(asked, store, sweep)
     st.header("Over a range of alphas", anchor=False)
     others, drawn = _sweep_controls(setup, store, neuron)
-    show_sweeps(setup, neuron, others, drawn, asked.alpha)
+    show_sweeps(setup, neuron, others, drawn, asked.alpha, neuron_names(store))
 
 
 def main() -> None:

@@ -17,6 +17,8 @@ from pages.shared.experiments import download_table, experiment_tables, is_saved
 from pages.shared.glossary.index import help_text, term_link
 from pages.shared.links import link_button
 from pages.shared.messages import count, plain, show_error
+from pages.shared.names import neuron_link, neuron_names
+from pages.shared.resources import score
 from pages.shared.setups import open_chosen_store
 from pages.shared.tokens import counted_tokens
 from pages.shared.topics import chosen_topic, score_settings, topic_controls, topic_title
@@ -26,6 +28,7 @@ if TYPE_CHECKING:  # imports torch
 
 TABLES = ("topk", "topk-summary", "topk-ahead", "topk-tokens")
 DEFAULT_K = 16
+SHOWN_NAMES = 16
 FEW_TOKENS = 200  # with fewer tokens a curve has only a few steps
 _DIFFERENCES = ("difference_4", "difference_16", "difference_64")
 
@@ -83,7 +86,15 @@ def _show_tokens(tokens: pd.DataFrame, k: int, text: str, title: str) -> None:
     st.html(counted_tokens(rows[["token", "times", "occurrences"]].itertuples(index=False, name=None)))
 
 
-def _show_topic(setup: Setup, topic: Topic, one: "TopK") -> None:
+def _show_names(store: Store, best: list[int]) -> None:
+    """The best neurons of the topic by name, each a link to its page."""
+    names, shown = neuron_names(store), best[:SHOWN_NAMES]
+    st.markdown("**The best neurons**", help=help_text("name"))
+    rest = f" and {len(best) - len(shown):,} more" if len(best) > len(shown) else ""
+    st.html(f'<p class="ss-names">{" ".join(neuron_link(names[neuron]) for neuron in shown)}{rest}</p>')
+
+
+def _show_topic(setup: Setup, store: Store, topic: Topic, one: "TopK") -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         st.markdown(
             f"**{plain(topic.title)}**: {count(len(topic.prompts), 'prompt')}, "
@@ -96,6 +107,7 @@ def _show_topic(setup: Setup, topic: Topic, one: "TopK") -> None:
     left, right = st.columns([5, 4], gap="medium")
     with right:
         k = _choose_k(one.tokens)
+        _show_names(store, score(setup, store, topic, score_settings()).scores.ranked(k)["neuron"].tolist())
         _show_tokens(one.tokens, k, "aligned", "Fires on, in the topic's text")
         _show_tokens(one.tokens, k, "unaligned", "Fires on, in unaligned text")
     with left:
@@ -176,7 +188,7 @@ def _show_one(setup: Setup, store: Store) -> None:
     try:
         topic, settings = chosen_topic(), score_settings()
         if _may_load(setup):
-            _show_topic(setup, topic, topic_top_k(setup, store, topic, settings))
+            _show_topic(setup, store, topic, topic_top_k(setup, store, topic, settings))
     except SteerscopeError as exc:
         show_error(exc)
 

@@ -40,6 +40,7 @@ from pages.shared.entry import enter
 from pages.shared.glossary.index import help_text
 from pages.shared.links import file_name, link_button
 from pages.shared.messages import count, show_error
+from pages.shared.names import neuron_names
 from pages.shared.resources import ScoredIn, score
 from pages.shared.setups import open_chosen_store
 from pages.shared.topics import chosen_topic, score_settings, topic_controls
@@ -146,7 +147,7 @@ def _show_output(shown: Shown, number: int) -> None:
     """What the open neuron makes the model write, as far as it was measured, and buttons to measure the rest."""
     if shown.output is None:
         offer_output(shown.setup, shown.store)
-    show_similar(shown.output, number)
+    show_similar(shown.output, number, neuron_names(shown.store))
     listed = shown.scored.scores.ranked(SHOWN_NEURONS)["neuron"].tolist()
     try:
         found = measured(shown.setup, shown.store, shown.topic, tuple(dict.fromkeys([*listed, number])))

@@ -175,10 +175,10 @@ class Clamp(CodeEdit):
         if not len(self.neurons):
             return "Clamp forces no neuron."
         if self.current:
-            named = ", ".join(f"{neuron:,}" for neuron in self.neurons.tolist())
-            return f"Clamp forces neurons {named} to {float(self.values[0]):g} times their own activation on the token."
+            named = ", ".join(f"neuron {neuron}" for neuron in self.neurons.tolist())
+            return f"Clamp forces {named} to {float(self.values[0]):g} times their own activation on the token."
         forced = zip(self.neurons.tolist(), self.values.tolist(), strict=True)
-        return f"Clamp forces neurons {', '.join(f'{neuron:,} (to {value:.3g})' for neuron, value in forced)}."
+        return f"Clamp forces {', '.join(f'neuron {neuron} to {value:.3g}' for neuron, value in forced)}."
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -59,7 +59,7 @@ class Add(Vector):
         return "add"
 
     def note(self) -> str:
-        rows = ", ".join(f"{alpha:g} times that of neuron {neuron:,}" for neuron, alpha in self.alphas)
+        rows = ", ".join(f"{alpha:g} times that of neuron {neuron}" for neuron, alpha in self.alphas)
         return f"Add adds decoder rows: {rows}."
 
 

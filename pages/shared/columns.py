@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING, Literal
 
+from core.results.names import Names
 from pages.shared.charts.colours import EDITS
 from pages.shared.comparison import COLUMNS, Column, Comparison
 from pages.shared.glossary.index import TERMS, term_link
@@ -51,7 +52,7 @@ def _shade(figures: "TokenFigures", shading: Shading) -> float | None:
     return figures.contamination_share if shading == "contamination" else figures.neurons_changed
 
 
-def _tip(figures: "TokenFigures") -> str:
+def _tip(figures: "TokenFigures", names: Names) -> str:
     if figures.neurons_changed is None:
         return ""
     delta = number(figures.reconstruction_delta)
@@ -60,7 +61,7 @@ def _tip(figures: "TokenFigures") -> str:
         share = number(figures.contamination_share)
         lines.insert(0, f"contamination {number(figures.contamination)}, share {share}")
     if figures.top_neurons:
-        lines.append("top neurons: " + ", ".join(f"{neuron} ({number(a)})" for neuron, a in figures.top_neurons))
+        lines += ["strongest neurons:", *(f"{names[neuron]}: {number(a)}" for neuron, a in figures.top_neurons)]
     return "\n".join(lines)
 
 
@@ -72,9 +73,9 @@ def largest_shade(columns: Sequence[Column], shading: Shading) -> float:
     return max((figures.neurons_changed or 0 for generation in made for figures in generation.figures), default=0)
 
 
-def _text(generation: "Generation", shading: Shading, largest: float) -> str:
+def _text(generation: "Generation", shading: Shading, largest: float, names: Names) -> str:
     tokens = [
-        Shaded(token, _shade(figures, shading), _tip(figures))
+        Shaded(token, _shade(figures, shading), _tip(figures, names))
         for token, figures in zip(generation.tokens, generation.figures, strict=True)
     ]
     return token_spans(tokens, largest, prefix=generation.prefix + generation.prompt)
@@ -105,11 +106,11 @@ def _proof(column: Column, generation: "Generation", seed: int) -> str:
     return " · ".join(parts)
 
 
-def _column(column: Column, comparison: Comparison, shading: Shading, largest: float) -> str:
+def _column(column: Column, comparison: Comparison, shading: Shading, largest: float, names: Names) -> str:
     """Name, text, proof and figures of a column: four cells, which line up with those of the other columns."""
     text = f'<p class="ss-problem">{escape(column.problem)}</p>' if column.problem else ""
     if column.generation is not None:
-        text += _text(column.generation, shading, largest)
+        text += _text(column.generation, shading, largest, names)
     proof = figures = ""
     if column.figures and column.generation is not None:
         proof = f'<p class="ss-proof">{_proof(column, column.generation, comparison.request.generation.seed)}</p>'
@@ -120,13 +121,13 @@ def _column(column: Column, comparison: Comparison, shading: Shading, largest: f
     )
 
 
-def comparison_html(comparison: Comparison, shading: Shading) -> str:
-    """The legend and all columns, with the text generated so far."""
+def comparison_html(comparison: Comparison, shading: Shading, names: Names) -> str:
+    """The legend and all columns, with the text generated so far; `names` are those of the setup's neurons."""
     largest = largest_shade(comparison.columns, shading)
     label = "contamination share of a token" if shading == "contamination" else "neurons changed on a token"
     shown = {column.edit: column for column in comparison.columns}
     cells = "".join(
-        _column(shown.get(edit, Column(edit)), comparison, shading, largest) for edit in comparison.request.edits
+        _column(shown.get(edit, Column(edit)), comparison, shading, largest, names) for edit in comparison.request.edits
     )
     n = len(comparison.request.edits)
     side_by_side = n if n <= _MOST_SIDE_BY_SIDE else -(-n // 2)  # otherwise in two rows

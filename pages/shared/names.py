@@ -1,5 +1,7 @@
 """A neuron's name wherever its number stands: as a link (HTML or Markdown), and as text for hovers and choices."""
 
+import re
+from collections.abc import Iterable
 from html import escape
 from pathlib import Path
 from urllib.parse import urlencode
@@ -9,11 +11,15 @@ import streamlit as st
 from core.results.app_store import AppStore
 from core.results.names import Names, NeuronName, open_names
 from core.store.reader import Store
+from pages.shared.glossary.index import help_text
 from pages.shared.messages import plain
 from pages.shared.resources import app_store
 
 # what a link to a neuron's page takes along of this page: the topic and how it is scored
 _CARRIED = ("topic", "bundled", "summary", "distance", "variant", "min_prompts")
+
+NAME_COLUMN = st.column_config.LinkColumn("neuron", display_text=r"#(.*)$", help=help_text("name"))
+_NUMBERED = re.compile(r"\bneuron (\d+)")
 
 
 def _built(store: Store) -> tuple[str, str | None]:
@@ -58,6 +64,16 @@ def neuron_markdown(name: NeuronName) -> str:
     return f"[{plain(str(name))}]({neuron_address(name.neuron)})"
 
 
+def with_names(sentence: str, names: Names) -> str:
+    """A sentence as Markdown, each `neuron 12` in it with the neuron's name, as a link."""
+    return _NUMBERED.sub(lambda found: f"neuron {neuron_markdown(names[int(found[1])])}", plain(sentence))
+
+
+def linked(names: Names, neurons: Iterable[int]) -> list[str]:
+    """The addresses of neurons' pages for a table's column `NAME_COLUMN`, which shows their names."""
+    return [f"{neuron_address(neuron)}#{names[neuron]}" for neuron in neurons]
+
+
 def hover_name(name: NeuronName) -> str:
     """The name as plotly shows it in a hover or a label, which reads HTML."""
-    return escape(str(name))
+    return escape(str(name)).replace("{", "&#123;")  # %{...} is plotly's own

@@ -5,7 +5,18 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-from pages.shared.charts.colours import BACKGROUND, BORDER, CASES, RAMP_STEPS, TEXT, UNALIGNED, Theme, ramp, ramp_step
+from pages.shared.charts.colours import (
+    BACKGROUND,
+    BORDER,
+    CASES,
+    LINK,
+    RAMP_STEPS,
+    TEXT,
+    UNALIGNED,
+    Theme,
+    ramp,
+    ramp_step,
+)
 
 RULES = Path(__file__).with_name("style.css")
 _HIDDEN = {"\n": "↵\n", "\t": "⇥\t"}  # made visible, with the same effect on the layout
@@ -76,7 +87,13 @@ def _both(colours: dict[Theme, str]) -> str:
 
 def style_sheet() -> str:
     """The CSS classes used by this package, for both themes."""
-    variables = {"line": _both(BORDER), "tip": _both(TEXT), "tip-text": _both(BACKGROUND), "unaligned": UNALIGNED}
+    variables = {
+        "line": _both(BORDER),
+        "link": _both(LINK),
+        "tip": _both(TEXT),
+        "tip-text": _both(BACKGROUND),
+        "unaligned": UNALIGNED,
+    }
     rules = [f".stApp {{ {' '.join(f'--ss-{name}: {value};' for name, value in variables.items())} }}"]
     for step, (light, dark) in enumerate(zip(ramp("light"), ramp("dark"), strict=True)):
         background, text = (_both({"light": a, "dark": b}) for a, b in zip(light, dark, strict=True))

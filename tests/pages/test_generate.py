@@ -124,7 +124,7 @@ def test_every_column_is_what_the_workbench_writes(open_page: OpenPage, bench: W
     assert shown_texts(generate(app)) == [plain_text(column) for column in columns]
     assert 'style="--columns:4"' in html_of(app)  # two rows of four
     assert "Write about heart surgery: My heart is broken" in html_of(app)
-    notes = [caption.value.replace("\\", "") for caption in app.caption]
+    notes = [re.sub(r"\[(\d+)[^]]*\]\([^)]*\)", r"\1", caption.value.replace("\\", "")) for caption in app.caption]
     assert any("8 times that of neuron 17, -2.5 times that of neuron 3" in note for note in notes)
     assert any("Vector adds 3 times the difference in means" in note for note in notes)
 

@@ -16,6 +16,7 @@ from pages.shared.charts.colours import (
     BACKGROUND,
     BORDER,
     EDITS,
+    LINK,
     MIN_CONTRAST,
     RAMP_STEPS,
     TEXT,
@@ -35,6 +36,7 @@ def test_colours_are_those_of_the_theme(theme: str) -> None:
     configured = CONFIG["theme"][theme]
     ours = (BACKGROUND[theme], ACCENT[theme], TEXT[theme], BORDER[theme])
     assert ours == tuple(configured[f"{name}Color"] for name in ("background", "primary", "text", "border"))
+    assert LINK[theme] == configured["linkColor"]
 
 
 def test_charts_of_streamlit_use_the_same_categories() -> None:

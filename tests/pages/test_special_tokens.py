@@ -19,7 +19,7 @@ from core.sweep.run import answer_rows, answers, auto_alphas, mean_residual_norm
 from core.sweep.windows import IMPROVING, find_windows
 from core.text.prompts import questions
 from pages.parts.special_tokens.amplified import FIGURES, Amplified, Asked, marked_changes
-from pages.parts.special_tokens.template_tokens import default_neuron, token_table
+from pages.parts.special_tokens.template_tokens import default_neuron
 from pages.shared.columns import number
 from pages.shared.glossary.index import TERMS
 from tests.pages.conftest import OTHER_SETUP, SETUP, OpenPage, checked, html_of
@@ -195,15 +195,15 @@ def test_template_neurons_are_computed_shown_and_picked(
     monkeypatch.setattr("core.evaluation.special.N_DIALOGUES", 12)
     app = press(open_page(PAGE, setup=OTHER_SETUP), "Compute")
     table = AppStore(stores).result(OTHER_SETUP, "special")
-    assert token_table(table) in html_of(app)
     best = table[table["token"] == "user"].sort_values("rank")
     first = best.iloc[0]
-    assert f"{first['neuron']}:<b>{number(first['mean_max'])}</b>" in html_of(app)
+    number_and_value = rf">{first['neuron']}( <small>[^<]+</small>)?</a> <b>{number(first['mean_max'])}</b>"
+    assert re.search(number_and_value, html_of(app))
     app.selectbox(key="token").set_value("user").run()
     second = int(best.iloc[1]["neuron"])
     app.button_group(key="strongest").set_value(str(second)).run()
     assert checked(app).number_input(key="neuron").value == second
-    assert f"Neuron {second:,} is among the 20 most active on" in captions(app)
+    assert re.search(rf"neuron \[{second}\b[^]]*\]\(.*\) is among the 20 most active", captions(app))
 
 
 def test_published_table_follows_its_controls(open_page: OpenPage) -> None:
@@ -319,8 +319,8 @@ def test_linked_alpha_that_was_not_swept_is_answered(open_page: OpenPage, stores
 def test_neuron_without_sweep_names_those_that_have_one(open_page: OpenPage, stores: Path) -> None:
     saved_sweep(stores, 17, 10)
     words = "\n".join(markdown.value for markdown in loaded(open_page, alpha="0").markdown)
-    assert "Neuron 5 has not been swept yet" in words
-    assert "Swept so far: 17." in words
+    assert re.search(r"Neuron \[5\b[^]]*\]\(.*\) has not been swept yet", words)
+    assert re.search(r"Swept so far: \[17\b[^]]*\]\(.*neuron=17\)\.", words)
 
 
 @pytest.mark.parametrize(

@@ -240,7 +240,7 @@ def test_output_score_and_rank_stand_beside_the_topics(open_page: OpenPage, stor
 def test_similar_neuron_opens_on_a_click(open_page: OpenPage, store: Store, stores: Path) -> None:
     saved_output(stores, store)
     app = open_page(neuron="3")
-    button(app, "5 (0.50)").click().run()
+    app.button(key="similar 5").click().run()
     assert checked(app).number_input(key="neuron").value == 5
     assert "0.017 <small>rank 6 of" in html_of(app)
 

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from core.results.names import NeuronName
 from core.store.reader import Store
 from pages.shared.charts.colours import EDITS
 from pages.shared.columns import number
 from pages.shared.glossary.index import TERMS, term_link
+from pages.shared.names import neuron_link
 from pages.shared.resources import workbench
 
 if TYPE_CHECKING:  # imports torch, which is loaded when something is generated
@@ -119,18 +121,18 @@ def _figures(row: pd.Series | None) -> str:
 
 def _section(title: str, edit: str, text: str, row: pd.Series | None) -> str:
     return (
-        f'<section><h3 style="border-color:{EDITS[edit]}">{escape(title)}</h3>'
+        f'<section><h3 style="border-color:{EDITS[edit]}">{title}</h3>'
         f'<div><p class="ss-text" dir="auto">{text}</p></div><div>{_figures(row)}</div></section>'
     )
 
 
-def amplified_html(amplified: Amplified) -> str:
-    """Both answers side by side as HTML, with their figures once they are measured."""
+def amplified_html(amplified: Amplified, name: NeuronName) -> str:
+    """Both answers side by side as HTML, with their figures once they are measured; `name` is the neuron's."""
     asked = amplified.asked
     texts = amplified.texts
     rows = {} if amplified.rows is None else {row["alpha"]: row for _, row in amplified.rows.iterrows()}
     left, right = marked_changes(texts[0], texts[-1]) if texts else ("", "")
     sections = _section("Unsteered", "none", left, rows.get(0.0))
     if asked.alpha:
-        sections += _section(f"Neuron {asked.neuron:,} × {asked.alpha:g}", "add", right, rows.get(asked.alpha))
+        sections += _section(f"{neuron_link(name)} × {asked.alpha:g}", "add", right, rows.get(asked.alpha))
     return f'<div class="ss-columns" style="--columns:{len(asked.alphas)}">{sections}</div>'

@@ -4,6 +4,7 @@ import pandas as pd
 import streamlit as st
 
 from core.catalog import Setup
+from core.results.names import Names
 from core.sweep.windows import RULES, Windows, compare_neurons, find_windows, measured_figures
 from pages.parts.special_tokens.sweeps import SavedSweep, neurons_with_sweep, saved_sweeps
 from pages.shared.charts import figures as charts
@@ -11,13 +12,14 @@ from pages.shared.charts import sweep as charts_sweep
 from pages.shared.charts.methods import swatches
 from pages.shared.experiments import download_table
 from pages.shared.glossary.index import TERMS, help_text
+from pages.shared.names import NAME_COLUMN, linked, neuron_markdown
 
 _CURVES = ("perplexity", "repetition", "distinct_2", "confidence")
 _MAY_BE_MISSING = ("acceptability", "judge")
 _CURVES_WHERE_MEASURED = (*_MAY_BE_MISSING, "language_switch")
 
 
-def show_sweeps(setup: Setup, neuron: int, others: list[int], drawn: int | None, alpha: float) -> None:
+def show_sweeps(setup: Setup, neuron: int, others: list[int], drawn: int | None, alpha: float, names: Names) -> None:
     """Shows the saved sweeps of the open neuron and of those beside it, or how to run one.
 
     Args:
@@ -27,8 +29,9 @@ def show_sweeps(setup: Setup, neuron: int, others: list[int], drawn: int | None,
     sweeps = saved_sweeps(setup, [neuron, *others, *([] if drawn is None else [drawn])])
     if neuron not in sweeps:
         swept = [number for number in neurons_with_sweep(setup) if number != neuron]
-        known = f" Swept so far: {', '.join(f'{number:,}' for number in swept)}." if swept else ""
-        st.markdown(f"Neuron {neuron:,} has not been swept yet: **Sweep** shows how far it can be amplified.{known}")
+        known = f" Swept so far: {', '.join(neuron_markdown(names[number]) for number in swept)}." if swept else ""
+        name = neuron_markdown(names[neuron])
+        st.markdown(f"Neuron {name} has not been swept yet: **Sweep** shows how far it can be amplified.{known}")
         return
     sweep = sweeps[neuron]
     n_done, n_asked = sweep.rows["question"].nunique(), sweep.rows["n_questions"].iloc[0]
@@ -46,13 +49,14 @@ def show_sweeps(setup: Setup, neuron: int, others: list[int], drawn: int | None,
     )
     windows = find_windows(sweep.rows, improved_by)
     st.markdown(_in_words(windows, improved_by))
-    _show_curves(sweeps, neuron, others, drawn, windows)
+    lines = charts_sweep.neuron_lines(neuron, others, drawn, names)
+    _show_curves(sweeps, neuron, {n: line for n, line in lines.items() if n in sweeps}, windows)
     if missing := [TERMS[name].title for name in _MAY_BE_MISSING if sweep.rows[name].isna().all()]:
         st.caption(f"Not available here: {' and '.join(missing)}.", help=help_text("judge"))
     with st.expander("Rules of the windows"):
         for rule in RULES.values():
             st.markdown(rule)
-    _show_comparison(sweeps, drawn, improved_by, setup)
+    _show_comparison(sweeps, drawn, improved_by, setup, names)
     _show_all_answers(sweep, neuron, alpha, setup)
 
 
@@ -70,9 +74,8 @@ def _in_words(windows: Windows, figure: str) -> str:
 
 
 def _show_curves(
-    sweeps: dict[int, SavedSweep], neuron: int, others: list[int], drawn: int | None, windows: Windows
+    sweeps: dict[int, SavedSweep], neuron: int, lines: dict[int, charts_sweep.Line], windows: Windows
 ) -> None:
-    lines = {n: line for n, line in charts_sweep.neuron_lines(neuron, others, drawn).items() if n in sweeps}
     st.html(swatches(charts_sweep.legend_colours(lines), "band: 95% interval over the questions"))
     means = {n: sweep.means for n, sweep in sweeps.items()}
     measured = [name for name in _CURVES_WHERE_MEASURED if (means[neuron][name] > 0).any()]
@@ -83,21 +86,24 @@ def _show_curves(
         columns[place % 2].plotly_chart(figure, config=charts.CONFIG, key=f"curve {name}")
 
 
-def _show_comparison(sweeps: dict[int, SavedSweep], drawn: int | None, improved_by: str, setup: Setup) -> None:
+def _show_comparison(
+    sweeps: dict[int, SavedSweep], drawn: int | None, improved_by: str, setup: Setup, names: Names
+) -> None:
     if len(sweeps) < 2:
         return
     table = compare_neurons({number: sweep.rows for number, sweep in sweeps.items()}, improved_by)
     table.insert(1, "control", table["neuron"] == drawn)
     st.subheader("Neurons compared", anchor=False)
     st.dataframe(
-        table,
+        table.assign(name=linked(names, table["neuron"])),
         hide_index=True,
-        column_config={
+        column_config={"name": NAME_COLUMN}
+        | {
             name: st.column_config.NumberColumn(name.replace("_", " "), format="%.4g")
             for name in ("harmless_from", "harmless_to", "improved_from", "improved_to", "collapse", "largest_alpha")
         },
         column_order=[
-            *("neuron", "control", "harmless_to", "improved_from", "improved_to", "collapse", "largest_alpha"),
+            *("name", "control", "harmless_to", "improved_from", "improved_to", "collapse", "largest_alpha"),
             "questions",
         ],
     )

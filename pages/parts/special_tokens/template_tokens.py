@@ -6,12 +6,14 @@ import pandas as pd
 import streamlit as st
 
 from core.catalog import Setup
+from core.results.names import Names
 from core.store.reader import Store
 from core.sweep.request import PUBLISHED_NEURON, random_neuron
 from pages.shared.charts.methods import METHODS
 from pages.shared.columns import number
 from pages.shared.glossary.index import help_text
 from pages.shared.messages import plain
+from pages.shared.names import neuron_link, neuron_names, with_names
 
 N_SHOWN = 5  # as in the paper
 _DEFAULT_MODEL, _DEFAULT_METHOD = "Qwen2.5-7B-Instruct", "FAST, x8"
@@ -49,21 +51,22 @@ def choose_neuron(setup: Setup, store: Store, table: pd.DataFrame | None) -> int
         )
         neuron = default if typed is None else typed
         if table is not None and not table.empty:
-            _pick(table, neuron, store.d_sae)
-    st.caption(plain(_about(neuron, store.d_sae, table)))
+            _pick(table, neuron, store)
+    st.caption(with_names(_about(neuron, store.d_sae, table), neuron_names(store)))
     return neuron
 
 
-def _pick(table: pd.DataFrame, neuron: int, d_sae: int) -> None:
+def _pick(table: pd.DataFrame, neuron: int, store: Store) -> None:
     """Offers the strongest neurons of one template token, and the one that the paper steers."""
     tokens = table["token"].drop_duplicates().tolist()
     token = st.selectbox(
         "Strongest on", tokens, key="token", bind="query-params", width=170, help=help_text("special tokens")
     )
     top = table[(table["token"] == token) & (table["rank"] <= N_SHOWN)]
-    values = {str(n): f"{n:,}: {number(value)}" for n, value in zip(top["neuron"], top["mean_max"], strict=True)}
-    if d_sae > PUBLISHED_NEURON:
-        values.setdefault(str(PUBLISHED_NEURON), f"{PUBLISHED_NEURON:,}: the paper's number")
+    names = neuron_names(store)
+    values = {str(n): plain(f"{names[n]}: {number(v)}") for n, v in zip(top["neuron"], top["mean_max"], strict=True)}
+    if store.d_sae > PUBLISHED_NEURON:
+        values.setdefault(str(PUBLISHED_NEURON), plain(f"{names[PUBLISHED_NEURON]}: the paper's number"))
     st.session_state["strongest"] = str(neuron) if str(neuron) in values else None
     st.pills(
         f"Neurons most active on {token}",
@@ -87,7 +90,7 @@ def _about(neuron: int, d_sae: int, table: pd.DataFrame | None) -> str:
         mine = table[table["neuron"] == neuron]
         places = [f"{token} (rank {rank})" for token, rank in zip(mine["token"], mine["rank"], strict=True)]
         if places:
-            parts.append(f"Neuron {neuron:,} is among the 20 most active on {', '.join(places)}.")
+            parts.append(f"Of {', '.join(places)}, neuron {neuron} is among the 20 most active.")
     if d_sae <= PUBLISHED_NEURON:
         parts.append(f"{PUBLISHED_NEURON}, the number that the paper steers, is not here: this SAE has {d_sae:,}.")
     elif neuron == PUBLISHED_NEURON:
@@ -99,19 +102,22 @@ def _about(neuron: int, d_sae: int, table: pd.DataFrame | None) -> str:
 # ---- F.3 ----
 
 
-def token_table(table: pd.DataFrame) -> str:
-    """The strongest neurons of each token as `index:value`, strongest first (HTML).
+def token_table(table: pd.DataFrame, names: Names | None = None) -> str:
+    """The strongest neurons of each token with their values, strongest first (HTML).
 
     Args:
         table: columns token, rank, neuron, mean_max.
+        names: of the setup's neurons; None: of another SAE, whose neurons have numbers alone.
     """
     lines = []
     for token, group in table.groupby("token", sort=False):
         best = group.nsmallest(N_SHOWN, "rank")
-        cells = [
-            f'<td style="padding-left:0.75rem">{n}:<b>{number(value)}</b></td>'
-            for n, value in zip(best["neuron"], best["mean_max"], strict=True)
-        ]
+        values = zip(best["neuron"], best["mean_max"], strict=True)
+        if names is None:
+            cells = [f'<td style="padding-left:0.75rem">{n}:<b>{number(value)}</b></td>' for n, value in values]
+        else:
+            named = (f"<span>{neuron_link(names[n])} <b>{number(value)}</b></span>" for n, value in values)
+            cells = [f'<td class="ss-named">{" ".join(named)}</td>']
         lines.append(f'<tr><th scope="row"><code>{escape(token)}</code></th>{"".join(cells)}</tr>')
     return (
         '<div style="overflow-x:auto"><table class="ss-figures" style="white-space:nowrap">'

@@ -9,6 +9,7 @@ import streamlit as st
 from jaxtyping import Float64
 
 from core.catalog import Setup
+from core.results.names import Names
 from core.store.reader import Store
 from core.text.prompts import Topic
 from pages.shared.experiments import experiment_command, run_experiment
@@ -65,7 +66,7 @@ def _open(neuron: int) -> None:
     st.session_state["neuron"] = neuron
 
 
-def show_similar(output: pd.DataFrame | None, neuron: int) -> None:
+def show_similar(output: pd.DataFrame | None, neuron: int, names: Names) -> None:
     """Shows the neurons whose decoder rows point the same way; a click opens one."""
     row = output_of(output, neuron)
     if row is None:
@@ -74,12 +75,12 @@ def show_similar(output: pd.DataFrame | None, neuron: int) -> None:
     with st.container(horizontal=True, gap="small"):
         for number, cosine in zip(row["nearest"], row["cosine"], strict=True):
             st.button(
-                f"{number:,} ({cosine:.2f})",
+                f"{plain(str(names[number]))} ({cosine:.2f})",
                 key=f"similar {number}",
                 on_click=_open,
                 args=(number,),
                 type="tertiary",
-                help=f"Opens neuron {number:,}; cosine {cosine:.3f}",
+                help=f"Opens neuron {number}; cosine {cosine:.3f}",
             )
 
 

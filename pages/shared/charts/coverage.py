@@ -9,8 +9,10 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from core.evaluation.reference import DISJOINT, N_TOP, UNSEEN
+from core.results.names import Names
 from pages.shared.charts.colours import ACCENT, EDITS, UNALIGNED, Theme, ramp
 from pages.shared.charts.figures import FAINT, layout
+from pages.shared.names import hover_name
 
 SETUP_COLOURS = (
     ACCENT["dark"],
@@ -152,12 +154,12 @@ def design_curves(means: pd.DataFrame, measure: str, n_prompts: int) -> go.Figur
     return layout(figure, 340)
 
 
-def coactivation_map(pairs: pd.DataFrame, words: Mapping[int, str], theme: Theme) -> go.Figure:
+def coactivation_map(pairs: pd.DataFrame, names: Names, theme: Theme) -> go.Figure:
     """Jaccard index of every two of a topic's best neurons, best first, from the background to the accent colour.
 
     Args:
         pairs: rows of the table `reference-coactivation` for one topic.
-        words: top tokens of each neuron, for the hover label.
+        names: of the setup's neurons, for the hover label.
     """
     ranked = pairs[["rank_first", "first"]].set_axis(["rank", "neuron"], axis=1)
     ranked = pd.concat([ranked, pairs[["rank_second", "second"]].set_axis(["rank", "neuron"], axis=1)])
@@ -168,13 +170,13 @@ def coactivation_map(pairs: pd.DataFrame, words: Mapping[int, str], theme: Theme
         i, j = row.rank_first - 1, row.rank_second - 1
         jaccard[i, j] = jaccard[j, i] = row.jaccard
         hover[i, j] = hover[j, i] = (
-            f"<b>{row.first}</b> {escape(words[row.first])}<br>{row.prompts_first:,} prompts<br>"
-            f"<b>{row.second}</b> {escape(words[row.second])}<br>{row.prompts_second:,} prompts<br>"
+            f"{hover_name(names[row.first])}<br>{row.prompts_first:,} prompts<br>"
+            f"{hover_name(names[row.second])}<br>{row.prompts_second:,} prompts<br>"
             f"both on {row.both:,}: Jaccard {row.jaccard:.3f}"
         )
-    names = [str(neuron) for neuron in neurons]
+    numbers = [str(neuron) for neuron in neurons]
     steps = [colour for colour, _ in ramp(theme)]
-    cells = {"x": names, "y": names, "xgap": 1, "ygap": 1, "hoverongaps": False}
+    cells = {"x": numbers, "y": numbers, "xgap": 1, "ygap": 1, "hoverongaps": False}
     itself = np.where(np.eye(len(neurons)), 0.0, np.nan)
     figure = go.Figure(
         [

@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from html import escape
 
 import pandas as pd
 import plotly.graph_objects as go
 
+from core.results.names import Names
 from core.sweep.windows import Windows
 from pages.shared.charts.colours import ALIGNED, EDITS
 from pages.shared.charts.figures import layout
@@ -28,13 +30,13 @@ class Line:
     dash: str = "solid"
 
 
-def neuron_lines(neuron: int, others: list[int], control: int | None) -> dict[int, Line]:
+def neuron_lines(neuron: int, others: list[int], control: int | None, names: Names) -> dict[int, Line]:
     """The curve of each neuron: the open one, those beside it, and the random control, dotted."""
-    lines = {neuron: Line(f"neuron {neuron:,}", EDITS["add"])}
+    lines = {neuron: Line(str(names[neuron]), EDITS["add"])}
     for i, other in enumerate(others):
-        lines.setdefault(other, Line(f"neuron {other:,}", _OTHERS[i % len(_OTHERS)]))
+        lines.setdefault(other, Line(str(names[other]), _OTHERS[i % len(_OTHERS)]))
     if control is not None:
-        lines.setdefault(control, Line(f"random neuron {control:,}", EDITS["none"], "dot"))
+        lines.setdefault(control, Line(f"{names[control]} (random)", EDITS["none"], "dot"))
     return lines
 
 
@@ -65,7 +67,7 @@ def figure_over_alpha(
             x=rows["alpha"],
             y=rows[name],
             mode="lines+markers",
-            name=line.title,
+            name=escape(line.title),
             line={"color": line.colour, "width": 2, "dash": line.dash},
             marker={"size": 6},
             hovertemplate=_HOVER,

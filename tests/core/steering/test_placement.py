@@ -289,8 +289,8 @@ def test_edits_say_what_they_do() -> None:
     ]
     assert [edit.note() for edit in edits if edit is not None] == [
         "",
-        "Clamp forces neurons 0 (to 20), 1 (to 20).",
-        "Clamp forces neurons 0, 1 to 3 times their own activation on the token.",
+        "Clamp forces neuron 0 to 20, neuron 1 to 20.",
+        "Clamp forces neuron 0, neuron 1 to 3 times their own activation on the token.",
         "Clamp forces no neuron.",
         "Add adds decoder rows: 40 times that of neuron 3, -0.5 times that of neuron 7.",
         "Vector adds 0.5 times the difference in means, which has length 5.",
