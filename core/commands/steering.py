@@ -195,6 +195,10 @@ def evaluate(
         list[str] | None,
         typer.Option("--also", help="text: steer at this setup's layer of the same model too (repeatable)."),
     ] = None,
+    dialogues: Annotated[
+        Path | None,
+        typer.Option("--dialogues", help="reconstruction: .jsonl of conversations instead of the bundled ones."),
+    ] = None,
     judge: Annotated[bool, typer.Option("--judge", help="text: let $STEERSCOPE_JUDGE_URL rate every text.")] = False,
     seed: Seed = 0,
     tokens: Tokens = 64,
@@ -238,6 +242,7 @@ def evaluate(
         prompts=split_names(prompts),
         also=others,
         judge=judge,
+        dialogues=dialogues,
     )
     tables: dict[str, "pd.DataFrame"] = {}
     for name, experiment in experiments.items():

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
 from core.errors import UsageError
@@ -59,6 +60,7 @@ class ExperimentOptions:
     columns: tuple[str, ...] = PAPER_COLUMNS  # of the text experiment
     prompts: tuple[str, ...] = PROMPT_SETS
     also: tuple[Workbench, ...] = ()  # setups at other layers, steered at the same time in the text experiment
+    dialogues: Path | None = None  # conversations to reconstruct; None: the bundled ones
     judge: bool = False  # whether a judge rates every text; see `core.models.judge`
     saved: Callable[[str], pd.DataFrame | None] = lambda table: None  # looks up a result that the setup already has
 
@@ -182,6 +184,15 @@ EXPERIMENTS: dict[str, Experiment] = {
         "core.evaluation.example",
         "The comparison that the page Generate opens with",
         (Printed("example", "Texts", ("edit", "text", "topic_percentile", "perplexity")),),
+    ),
+    "reconstruction": Experiment(
+        "core.evaluation.reconstruction",
+        "Reconstruction of conversations",
+        (
+            Printed("reconstruction", "Squared error by kind of token; log2 as in the FAST paper's tables"),
+            Printed("reconstruction-figures", "Other figures of the SAE on these conversations"),
+            Printed("reconstruction-edits", "Squared error under each edit, mean over topics", overview=True),
+        ),
     ),
     "special": Experiment(
         "core.evaluation.special",

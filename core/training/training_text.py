@@ -69,7 +69,7 @@ def _plain_texts(documents: Iterator[Document], tokenizer: Any, end: int) -> Ite
         yield ids, kinds
 
 
-def _run_alone(documents: Iterator[Document], model: LanguageModel) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def run_alone(documents: Iterator[Document], model: LanguageModel) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Token ids and kinds of texts that run alone: chats in their template, plain documents after the first token."""
     for is_chat, group in groupby(documents, key=lambda document: bool(document.messages)):
         if is_chat:
@@ -109,7 +109,7 @@ def _encode(config: AutoencoderConfig, model: LanguageModel, text_folder: Path, 
     documents = chosen_documents(config, text_folder, held_out=held_out)
     match config.method:
         case "fast":
-            texts = _run_alone(documents, model)
+            texts = run_alone(documents, model)
         case "btf":
             texts = encode_conversations(documents, model)
         case "btp":

@@ -137,9 +137,8 @@ def test_variants_stand_beside_the_methods_with_settings_of_their_own(grid_file:
     ]
     assert jobs[-1].name == "tiny-L1-2x-btp-in-template-topk-seed1"
     assert names_of(jobs[-1].sources) == {"texts.jsonl"}
-    assert {(source.path, source.whole) for job in jobs for source in job.evaluation_sources} == {
-        ("judged.jsonl", True)
-    }
+    judged = {(source.path, source.whole) for job in jobs for source in job.evaluation_sources}
+    assert judged == {("judged.jsonl", True)}
 
 
 def test_jobs_on_the_same_activations_come_in_a_row(grid_file: Path) -> None:
