@@ -37,7 +37,17 @@ _OF_THE_SAE_ALONE = {  # settings that do not affect the training tokens, beside
     *("name", "hook_name", "seed", "text_seed", "saved_dtype", "deduplication_mb", "checkpoint_steps"),
     *("evaluation_sources", "evaluation_skip_first", "evaluation_tokens", "cross_entropy_tokens", "variant"),
     *("architecture", "expansion", "d_sae", "k", "sparsity", "sparsity_warmup_steps", "bandwidth", "initial_threshold"),
-    *("apply_b_dec_to_input", "normalise", "tokens", "batch_size", "buffer_size", "lr", "lr_end", "warmup_steps"),
+    *(
+        "apply_b_dec_to_input",
+        "normalise",
+        "normalise_decoder",
+        "tokens",
+        "batch_size",
+        "buffer_size",
+        "lr",
+        "lr_end",
+        "warmup_steps",
+    ),
     *("beta1", "beta2", "aux_coefficient", "dead_window", "median_tokens"),
 }
 
@@ -80,6 +90,7 @@ class AutoencoderConfig:
     bandwidth: Positive = 0.05  # of JumpReLU's straight-through estimator
     initial_threshold: NotNegative = 0.01  # of JumpReLU
     apply_b_dec_to_input: bool = False  # subtract the decoder bias before encoding
+    normalise_decoder: bool = False  # decoder rows keep unit norm at every step, not only at first and in the saved SAE
     normalise: bool = True  # scale activations to a mean norm of sqrt(d_in); folded into the weights at the end
     saved_dtype: Dtype = "float32"  # of the saved weights, on which the card's figures are measured
 

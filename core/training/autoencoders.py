@@ -43,6 +43,7 @@ from core.training.scaled_topk import ScaledBatchTopKTrainingSAE
 from core.training.shared_activations import KeptChunks
 from core.training.sparse_topk import SparseTopKTrainingSAE
 from core.training.training_text import held_out_text, token_batches
+from core.training.unit_decoder import keep_decoder_direction, normalise_decoder
 
 SETTINGS_FILE = "training.json"
 _LOG_EVERY_STEPS = 10
@@ -171,6 +172,8 @@ class AutoencoderRun:
             device=config.device,
         )
         self.trainer = new_trainer(config, new_autoencoder(config, d_in))
+        if config.normalise_decoder:
+            keep_decoder_direction(self.trainer.sae)
         checkpoint = latest_checkpoint(folder / "checkpoints")
         if checkpoint is None:
             with self._full_disk_told():
@@ -214,6 +217,8 @@ class AutoencoderRun:
             while trainer.n_training_steps < config.steps:
                 trainer.maybe_reset_sparsity()
                 output = trainer.step(next(self.buffer))
+                if config.normalise_decoder:
+                    normalise_decoder(trainer.sae)
                 trainer.n_training_steps += 1
                 step = trainer.n_training_steps
                 if step % _LOG_EVERY_STEPS == 0 or step == config.steps:

@@ -21,6 +21,7 @@ from core.training.autoencoders import train_autoencoder as train
 from core.training.checkpoints import latest_checkpoint
 from core.training.geometric_median import geometric_median
 from core.training.training_text import token_batches
+from core.training.unit_decoder import keep_decoder_direction, normalise_decoder
 from tests.core.training.conftest import Configure
 
 ARCHITECTURES = ("standard", "jumprelu", "topk", "gated", "batchtopk")
@@ -187,6 +188,23 @@ def test_topk_equals_sae_lens(configure: Configure, architecture: str, apply_b_d
     assert output.losses["auxiliary_reconstruction_loss"] > 0
     for name, parameter in ours.named_parameters():
         torch.testing.assert_close(parameter.grad, dict(theirs.named_parameters())[name].grad)
+
+
+def test_decoder_rows_keep_unit_norm_where_asked(configure: Configure) -> None:
+    x = torch.randn(256, 32, generator=torch.Generator().manual_seed(0))
+    sae = new_autoencoder(configure(architecture="standard", normalise_decoder=True), d_in=32)
+    keep_decoder_direction(sae)
+    loss = (sae.decode(sae.encode(x)) - x).pow(2).sum()
+    (free,) = torch.autograd.grad(loss, sae.W_dec)
+    loss = (sae.decode(sae.encode(x)) - x).pow(2).sum()
+    loss.backward()
+    rows = sae.W_dec.detach()
+    expected = torch.stack([g - torch.dot(g, w) * w for g, w in zip(free, rows, strict=True)])
+    torch.testing.assert_close(sae.W_dec.grad, expected, rtol=1e-4, atol=1e-3)
+    with torch.no_grad():
+        sae.W_dec *= torch.linspace(0.5, 2.0, len(rows))[:, None]
+    normalise_decoder(sae)
+    torch.testing.assert_close(sae.W_dec.detach(), rows)
 
 
 def test_width_need_be_no_multiple_of_d_in(configure: Configure) -> None:

@@ -59,7 +59,9 @@ def test_paper_grid_has_the_papers_settings_and_data() -> None:
     for job in load_grid(CONFIGS / "paper_grid.toml").jobs:
         assert (job.tokens, job.context_size, job.max_conversation_tokens) == (40_960_000, 2_048, 8_192)
         assert job.sparsity == {"standard": 5.0, "jumprelu": 0.01}[job.architecture]
-        assert (job.n_gram, job.apply_b_dec_to_input, job.normalise) == (20, False, False)
+        assert (job.n_gram, job.apply_b_dec_to_input, job.normalise, job.normalise_decoder) == (20, False, False, True)
+        assert (job.model_dtype, job.autocast) == ("float32", False)
+        assert len({source.share for source in job.evaluation_sources}) == 1  # pooled: each set by its size
         assert names_of(job.sources) == ({"pile-uncopyrighted"} if job.method == "btp" else PAPER_CONVERSATIONS)
         assert names_of(job.evaluation_sources) == PAPER_CONVERSATIONS
         assert job.keep_special == (job.method != "btp")
