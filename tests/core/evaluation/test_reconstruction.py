@@ -1,4 +1,4 @@
-"""Reconstruction of conversations: errors by kind of token against transformers, sae_lens and numpy, one chat at a time."""
+"""Reconstruction of conversations: errors by kind of token against transformers, sae_lens and numpy, chat by chat."""
 
 import json
 from collections.abc import Iterator
