@@ -11,12 +11,14 @@ user's own, from a TOML file (`$STEERSCOPE_SETUPS`, else `setups.toml` in the wo
 
 import importlib.metadata
 import os
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from core.errors import MissingFileError, ModelFolderError, SetupConfigError, UnknownSetupError
-from core.settings import APP_STORE
+from core.errors import ModelFolderError, SetupConfigError, SteerscopeError, UnknownSetupError
+from core.files import require_file
+from core.settings import APP_STORE, given_path
 from core.validated import Context, Count, Dtype, Name, Text, from_table, read_toml, shown, validated
 
 DATA = Path(__file__).resolve().parent.parent / "data"
@@ -145,15 +147,13 @@ def user_setups_file(option: Path | None = None) -> Path | None:
     """The user's TOML file: the option, else `$STEERSCOPE_SETUPS`, else `setups.toml` where there is one.
 
     Raises:
-        MissingFileError: the named file does not exist.
+        MissingFileError, UnreadableFileError: the named file is not there, or cannot be opened.
     """
-    named = option or (Path(os.environ["STEERSCOPE_SETUPS"]) if os.environ.get("STEERSCOPE_SETUPS") else None)
+    named = option or (given_path(os.environ["STEERSCOPE_SETUPS"]) if os.environ.get("STEERSCOPE_SETUPS") else None)
     if named is None:
         default = Path("setups.toml")
         return default if default.is_file() else None
-    if not named.is_file():
-        raise MissingFileError(named, "name a TOML file of setups")
-    return named
+    return require_file(named, "name a TOML file of setups")
 
 
 def _resolved(key: str, value: str, folder: Path) -> str:
@@ -176,19 +176,51 @@ def read_setups(path: Path) -> list[Setup]:
     Raises:
         SetupConfigError: the file is not TOML, has no `[setups.NAME]` table, or has an unknown, missing or wrong key.
     """
+    return list(_read_each(path, _raised))
+
+
+def _raised(problem: SteerscopeError) -> None:
+    raise problem
+
+
+def _read_each(path: Path, refused: Callable[[SteerscopeError], None]) -> Iterator[Setup]:
+    """The setups of a TOML file; `refused` is called with what is wrong with one of them.
+
+    Raises:
+        SetupConfigError: the file as a whole cannot be read.
+    """
     tables = read_toml(path, SetupConfigError).get("setups")
     if not tables or not isinstance(tables, dict) or not all(isinstance(table, dict) for table in tables.values()):
         raise SetupConfigError(f"'{path}' has no [setups.NAME] table; see README, 'Your own models'")
-    setups = []
+    taken = {setup.name for setup in [*_embedded(), *_presets()]}
     for name, table in tables.items():
         where = f"'{path}', [setups.{shown(name)[1:-1]}]"
-        setup = from_table(Setup, table, where, given={"name": name, "origin": "user"})
+        if name in taken:
+            refused(SetupConfigError(f"'{path}': the name '{name}' is taken by a built-in setup; choose another"))
+            continue
+        try:
+            setup = from_table(Setup, table, where, given={"name": name, "origin": "user"})
+        except SetupConfigError as exc:
+            refused(exc)
+            continue
         try:
             resolved: dict[str, Any] = {key: _resolved(key, table[key], path.parent) for key in _PLACES if key in table}
         except SetupConfigError as exc:
-            raise SetupConfigError(f"{where}: {exc}") from None
-        setups.append(replace(setup, **resolved))
-    return setups
+            refused(SetupConfigError(f"{where}: {exc}"))
+            continue
+        yield replace(setup, **resolved)
+
+
+def listed_setups(user_file: Path | None = None) -> tuple[dict[str, Setup], list[SteerscopeError]]:
+    """Every setup that can be read, by name, the user's own last; and what is wrong with the others."""
+    problems: list[SteerscopeError] = []
+    setups = {setup.name: setup for setup in [*_embedded(), *_presets()]}
+    try:
+        path = user_setups_file(user_file)
+        setups |= {setup.name: setup for setup in (_read_each(path, problems.append) if path else ())}
+    except SteerscopeError as exc:
+        problems.append(exc)
+    return setups, problems
 
 
 def all_setups(user_file: Path | None = None) -> dict[str, Setup]:
@@ -197,12 +229,9 @@ def all_setups(user_file: Path | None = None) -> dict[str, Setup]:
     Raises:
         SetupConfigError: see `read_setups`; or a name that is taken.
     """
-    setups = {setup.name: setup for setup in [*_embedded(), *_presets()]}
-    path = user_setups_file(user_file)
-    for setup in read_setups(path) if path else []:
-        if setup.name in setups:
-            raise SetupConfigError(f"'{path}': the name '{setup.name}' is taken by a built-in setup; choose another")
-        setups[setup.name] = setup
+    setups, problems = listed_setups(user_file)
+    for problem in problems:
+        raise problem
     return setups
 
 
@@ -211,9 +240,12 @@ def find_setup(name: str, user_file: Path | None = None) -> Setup:
 
     Raises:
         UnknownSetupError: there is no such setup; the message lists the existing ones.
+        SetupConfigError: there may be one, but the user's file cannot be read, or has a wrong entry.
     """
-    setups = all_setups(user_file)
+    setups, problems = listed_setups(user_file)
     if name not in setups:
+        for problem in problems:
+            raise problem
         raise UnknownSetupError(name, sorted(setups))
     return setups[name]
 

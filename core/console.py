@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from core.progress import Progress as Report  # rich has a Progress of its own
 
@@ -56,19 +57,16 @@ def print_table(frame: "pd.DataFrame", *, as_json: bool, title: str = "") -> Non
         return
     from pandas.api.types import is_numeric_dtype
 
-    table = Table(title=title or None, header_style="bold")
+    # text objects: rich would take what somebody typed for markup
+    table = Table(title=Text(title, style="table.title") if title else None, header_style="bold")
     for column in frame.columns:
         number = is_numeric_dtype(frame[column])
-        table.add_column(str(column), justify="right" if number else "left", overflow="fold")
+        table.add_column(Text(str(column)), justify="right" if number else "left", overflow="fold")
     for row in frame.itertuples(index=False):
-        table.add_row(*(_escape(_cell(value)) for value in row))
+        table.add_row(*(Text(_cell(value)) for value in row))
     console = Console()
     # a pipe has no width of its own: print wide enough that no column wraps
     (console if console.is_terminal else Console(width=_PIPE_WIDTH)).print(table)
-
-
-def _escape(text: str) -> str:
-    return text.replace("[", r"\[")
 
 
 @contextmanager
@@ -79,7 +77,7 @@ def stage_progress(title: str) -> Iterator[Report]:
     the colon is shown and may change.
     """
     console = Console(stderr=True)
-    console.print(title)
+    console.print(title, markup=False)
     with (_bars if console.is_terminal else _lines)(console) as report:
         yield report
 
@@ -87,7 +85,7 @@ def stage_progress(title: str) -> Iterator[Report]:
 @contextmanager
 def _bars(console: Console) -> Iterator[Report]:
     columns = (
-        TextColumn("{task.description:<14}"),
+        TextColumn("{task.description:<14}", markup=False),
         BarColumn(),
         TextColumn("{task.percentage:>3.0f}%"),
         TimeElapsedColumn(),

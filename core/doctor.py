@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from core.catalog import all_setups, missing_parts
-from core.errors import SteerscopeError, StoreNotBuiltError
+from core.catalog import listed_setups, missing_parts
+from core.errors import SteerscopeError, StoreNotBuiltError, in_one_line
 from core.models.embeddings import embedded_model_folder
 from core.models.loading import best_device
+from core.results.app_store import AppStore
 from core.store.reader import Store
+from core.store.schema import build_command
 
 PACKAGES = ("torch", "transformers", "transformer-lens", "sae-lens", "sentence-transformers", "streamlit", "duckdb")
 
@@ -39,13 +41,27 @@ def _store(root: Path, name: str) -> tuple[str, str, bool]:
             store.check()
             return f"store {name}", f"{store.n_prompts:,} prompts, {store.d_sae:,} neurons, every block read", True
     except StoreNotBuiltError:
-        return f"store {name}", f"not built: python -m core build {name}", True
-    except SteerscopeError as exc:
-        return f"store {name}", str(exc), False
+        return f"store {name}", f"not built: {build_command(root, name)}", True
+    except Exception as exc:  # whatever one damaged store does, the others are examined
+        return f"store {name}", in_one_line(exc), False
+
+
+def _app_store(root: Path) -> Iterator[tuple[str, str, bool]]:
+    results = AppStore(root)
+    if results.path.exists():
+        try:
+            results.check()
+            yield "results", f"{len(results.results()):,} tables in '{results.path}', every block read", True
+        except SteerscopeError as exc:
+            yield "results", str(exc), False
 
 
 def examine(root: Path) -> pd.DataFrame:
     """Checks everything; one row per thing examined, with columns what, finding, ok."""
-    rows = [*_packages(), ("device", best_device(), True), _embedding_model()]
-    rows += [_store(root, setup.name) for setup in all_setups().values() if not missing_parts(setup)]
+    rows = [*_packages(), ("device", best_device(), True), _embedding_model(), *_app_store(root)]
+    setups, problems = listed_setups()
+    rows += [("setups", str(problem), False) for problem in problems]
+    runnable = [setup.name for setup in setups.values() if not missing_parts(setup)]
+    there = [path.parent.name for path in sorted(root.glob("*/store.duckdb"))]  # also of setups that are gone
+    rows += [_store(root, name) for name in dict.fromkeys([*runnable, *there])]
     return pd.DataFrame(rows, columns=["what", "finding", "ok"])

@@ -2,9 +2,9 @@
 
 SteerscopeError
 ├── UsageError        the request is wrong: a name, number, file or combination that cannot work
-│   └── UnknownSetupError, SetupConfigError, EmptyTopicError, TopicTooLongError, MissingFileError, PromptFileError,
-│       PromptTooLongError, NeuronRangeError, UnknownHookError, EditError, TrainingConfigError, EmptyDatasetError,
-│       ConversationError, SettingsError, ExportError, ChatSetupError
+│   └── UnknownSetupError, SetupConfigError, UnknownTopicError, EmptyTopicError, TopicTooLongError, MissingFileError,
+│       UnreadableFileError, PromptFileError, PromptTooLongError, NeuronRangeError, UnknownHookError, EditError,
+│       TrainingConfigError, EmptyDatasetError, ConversationError, SettingsError, ExportError, ChatSetupError
 └── StateError        the request is fine, but something on disk or a server is missing, damaged or does not fit
     ├── ModelFolderError, UnsafeWeightsError, AutoencoderError, EmbeddingModelError, HubError, ScoringError,
     │   CheckpointError, GridError, EngineError, AcceptabilityError, JudgeError
@@ -18,9 +18,13 @@ exits with code 2.
 from collections.abc import Sequence
 from pathlib import Path
 
+_LONGEST_PATH = 200  # characters shown in a message
+
 
 class SteerscopeError(Exception):
     """Base of every error below."""
+
+    exit_code = 2  # of the command line: 1 where the request was fine and the work failed
 
 
 class UsageError(SteerscopeError):
@@ -40,6 +44,13 @@ class UnknownSetupError(UsageError):
 
 class SetupConfigError(UsageError):
     """The user's file of setups has a wrong entry."""
+
+
+class UnknownTopicError(UsageError):
+    """No bundled topic has that name."""
+
+    def __init__(self, name: str, near: Sequence[str], next_step: str) -> None:
+        super().__init__(f"no bundled topic '{name[:80]}'; the nearest are {', '.join(near)}; {next_step}")
 
 
 class EmptyTopicError(UsageError):
@@ -63,7 +74,14 @@ class MissingFileError(UsageError):
     """A file that was named does not exist."""
 
     def __init__(self, path: Path, next_step: str = "check the path") -> None:
-        super().__init__(f"no file '{path}'; {next_step}")
+        super().__init__(f"no file {shortened(path)}; {next_step}")
+
+
+class UnreadableFileError(UsageError):
+    """A file that was named cannot be opened: no permission, or no name that the system takes."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"cannot read {shortened(path)}: {reason}; name another file, or make this one readable")
 
 
 class PromptFileError(UsageError):
@@ -229,6 +247,12 @@ class StoreWriteError(StoreError):
 
     def __init__(self, path: Path, reason: str, intact: str) -> None:
         super().__init__(f"cannot write '{path}': {reason}; {intact}")
+
+
+def shortened(path: Path | str) -> str:
+    """A path in quotes; of a long one only the beginning and the end."""
+    text = str(path)
+    return f"'{text}'" if len(text) <= _LONGEST_PATH else f"'{text[:60]}...{text[-40:]}'"
 
 
 def in_one_line(exc: BaseException) -> str:

@@ -7,9 +7,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from core.errors import StoreBusyError
+from core.errors import MissingFileError, StoreBusyError, UnreadableFileError
 
 _POLL_S = 0.02
+
+
+def require_file(path: Path, next_step: str = "check the path") -> Path:
+    """The path of a file that can be read.
+
+    Raises:
+        MissingFileError: there is no such file, or it is a folder.
+        UnreadableFileError: the system does not open it.
+    """
+    try:
+        path.open("rb").close()
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        raise MissingFileError(path, next_step) from None
+    except OSError as exc:
+        raise UnreadableFileError(path, str(exc.strerror)) from None
+    return path
 
 
 @contextmanager
@@ -57,3 +73,12 @@ def exclusive_lock(path: Path, *, busy: str, timeout_s: float = 0.0) -> Iterator
         yield
     finally:
         os.close(handle)  # frees the lock
+
+
+def file_identity(path: Path) -> tuple[int, int, int] | None:
+    """Inode, time and size, which change when the file is replaced; None without a file."""
+    try:
+        stat = path.stat()
+    except FileNotFoundError:
+        return None
+    return stat.st_ino, stat.st_mtime_ns, stat.st_size

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from core.errors import SettingsError
+from core.errors import SettingsError, UsageError
 from core.validated import Count, validated
 
 Summary = Literal["sum", "max", "mean", "count"]
@@ -53,6 +53,22 @@ class GenerationSettings:
     seed: Annotated[int, Field(ge=0, le=2**64 - 1)] = 0  # the same for every column; torch takes 64 bits
 
 
+def given_path(text: str | Path) -> Path:
+    """A path as somebody typed it, with `~` for their home.
+
+    Raises:
+        UsageError: it is empty, or names a user's home that there is not.
+    """
+    if not str(text).strip() or "\0" in str(text):
+        raise UsageError("a path is not empty and has no null character; '.' is the working folder")
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise UsageError(f"no such home folder: '{text}'; write the path out") from None
+
+
 def store_root(option: Path | None = None) -> Path:
     """Folder of the stores: the option, else `$STEERSCOPE_STORE`, else `data/store` of this checkout."""
-    return option or Path(os.environ.get(STORE_VARIABLE) or DEFAULT_STORE)
+    if option is not None:
+        return option
+    return given_path(os.environ[STORE_VARIABLE]) if os.environ.get(STORE_VARIABLE) else DEFAULT_STORE

@@ -5,9 +5,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from core.commands.options import AsJson, Out, SetupName, StoreDir, TopicFile, TopicText, app, one_topic, show
+from core.commands.options import (
+    AsJson,
+    Out,
+    SetupName,
+    StoreDir,
+    TopicFile,
+    TopicText,
+    app,
+    one_topic,
+    path_option,
+    show,
+)
 from core.console import print_json
-from core.errors import MissingFileError, UsageError
+from core.errors import UsageError
+from core.files import require_file
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,7 +32,7 @@ if TYPE_CHECKING:
 def inspect(
     setup: SetupName,
     text: Annotated[str | None, typer.Option("--text", help="The text to inspect.")] = None,
-    text_file: Annotated[Path | None, typer.Option("--text-file", help="File with the text, in UTF-8.")] = None,
+    text_file: Annotated[Path | None, path_option("--text-file", "File with the text, in UTF-8.")] = None,
     chat: Annotated[bool, typer.Option("--chat", help="The text is a user's message in the chat template.")] = False,
     topic: TopicText = None,
     topic_file: TopicFile = None,
@@ -56,10 +68,8 @@ def _text(text: str | None, file: Path | None) -> str:
         raise UsageError("give the text either as --text TEXT or as --text-file FILE")
     if file is None:
         return text or ""
-    if not file.is_file():
-        raise MissingFileError(file, "name a text file")
     try:
-        return file.read_text(encoding="utf-8")
+        return require_file(file, "name a text file").read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as exc:
         raise UsageError(f"'{file}' is not UTF-8 (byte {exc.start}); save it as UTF-8") from exc
 

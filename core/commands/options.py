@@ -8,7 +8,7 @@ import typer
 from core.console import print_table
 from core.errors import UsageError
 from core.scoring.sharpness import parse_sharpness
-from core.settings import ScoreSettings, store_root
+from core.settings import ScoreSettings, given_path, store_root
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,13 +26,21 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+
+def path_option(name: str, help: str, **more: Any) -> Any:
+    """An option that takes a path."""
+    return typer.Option(name, parser=given_path, metavar="PATH", help=help, **more)
+
+
 SetupName = Annotated[str, typer.Argument(help="Name of a setup; `setups` lists them.")]
-StoreDir = Annotated[Path | None, typer.Option("--store", help="Folder with the stores (or $STEERSCOPE_STORE).")]
+StoreDir = Annotated[Path | None, path_option("--store", "Folder with the stores (or $STEERSCOPE_STORE).")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-Out = Annotated[Path | None, typer.Option("--out", help="Write to a .csv, .md, .tex, .parquet or .xlsx file.")]
+Out = Annotated[Path | None, path_option("--out", "Write to a .csv, .md, .tex, .parquet or .xlsx file.")]
 TopicText = Annotated[str | None, typer.Option("--topic", help="A topic: any text, or the name of a bundled one.")]
-TopicFile = Annotated[Path | None, typer.Option("--topic-file", help="A topic as a file of prompts.")]
-Seed = Annotated[int, typer.Option("--seed", help="Seed of the sampling, the same for every column.")]
+TopicFile = Annotated[Path | None, path_option("--topic-file", "A topic as a file of prompts.")]
+Seed = Annotated[
+    int, typer.Option("--seed", min=0, max=2**64 - 1, help="Seed of the sampling, the same for every column.")
+]
 Tokens = Annotated[int, typer.Option("--tokens", help="New tokens per text.")]
 KeepError = Annotated[bool, typer.Option("--keep-error", help="Add the SAE's reconstruction error back.")]
 MatchedCount = Annotated[bool, typer.Option("--matched-count", help="Swap keeps as many neurons per token as the SAE.")]

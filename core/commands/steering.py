@@ -22,6 +22,7 @@ from core.commands.options import (
     TopicText,
     app,
     one_topic,
+    open_store,
 )
 from core.console import print_json, print_table, stage_progress
 from core.errors import UsageError
@@ -32,7 +33,7 @@ from core.evaluation.experiments import (
     TEXT_COLUMNS,
     ExperimentOptions,
     find_experiments,
-    run_and_save,
+    run_in_turn,
     split_names,
 )
 from core.settings import GenerationSettings, store_root
@@ -40,8 +41,11 @@ from core.settings import GenerationSettings, store_root
 if TYPE_CHECKING:
     import pandas as pd
 
+    from core.results.app_store import AppStore
+    from core.scoring.scorer import Scorer
     from core.steering.settings import Positions
     from core.steering.workbench import Column, Workbench
+    from core.text.prompts import Topic
 
 
 @app.command()
@@ -181,6 +185,9 @@ def evaluate(
         str, typer.Option("--what", help="Experiments, separated by commas: " + ", ".join(EXPERIMENTS) + ".")
     ],
     topic: Annotated[list[str] | None, typer.Option("--topic", help="Only this bundled topic (repeatable).")] = None,
+    typed_topic: Annotated[
+        list[str] | None, typer.Option("--typed-topic", help="A topic of your own: any text (repeatable).")
+    ] = None,
     n: Annotated[int, typer.Option("--n", min=2, help="Prompts to continue per topic and column.")] = 20,
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="text: texts per prompt and column.")] = 1,
     columns: Annotated[
@@ -213,11 +220,25 @@ def evaluate(
 ) -> None:
     """Run experiments on a setup, save their results in the store and print them."""
     from core.api import Scorer, open_topics
+    from core.models.judge import judge_from_environment
     from core.results.app_store import AppStore
     from core.steering.settings import SteeringSettings
-    from core.text.prompts import bundled_topics, find_topic
 
     experiments = find_experiments(what)
+    topics, results = _topics(topic or [], typed_topic or []), AppStore(store_root(store))
+    generation = GenerationSettings(max_new_tokens=tokens, seed=seed)
+    steering = SteeringSettings(
+        keep_error=keep_error,
+        matched_count=matched_count,
+        sharpness=sharpness,
+        n=clamp_n,
+        multiplier=multiplier,
+        current=current,
+    )
+    if judge:
+        judge_from_environment()  # a wrong address fails now
+    open_store(setup, store).close()
+    results.check()
     bench: Scorer
     others: tuple[Workbench, ...] = ()
     if any(experiment.needs_model for experiment in experiments.values()):
@@ -225,17 +246,10 @@ def evaluate(
     else:
         bench = open_topics(setup, store=store)
     options = ExperimentOptions(
-        topics=tuple(find_topic(name) for name in topic) if topic else tuple(bundled_topics().values()),
+        topics=topics,
         n=n,
-        generation=GenerationSettings(max_new_tokens=tokens, seed=seed),
-        steering=SteeringSettings(
-            keep_error=keep_error,
-            matched_count=matched_count,
-            sharpness=sharpness,
-            n=clamp_n,
-            multiplier=multiplier,
-            current=current,
-        ),
+        generation=generation,
+        steering=steering,
         seed=seed,
         seeds=seeds,
         columns=split_names(columns),
@@ -244,13 +258,49 @@ def evaluate(
         judge=judge,
         dialogues=dialogues,
     )
+    _evaluated(list(experiments), bench, options, results, setup, as_json=as_json)
+
+
+def _topics(bundled: Sequence[str], typed: Sequence[str]) -> tuple["Topic", ...]:
+    """The bundled topics of these names, and those typed; all bundled ones where neither is given.
+
+    Raises:
+        UnknownTopicError, EmptyTopicError, TopicTooLongError: see `core.text.prompts`.
+    """
+    from dataclasses import replace
+
+    from core.text.prompts import bundled_topic, bundled_topics, parse_topic
+
+    chosen = [bundled_topic(name, "a topic of your own: --typed-topic TEXT") for name in bundled]
+    own = [replace(topic, name=topic.title) for topic in map(parse_topic, typed)]  # tables tell topics apart by name
+    return tuple({topic.name: topic for topic in (*chosen, *own)}.values()) or tuple(bundled_topics().values())
+
+
+def _evaluated(
+    names: list[str],
+    bench: "Scorer",
+    options: ExperimentOptions,
+    results: "AppStore",
+    setup: str,
+    *,
+    as_json: bool,
+) -> None:
+    """Runs the experiments and prints each when it has finished, also where it could not be saved.
+
+    Raises:
+        StoreError: a result was printed and could not be saved.
+    """
     tables: dict[str, "pd.DataFrame"] = {}
-    for name, experiment in experiments.items():
-        with stage_progress(experiment.title) as progress:
-            tables |= run_and_save(name, bench, options, AppStore(store_root(store)), setup, progress)
-    if as_json:
-        print_json({name: frame.to_dict("records") for name, frame in tables.items()})
-        return
-    for experiment in experiments.values():
-        for printed in experiment.printed:
-            print_table(printed.of(tables), as_json=False, title=printed.title)
+    unsaved: list[Exception] = []
+    try:
+        for name, made, problem in run_in_turn(names, bench, options, results, setup, stage_progress):
+            tables |= made
+            unsaved += [problem] if problem else []
+            if not as_json:
+                for printed in EXPERIMENTS[name].printed:
+                    print_table(printed.of(made), as_json=False, title=printed.title)
+    finally:
+        if as_json and tables:
+            print_json({name: frame.to_dict("records") for name, frame in tables.items()})
+    if unsaved:
+        raise unsaved[0]

@@ -22,13 +22,15 @@ from core.commands.options import (
     check_address,
     one_topic,
     open_store,
+    path_option,
     score_in,
     setup_named,
     show,
 )
 from core.console import stage_progress
-from core.errors import MissingFileError, UsageError
+from core.errors import UsageError
 from core.evaluation.experiments import EXPERIMENTS
+from core.files import require_file
 from core.settings import Distance, ScoreSettings, Summary, Variant, store_root
 
 if TYPE_CHECKING:
@@ -42,19 +44,24 @@ def setups(as_json: AsJson = False) -> None:
     """List the setups and what each still needs to run here."""
     import pandas as pd
 
-    from core.catalog import all_setups, missing_parts
+    from core.catalog import listed_setups, missing_parts
 
+    listed, problems = listed_setups()
     rows = [
         {"setup": s.name, "origin": s.origin, "title": s.title, "lacks": "; ".join(missing_parts(s)) or "nothing"}
-        for s in all_setups().values()
+        for s in listed.values()
     ]
     show(pd.DataFrame(rows), as_json=as_json)
+    for problem in problems:
+        typer.echo(f"error: {problem}", err=True)
+    if problems:
+        raise typer.Exit(2)
 
 
 @app.command()
 def build(
     setup: SetupName,
-    reference: Annotated[Path | None, typer.Option("--reference", help="File of reference prompts.")] = None,
+    reference: Annotated[Path | None, path_option("--reference", "File of reference prompts.")] = None,
     prompts: Annotated[int | None, typer.Option("--prompts", min=1, help="Use this many, evenly spaced.")] = None,
     resume: Annotated[bool, typer.Option("--resume/--no-resume", help="Continue a build that was stopped.")] = True,
     force: Annotated[bool, typer.Option("--force", help="Build again even if the store is up to date.")] = False,
@@ -70,8 +77,7 @@ def build(
     check_address(engine, address, asks=cpus != 1 or gpus is not None)
     chosen = setup_named(setup)
     if reference is not None:
-        if not reference.is_file():
-            raise MissingFileError(reference, "name a file of prompts (.txt, .csv, .jsonl, .parquet)")
+        require_file(reference, "name a file of prompts (.txt, .csv, .jsonl, .parquet)")
         chosen = replace(chosen, reference=str(reference.resolve()))
     build_store = _builder(engine, address, cpus, gpus)
     with stage_progress(f"Building the store of {setup}") as progress:
@@ -94,7 +100,7 @@ def _builder(engine: str, address: str | None, cpus: float, gpus: float | None) 
 @app.command()
 def ship(
     setup: SetupName,
-    out: Annotated[Path, typer.Option("--out", help="Folder of shipped stores.")] = Path("data/stores"),
+    out: Annotated[Path, path_option("--out", "Folder of shipped stores.")] = Path("data/stores"),
     store: StoreDir = None,
 ) -> None:
     """Write a setup's store and results as small Parquet files, which `build` takes where they fit."""
@@ -151,7 +157,7 @@ def _group_table(store: "Store", neurons: list[int]) -> "pd.DataFrame":
 def export(
     setup: SetupName,
     what: Annotated[str, typer.Option("--what", help="scores, neurons, prompts, groups, collected, or an experiment.")],
-    out: Annotated[Path, typer.Option("--out", help="File to write.")],
+    out: Annotated[Path, path_option("--out", "File to write.")],
     format: Annotated[
         str | None, typer.Option("--format", help="csv, md, latex, parquet or xlsx; by default from the suffix.")
     ] = None,
@@ -195,7 +201,10 @@ def _exported(setup: str, what: str, store: Path | None, topic: str | None, file
 
 @app.command()
 def doctor(store: StoreDir = None, as_json: AsJson = False) -> None:
-    """Check versions, devices and stores."""
+    """Check versions, devices and stores; the exit code is 1 where anything is wrong."""
     from core.doctor import examine
 
-    show(examine(store_root(store)), as_json=as_json)
+    found = examine(store_root(store))
+    show(found, as_json=as_json)
+    if not found["ok"].all():
+        raise typer.Exit(1)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from core.commands.options import AsJson, SetupName, StoreDir, Tokens, app, open_store, setup_named
+from core.commands.options import AsJson, SetupName, StoreDir, Tokens, app, open_store, path_option, setup_named
 from core.console import print_json, print_table, stage_progress
 from core.errors import UsageError
 from core.settings import store_root
@@ -53,7 +53,7 @@ def sweep(
         typer.Option("--strongest", help="The neuron most active on this template token (repeatable); see `special`."),
     ] = None,
     random: Annotated[bool, typer.Option("--random", help="Sweep a random active neuron too, as a control.")] = False,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the random neuron.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, max=2**64 - 1, help="Seed of the random neuron.")] = 0,
     alphas: Annotated[
         str,
         typer.Option(
@@ -62,7 +62,7 @@ def sweep(
         ),
     ] = "auto",
     questions: Annotated[
-        Path | None, typer.Option("--questions", help="File of questions, instead of the ten bundled ones.")
+        Path | None, path_option("--questions", "File of questions, instead of the ten bundled ones.")
     ] = None,
     tokens: Tokens = 64,
     resume: Annotated[bool, typer.Option("--resume/--no-resume", help="Continue a sweep that was stopped.")] = True,
@@ -77,6 +77,7 @@ def sweep(
     chosen = setup_named(setup)
     check_chat(chosen.has_template, "an alpha sweep")
     opened, results = open_store(setup, store), AppStore(store_root(store))
+    results.check()
     neurons = _neurons(setup, opened, results, neuron or [], strongest or [], random, seed)
 
     from core import api

@@ -5,20 +5,21 @@ from typing import Annotated
 
 import typer
 
-from core.commands.options import Address, AsJson, EngineName, StoreDir, app, check_address, show
+from core.commands.options import Address, AsJson, EngineName, StoreDir, app, check_address, path_option, show
 from core.console import stage_progress
-from core.errors import MissingFileError, UsageError
-from core.settings import store_root
+from core.errors import UsageError
+from core.files import require_file
+from core.settings import given_path, store_root
 
 
 @app.command()
 def train(
-    config: Annotated[Path, typer.Argument(help="TOML file; see data/configs.")],
+    config: Annotated[Path, typer.Argument(parser=given_path, metavar="CONFIG", help="TOML file; see data/configs.")],
     text: Annotated[
-        Path | None, typer.Option("--text", envvar="STEERSCOPE_TEXT", help="Folder with the config's texts.")
+        Path | None, path_option("--text", "Folder with the config's texts.", envvar="STEERSCOPE_TEXT")
     ] = None,
-    work: Annotated[Path, typer.Option("--work", help="Folder for checkpoints.")] = Path("data/training"),
-    out: Annotated[Path | None, typer.Option("--out", help="Folder for the result, instead of the config's.")] = None,
+    work: Annotated[Path, path_option("--work", "Folder for checkpoints.")] = Path("data/training"),
+    out: Annotated[Path | None, path_option("--out", "Folder for the result, instead of the config's.")] = None,
     engine: EngineName = "local",
     address: Address = None,
     store: StoreDir = None,
@@ -27,8 +28,7 @@ def train(
     from core.training.run import run_training
 
     check_address(engine, address)
-    if not config.is_file():
-        raise MissingFileError(config, "name a training config; data/configs has examples")
+    require_file(config, "name a training config; data/configs has examples")
     with stage_progress(f"Training {config.stem}") as progress:
         folder = run_training(
             config, text or Path(), work, out, progress, store_root(store), engine=engine, address=address

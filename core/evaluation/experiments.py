@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
-from core.errors import UsageError
+from core.errors import StoreError, UsageError
 from core.progress import Progress
 from core.settings import GenerationSettings
 from core.text.prompts import Topic, bundled_topics
@@ -47,6 +49,25 @@ def _all_topics() -> tuple[Topic, ...]:
     return tuple(bundled_topics().values())
 
 
+@dataclass(frozen=True)
+class Unfinished:
+    """What a stopped run kept of its work in the app's store, for the next run with the same settings to go on from."""
+
+    results: AppStore
+    setup: str
+    what: str
+    run: str  # see `run_key`
+
+    def load(self) -> dict[str, pd.DataFrame]:
+        return self.results.kept(self.setup, self.what, self.run)
+
+    def keep(self, tables: Mapping[str, pd.DataFrame]) -> None:
+        self.results.keep(self.setup, self.what, self.run, tables)
+
+    def forget(self) -> None:
+        self.results.forget(self.setup, self.what)
+
+
 @dataclass(frozen=True, kw_only=True)
 class ExperimentOptions:
     """Options of all experiments; each experiment reads those that concern it."""
@@ -63,6 +84,7 @@ class ExperimentOptions:
     dialogues: Path | None = None  # conversations to reconstruct; None: the bundled ones
     judge: bool = False  # whether a judge rates every text; see `core.models.judge`
     saved: Callable[[str], pd.DataFrame | None] = lambda table: None  # looks up a result that the setup already has
+    unfinished: Unfinished | None = None  # where an experiment of hours keeps what it has
 
 
 class _Runs(Protocol):
@@ -219,6 +241,13 @@ def find_experiments(names: str) -> dict[str, Experiment]:
     return {name: EXPERIMENTS[name] for name in wanted}
 
 
+def run_key(workbench: Scorer, options: ExperimentOptions, names: Sequence[str]) -> str:
+    """Identifies a run of experiments by their names, their settings and the store they read."""
+    settings = replace(options, also=(), saved=None, unfinished=None)  # type: ignore[arg-type]
+    stores = [bench.store.meta.get("fingerprint") for bench in (workbench, *options.also)]
+    return hashlib.sha256(repr([*names, stores, settings]).encode()).hexdigest()[:16]
+
+
 def run_and_save(
     name: str,
     workbench: Scorer,
@@ -228,7 +257,69 @@ def run_and_save(
     progress: Progress = lambda stage, share: None,
 ) -> dict[str, pd.DataFrame]:
     """Runs an experiment and saves its tables under the setup's name, all when it has finished."""
-    tables = EXPERIMENTS[name].run(workbench, replace(options, saved=partial(results.result, setup)), progress)
+    results.check()  # what cannot be saved fails now, rather than after the work
+    tables = _run(name, workbench, options, results, setup, progress)
+    _save(name, tables, results, setup)
+    return tables
+
+
+def _run(
+    name: str, workbench: Scorer, options: ExperimentOptions, results: AppStore, setup: str, progress: Progress
+) -> dict[str, pd.DataFrame]:
+    unfinished = Unfinished(results, setup, name, run_key(workbench, options, [name]))
+    own = replace(options, saved=partial(results.result, setup), unfinished=unfinished)
+    return EXPERIMENTS[name].run(workbench, own, progress)
+
+
+def _save(name: str, tables: Mapping[str, pd.DataFrame], results: AppStore, setup: str) -> None:
     for table, frame in tables.items():
         results.save_result(setup, table, frame)
-    return tables
+    results.forget(setup, name)
+
+
+def run_in_turn(
+    names: Sequence[str],
+    workbench: Scorer,
+    options: ExperimentOptions,
+    results: AppStore,
+    setup: str,
+    watched: Callable[[str], AbstractContextManager[Progress]],
+) -> Iterator[tuple[str, dict[str, pd.DataFrame], StoreError | None]]:
+    """Runs experiments one after another; each is saved when it has finished. A stopped run goes on where it was.
+
+    Args:
+        watched: makes the report of progress of an experiment, by its title.
+
+    Yields:
+        The name of each experiment, its tables, and why they could not be saved; None where they were.
+
+    Raises:
+        StoreBusyError, StoreWriteError, StoreDamagedError: the results cannot be saved; told before the work begins.
+    """
+    results.check()
+    run = Unfinished(results, setup, "evaluate", run_key(workbench, options, names))
+    done = {name: table["table"].tolist() for name, table in run.load().items()}
+    lost: StoreError | None = None
+    for name in names:
+        kept = {table: results.result(setup, table) for table in done.get(name, ())}
+        if kept and all(frame is not None for frame in kept.values()):
+            yield name, cast("dict[str, pd.DataFrame]", kept), None
+            continue
+        with watched(EXPERIMENTS[name].title) as progress:
+            tables = _run(name, workbench, options, results, setup, progress)
+        problem = None
+        try:
+            _save(name, tables, results, setup)
+            done[name] = list(tables)
+            run.keep({name: _listed(tables) for name, tables in done.items()})
+        except StoreError as exc:
+            problem = lost = exc
+        yield name, tables, problem
+    if lost is None:
+        run.forget()
+
+
+def _listed(tables: Sequence[str]) -> pd.DataFrame:
+    import pandas as pd
+
+    return pd.DataFrame({"table": tables})

@@ -159,8 +159,11 @@ def write_texts(
         raise UsageError(
             "the column 'output' needs output scores; run first: python -m core evaluate SETUP --what output"
         )
-    texts, parts, trials = _Texts(bench, options), [], []
+    texts, (parts, trials) = _Texts(bench, options), _finished_topics(options)
+    finished = {name for part in parts for name in part["topic"]}
     for number, topic in enumerate(options.topics):
+        if topic.name in finished:
+            continue
         columns = TopicColumns(
             bench=bench,
             scored=bench.score(topic),
@@ -174,8 +177,20 @@ def write_texts(
             progress(topic.name, (number + done / (len(sets) * len(names))) / len(options.topics))
             parts.append(texts.column(columns, name, sets[prompts]).assign(prompts=prompts))
         trials += columns.trials
+        if options.unfinished:
+            options.unfinished.keep({"rows": pd.concat(parts, ignore_index=True), "trials": _trial_table(trials)})
     rows = _judged(pd.concat(parts, ignore_index=True), options, progress)
-    return _with_steering_scores(rows), pd.DataFrame(trials, columns=[*TRIAL_COLUMNS])
+    return _with_steering_scores(rows), _trial_table(trials)
+
+
+def _finished_topics(options: ExperimentOptions) -> tuple[list[pd.DataFrame], list[dict[str, object]]]:
+    """The texts and the strengths tried of the topics that a stopped run finished."""
+    kept = options.unfinished.load() if options.unfinished else {}
+    return ([kept["rows"]], kept["trials"].to_dict("records")) if kept else ([], [])
+
+
+def _trial_table(trials: list[dict[str, object]]) -> pd.DataFrame:
+    return pd.DataFrame(trials, columns=[*TRIAL_COLUMNS])
 
 
 def _judged(rows: pd.DataFrame, options: ExperimentOptions, progress: Progress) -> pd.DataFrame:

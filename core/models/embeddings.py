@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 EMBEDDED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+_MAX_TOKENS = 512  # of a model that names no limit
+_WORD_CHARACTERS = 100  # a longer word is one unknown token to WordPiece
 _BATCH = 64  # prompts embedded between two reports of progress
 
 
@@ -37,11 +39,16 @@ class EmbeddingModel:
         """
         # sorted by length, so that little time goes into padding
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+        # what is cut off would be tokenised, at great cost for long texts, and not be read
+        readable = (self._model.max_seq_length or _MAX_TOKENS) * _WORD_CHARACTERS
         rows: list[np.ndarray | None] = [None] * len(texts)
         for start in range(0, len(order), _BATCH):
             batch = order[start : start + _BATCH]
             encoded = self._model.encode(
-                [texts[i] for i in batch], batch_size=_BATCH, normalize_embeddings=True, show_progress_bar=False
+                [texts[i][:readable] for i in batch],
+                batch_size=_BATCH,
+                normalize_embeddings=True,
+                show_progress_bar=False,
             )
             for i, row in zip(batch, encoded, strict=True):
                 rows[i] = row

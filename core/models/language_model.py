@@ -17,9 +17,10 @@ from typing import Any, Literal, cast
 
 import torch
 from jaxtyping import Float
+from jinja2 import TemplateError
 from torch import Tensor, nn
 
-from core.errors import ModelFolderError, UnknownHookError
+from core.errors import ConversationError, ModelFolderError, UnknownHookError, in_one_line
 from core.models.tokens import TokenisedPrompt, Tokens
 from core.text.chat_template import ROLES, encode_conversation, encode_text
 
@@ -29,6 +30,9 @@ Intervention = Callable[[Tensor], Tensor | None]  # takes the activation, return
 _interventions: ContextVar[Mapping[tuple[int, str], Intervention]] = ContextVar(
     "interventions", default=MappingProxyType({})
 )
+
+
+_MARGIN_TOKENS = 32  # read beyond those that are kept, so that the cut does not change how the last ones are joined
 
 
 class _StopForward(Exception):  # noqa: N818 - a signal, not an error
@@ -109,11 +113,19 @@ class LanguageModel:
         """
         if self.chat if chat is None else chat:
             return self.tokenise_chat([{"role": "user", "content": text}], generate=generate, max_length=max_length)
-        ids = list(encode_text(self.tokenizer, text).input_ids)
+        ids = list(encode_text(self.tokenizer, text[: self._readable(max_length)]).input_ids)
         special = [False] * len(ids)
         if self.prepend_bos:
             ids, special = [self.first_token_id, *ids], [True, *special]
         return TokenisedPrompt(ids[:max_length], special[:max_length])
+
+    def _readable(self, max_length: int | None) -> int:
+        """Characters that hold more tokens than are read: what follows costs time and memory, and is cut off unread."""
+        return ((max_length or self.n_context) + _MARGIN_TOKENS) * self._longest_token
+
+    @cached_property
+    def _longest_token(self) -> int:
+        return max(map(len, self.tokenizer.get_vocab()))  # in bytes, as most vocabularies write them, or characters
 
     def tokenise_chat(
         self, messages: Sequence[Mapping[str, str]], *, generate: bool = False, max_length: int | None = None
@@ -122,10 +134,16 @@ class LanguageModel:
 
         Raises:
             ModelFolderError: the tokenizer has no chat template.
+            ConversationError: the template refuses the conversation, a system message for example.
         """
         if not self.has_template:
             raise ModelFolderError(f"the tokenizer of {self.name} has no chat template; use a setup with chat = false")
-        ids, roles = encode_conversation(self.tokenizer, messages, generate=generate)
+        readable = self._readable(max_length)
+        cut = [{**message, "content": message["content"][:readable]} for message in messages]
+        try:
+            ids, roles = encode_conversation(self.tokenizer, cut, generate=generate)
+        except TemplateError as exc:
+            raise ConversationError(f"the chat template of {self.name} refuses it: {in_one_line(exc)}") from None
         return TokenisedPrompt(ids[:max_length], [not role for role in roles[:max_length]], roles[:max_length])
 
     def pad(self, prompts: Sequence[TokenisedPrompt], side: Literal["left", "right"] = "right") -> Tokens:

@@ -1,6 +1,7 @@
 """What users of the app save: rows collected for comparison, tables of results, neurons' labels. Never pickled."""
 
 import json
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -14,7 +15,7 @@ import pandas as pd
 from core.errors import StoreDamagedError, StoreWriteError, UsageError
 from core.files import exclusive_lock
 from core.settings import APP_STORE
-from core.store.schema import one_line
+from core.store.schema import connect, one_line, quoted
 
 _TABLES = (
     "CREATE TABLE IF NOT EXISTS results (setup VARCHAR, what VARCHAR, saved_at VARCHAR, content VARCHAR,"
@@ -24,6 +25,8 @@ _TABLES = (
     " collected_at VARCHAR, content VARCHAR)",
     "CREATE TABLE IF NOT EXISTS labels (setup VARCHAR, neuron INTEGER, source VARCHAR, label VARCHAR,"
     " saved_at VARCHAR, PRIMARY KEY (setup, neuron, source))",
+    "CREATE TABLE IF NOT EXISTS unfinished (setup VARCHAR, what VARCHAR, run VARCHAR, content VARCHAR,"
+    " PRIMARY KEY (setup, what))",
 )
 LabelSource = Literal["user", "judge"]
 LABEL_SOURCES: tuple[LabelSource, ...] = get_args(LabelSource)  # a user's own label comes before a judge's
@@ -45,6 +48,16 @@ class AppStore:
     def __init__(self, root: Path, *, timeout_s: float = 10.0) -> None:
         self.path = root / APP_STORE
         self.timeout_s = timeout_s
+
+    def check(self) -> None:
+        """Tries, before long work begins, that what it finds can be saved, and reads what is there.
+
+        Raises:
+            StoreBusyError, StoreWriteError, StoreDamagedError: as every call.
+        """
+        with self._connection() as con:
+            for table in ("results", "collected", "labels", "unfinished"):
+                con.execute(f"SELECT bit_xor(hash(t)) FROM {table} AS t").fetchall()
 
     def save_result(self, setup_name: str, what: str, table: pd.DataFrame) -> None:
         """Saves a table, without its index, under a setup and a name; replaces an earlier one of that name.
@@ -81,6 +94,33 @@ class AppStore:
             return
         with self._connection() as con:
             con.executemany("INSERT OR IGNORE INTO results VALUES (?, ?, ?, ?)", rows)
+
+    # ---- work that may be stopped ----
+
+    def keep(self, setup_name: str, what: str, run: str, tables: Mapping[str, pd.DataFrame]) -> None:
+        """Keeps what a run has finished of some work, in place of what an earlier one kept of it.
+
+        Args:
+            run: identifies the run: only one with the same settings goes on from there.
+        """
+        content = json.dumps({name: _to_json(table) for name, table in tables.items()}, ensure_ascii=False)
+        with self._connection() as con:
+            con.execute("INSERT OR REPLACE INTO unfinished VALUES (?, ?, ?, ?)", [setup_name, what, run, content])
+
+    def kept(self, setup_name: str, what: str, run: str) -> dict[str, pd.DataFrame]:
+        """What `keep` kept of that run; nothing if there is none."""
+        with self._connection() as con:
+            row = con.execute(
+                "SELECT content FROM unfinished WHERE setup = ? AND what = ? AND run = ?", [setup_name, what, run]
+            ).fetchone()
+        return {} if row is None else {name: _from_json(table) for name, table in json.loads(row[0]).items()}
+
+    def forget(self, setup_name: str, what: str) -> None:
+        """Drops what was kept of that work, once it is finished."""
+        with self._connection() as con:
+            con.execute("DELETE FROM unfinished WHERE setup = ? AND what = ?", [setup_name, what])
+
+    # ---- rows for comparison ----
 
     def collect(self, row: Mapping[str, Any]) -> int:
         """Saves a row for comparison; returns its id."""
@@ -141,8 +181,10 @@ class AppStore:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with exclusive_lock(self.path.with_suffix(".lock"), busy=busy, timeout_s=self.timeout_s):
-                con = duckdb.connect(self.path)
+                con = connect(":memory:")
                 try:
+                    con.execute(f"ATTACH {quoted(self.path)} AS app (TYPE DUCKDB)")  # by type: it may be anything
+                    con.execute("USE app")
                     for statement in _TABLES:
                         con.execute(statement)
                     yield con
@@ -152,7 +194,7 @@ class AppStore:
             reason = one_line(exc)
             if isinstance(exc, OSError | duckdb.IOException) and not any(sign in reason for sign in _SIGNS_OF_DAMAGE):
                 raise StoreWriteError(self.path, reason, "what was saved before is intact") from exc
-            mend = f"mv '{self.path}' '{self.path}.damaged'"
+            mend = shlex.join(["mv", str(self.path), f"{self.path}.damaged"])
             raise StoreDamagedError(self.path, reason, mend) from exc
 
 

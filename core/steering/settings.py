@@ -32,3 +32,8 @@ class SteeringSettings:
     vector_alpha: float = 1.0  # 1: the difference in means itself
     reach: NotNegative | None = None  # clamp, swap, weight: only where a neuron of more than this score is within reach
     positions: Positions | None = None  # None: each edit's own
+
+    def __post_init__(self) -> None:
+        neurons = [neuron for neuron, _ in self.alphas]
+        if twice := next((neuron for neuron in neurons if neurons.count(neuron) > 1), None):
+            raise SettingsError(f"each neuron has one alpha; neuron {twice} is given {neurons.count(twice)} times")

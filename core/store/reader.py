@@ -3,7 +3,7 @@
 SQL is written only here, in `schema` (assembly) and in `results.app_store` (what users of the app save).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,14 +16,15 @@ import pandas as pd
 from jaxtyping import Float, Float32
 
 from core.errors import NeuronRangeError, StoreDamagedError, StoreNotBuiltError, StoreSchemaError
+from core.files import file_identity
 from core.settings import ScoreSettings, Summary
-from core.store.schema import SCHEMA_VERSION, TABLES, build_command, one_line, quoted, store_path
+from core.store import health
+from core.store.schema import SCHEMA_VERSION, build_command, connect, one_line, quoted, store_path
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from scipy.sparse import csr_array
 
-_HEADER_BYTES = 3 * 4_096  # at the start of a DuckDB file
 _QUARTILE = 0.25
 # for each summary: the column of `activations` it reads, and the column of `prompts` it is divided by
 _SUMMARIES = {
@@ -54,11 +55,11 @@ class Store:
     def __init__(self, path: Path, mend: str) -> None:
         self.path = path
         self._mend = mend
-        self._identity = _identity(path)
+        self._identity = file_identity(path)
         # The file is attached to a private in-memory database: direct connections of one process to one path share an
         # instance, and would keep showing the old file after a rebuild.
         # The threshold lets sums over up to 2^20 neurons use a plain array instead of a hash table.
-        self._con = duckdb.connect(":memory:", config={"perfect_ht_threshold": 20})
+        self._con = connect(":memory:", perfect_ht_threshold=20)
 
     @classmethod
     def open(cls, root: Path, setup_name: str) -> Self:
@@ -75,9 +76,8 @@ class Store:
         store = cls(path, mend)
         try:
             with store._cursor() as con:
-                con.execute(f"ATTACH {quoted(path)} AS store (READ_ONLY)")
-            store._check_schema()
-            store._check_length()
+                con.execute(f"ATTACH {quoted(path)} AS store (TYPE DUCKDB, READ_ONLY)")
+            store._check_opened()
         except BaseException:
             store.close()
             raise
@@ -94,39 +94,33 @@ class Store:
 
     def changed(self) -> bool:
         """Whether the file was replaced or removed since it was opened, so that it should be opened again."""
-        return _identity(self.path) != self._identity
+        return file_identity(self.path) != self._identity
 
     # ---- checks ----
 
-    def _check_schema(self) -> None:
-        columns = self._frame("SELECT table_name, column_name FROM duckdb_columns() WHERE database_name = 'store'")
-        found = set(columns.itertuples(index=False, name=None))
-        if {("meta", "key"), ("meta", "value")} <= found:
+    def _check_opened(self) -> None:
+        """Raises StoreSchemaError for another version, and StoreDamagedError for what `health` finds quickly."""
+        # a table that is missing or has other columns may be of another version: what `meta` says of it comes first
+        problems = list(health.wrong_columns(self._frame))
+        if not any("'meta'" in problem for problem in problems):
             version = self.meta.get("schema_version", "unknown")
             if version != str(SCHEMA_VERSION):
                 raise StoreSchemaError(self.path, version, SCHEMA_VERSION, self._mend)
-        for table, names in TABLES.items():
-            if missing := [name for name in names if (table, name) not in found]:
-                problem = f"table '{table}' has no column '{missing[0]}'"
-                if len(missing) == len(names):
-                    problem = f"no table '{table}'"
-                raise StoreDamagedError(self.path, problem, self._mend)
-
-    def _check_length(self) -> None:
-        """Detects a truncated file, which DuckDB notices only on reading past the end."""
-        sizes = self._frame("SELECT block_size, total_blocks FROM pragma_database_size() WHERE database_name = 'store'")
-        due = _HEADER_BYTES + int(sizes.block_size[0]) * int(sizes.total_blocks[0])
-        if (there := self.path.stat().st_size) < due:
-            raise StoreDamagedError(self.path, f"cut short, {there:,} of {due:,} bytes", self._mend)
+        self._demand(problems)
+        self._demand(health.wrong_size(self._frame, self.path.stat().st_size))
+        self._demand(health.wrong_counts(self._frame, self.meta))
 
     def check(self) -> None:
-        """Reads every block of the file, so that DuckDB verifies its checksums.
+        """Reads the whole file and looks at every number.
 
         Raises:
-            StoreDamagedError: a block is corrupt.
+            StoreDamagedError: a block is corrupt, or there are numbers that are none.
         """
-        for table in TABLES:
-            self._frame(f"SELECT bit_xor(hash(t)) FROM store.{table} AS t")
+        self._demand(health.wrong_numbers(self._frame, self.meta))
+
+    def _demand(self, problems: Iterable[str]) -> None:
+        for problem in problems:
+            raise StoreDamagedError(self.path, problem, self._mend)
 
     # ---- the whole ----
 
@@ -146,7 +140,7 @@ class Store:
     def meta(self) -> dict[str, str]:
         """The setup's fields, and the build's digests, counts, package versions and times in seconds."""
         rows = self._frame("SELECT key, value FROM store.meta ORDER BY key")
-        return dict(zip(rows["key"], rows["value"], strict=True))
+        return health.Meta(zip(rows["key"], rows["value"], strict=True), self._demand)
 
     @property
     def d_sae(self) -> int:
@@ -159,7 +153,11 @@ class Store:
     @cached_property
     def _embeddings(self) -> Float32[np.ndarray, "prompt d_embedding"]:
         rows = self._columns("SELECT embedding FROM store.embeddings ORDER BY prompt")["embedding"]
-        embeddings: np.ndarray = np.stack(rows)  # type: ignore[call-overload]
+        try:
+            embeddings: np.ndarray = np.stack(rows)  # type: ignore[call-overload]
+        except ValueError:
+            self._demand(["embeddings of several lengths"])
+        self._demand_finite(embeddings, "embeddings")
         embeddings.setflags(write=False)
         return embeddings
 
@@ -234,7 +232,7 @@ class Store:
             con.register("weights_frame", self._prompt_weights(distances, settings))
             # a temporary table joins twice as fast as the registered frame
             con.execute("CREATE OR REPLACE TEMP TABLE weights AS SELECT * FROM weights_frame")
-            return con.execute(
+            sums = con.execute(
                 f"""SELECT neuron, prompts, weight, moment / weight AS g, near / weight AS near, far / weight AS far
                     FROM (SELECT neuron, count(*) AS prompts, sum({column} * w.weight) AS weight,
                                  sum({column} * w.weighted_distance) AS moment,
@@ -242,6 +240,8 @@ class Store:
                           FROM store.activations JOIN weights AS w USING (prompt) GROUP BY neuron)
                     ORDER BY neuron"""
             ).df()
+        self._demand_finite(sums["weight"], "activations")
+        return sums
 
     def group_mass(self, neurons: Sequence[int] | None = None) -> pd.DataFrame:
         """Each group of prompts with its share of these (or all) neurons' activation, largest first.
@@ -315,6 +315,10 @@ class Store:
 
     # ---- queries ----
 
+    def _demand_finite(self, numbers: "np.ndarray | pd.Series", what: str) -> None:
+        if not np.isfinite(numbers).all():
+            self._demand([f"there are {what} that are no finite number"])
+
     def _known(self, neurons: Sequence[int]) -> list[int]:
         for neuron in neurons:
             if not 0 <= neuron < self.d_sae:
@@ -326,7 +330,7 @@ class Store:
         cursor = self._con.cursor()
         try:
             yield cursor
-        except duckdb.Error as exc:
+        except (duckdb.Error, UnicodeError) as exc:  # UnicodeError: text that is none
             raise StoreDamagedError(self.path, one_line(exc), self._mend) from exc
         finally:
             cursor.close()
@@ -338,12 +342,3 @@ class Store:
     def _columns(self, sql: str) -> dict[str, np.ndarray]:
         with self._cursor() as con:
             return dict(con.execute(sql).fetchnumpy())
-
-
-def _identity(path: Path) -> tuple[int, int, int] | None:
-    """Inode, time and size, which change when the file is replaced; None without a file."""
-    try:
-        stat = path.stat()
-    except FileNotFoundError:
-        return None
-    return stat.st_ino, stat.st_mtime_ns, stat.st_size

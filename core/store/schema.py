@@ -9,6 +9,7 @@ The store is written under a temporary name and renamed when complete.
 
 import glob
 import os
+import shlex
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -127,8 +128,8 @@ def store_path(root: Path, setup_name: str) -> Path:
 
 def build_command(root: Path, setup_name: str) -> str:
     """The command that builds or repairs the store, for error messages."""
-    place = "" if root == store_root() else f" --store '{root}'"
-    return f"python -m core build {setup_name}{place}"
+    place = [] if root == store_root() else ["--store", str(root)]
+    return shlex.join(["python", "-m", "core", "build", setup_name, *place])
 
 
 def quoted(path: Path | str) -> str:
@@ -141,15 +142,19 @@ def one_line(exc: Exception) -> str:
     return str(exc).strip().splitlines()[0] if str(exc).strip() else type(exc).__name__
 
 
+def connect(path: Path | str, **config: str | bool | int | float | list[str]) -> duckdb.DuckDBPyConnection:
+    """Opens DuckDB so that no file, whatever it pretends to be, makes it fetch or load an extension."""
+    closed = {"autoinstall_known_extensions": False, "autoload_known_extensions": False}
+    return duckdb.connect(path, config={**closed, **config})
+
+
 def _open(path: Path, spill: Path) -> duckdb.DuckDBPyConnection:
-    con = duckdb.connect(
+    con = connect(
         path,
-        config={
-            "memory_limit": _MEMORY_LIMIT,
-            "threads": min(_MAX_THREADS, os.cpu_count() or 1),
-            "temp_directory": str(spill),
-            "preserve_insertion_order": False,  # rows without ORDER BY may come in any order: large steps stream
-        },
+        memory_limit=_MEMORY_LIMIT,
+        threads=min(_MAX_THREADS, os.cpu_count() or 1),
+        temp_directory=str(spill),
+        preserve_insertion_order=False,  # rows without ORDER BY may come in any order: large steps stream
     )
     for table, columns in TABLES.items():
         definitions = ", ".join(f'"{name}" {kind}' for name, kind in columns.items())

@@ -13,15 +13,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from core.catalog import all_setups
-from core.errors import ChatSetupError, MissingFileError, NeuronRangeError, SettingsError, UsageError
+from core.catalog import listed_setups
+from core.errors import ChatSetupError, NeuronRangeError, SettingsError, UsageError
 from core.store.reader import Store
 from core.text.prompts import questions as bundled_questions
-from core.text.prompts import read_prompts
+from core.text.prompts import read_few_prompts
 from core.validated import Count, Several, validated
 
 AUTO = "auto"
 MAX_ALPHAS = 33  # per question; they share a batch
+_MAX_EXPONENT = 30  # of an alpha in powers of ten; the norms of residual streams have at most 5
 PUBLISHED_NEURON = 13_794  # the one that the FAST paper steers, in its SAE of Qwen2.5-7B-Instruct
 
 
@@ -74,8 +75,8 @@ def _number(text: str) -> Decimal:
         raise SettingsError(
             f"alphas are a range as in 0:150:25, a list as in 25,50,75, or {AUTO}; '{text.strip()}' is no number"
         ) from None
-    if not number.is_finite():
-        raise SettingsError(f"alpha is a finite number, not {text.strip()}")
+    if abs(number.adjusted()) > _MAX_EXPONENT if number.is_finite() and number else not number.is_finite():
+        raise SettingsError(f"an alpha is finite and of at most {_MAX_EXPONENT} digits, not {text.strip()[:80]}")
     return number
 
 
@@ -86,7 +87,7 @@ def _range(text: str) -> list[Decimal]:
     start, end, step = parts
     if step <= 0 or end < start:
         raise SettingsError(f"a range of alphas ends above its start and has a step above 0, not '{text}'")
-    if end - start >= step * MAX_ALPHAS:  # checked before the list is built
+    if (end - start) / MAX_ALPHAS >= step:  # checked before the list is built
         raise SettingsError(f"a sweep takes at most {MAX_ALPHAS} alphas, and '{text}' has more; widen the step")
     return [start + i * step for i in range(int((end - start) / step) + 1)]
 
@@ -95,13 +96,11 @@ def read_questions(file: Path | None) -> tuple[str, ...]:
     """The questions of a file of prompts, or the ten bundled ones.
 
     Raises:
-        MissingFileError, PromptFileError: see `read_prompts`.
+        MissingFileError, PromptFileError: see `read_few_prompts`.
     """
     if file is None:
         return _bundled()
-    if not file.is_file():
-        raise MissingFileError(file, "name a file of questions (.txt has one a line)")
-    return tuple(prompt.text for prompt in read_prompts(file))
+    return read_few_prompts(file, "list of questions")
 
 
 # ---- neurons ----
@@ -110,7 +109,7 @@ def read_questions(file: Path | None) -> tuple[str, ...]:
 def check_chat(has_template: bool, what: str) -> None:
     """Raises ChatSetupError if the setup's model has no chat template."""
     if not has_template:
-        raise ChatSetupError(what, [name for name, setup in all_setups().items() if setup.has_template])
+        raise ChatSetupError(what, [name for name, setup in listed_setups()[0].items() if setup.has_template])
 
 
 def check_neuron(neuron: int, d_sae: int) -> None:
@@ -121,7 +120,7 @@ def check_neuron(neuron: int, d_sae: int) -> None:
 
 def wide_enough(neuron: int) -> list[str]:
     """Local setups whose SAE has a neuron of that number. The number means another neuron in each SAE."""
-    widths = {name: _width(Path(setup.sae)) for name, setup in all_setups().items()}
+    widths = {name: _width(Path(setup.sae)) for name, setup in listed_setups()[0].items()}
     return [name for name, width in widths.items() if 0 <= neuron < width]
 
 

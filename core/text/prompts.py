@@ -5,14 +5,18 @@ import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from core.catalog import DATA, EMBEDDED_REFERENCE
-from core.errors import EmptyTopicError, MissingFileError, PromptFileError, TopicTooLongError
+from core.errors import EmptyTopicError, PromptFileError, TopicTooLongError, UnknownTopicError
+from core.files import require_file
 
-MAX_TOPIC_CHARACTERS = 20_000
+MAX_TOPIC_CHARACTERS = 20_000  # of a typed topic
+MAX_TOPIC_PROMPTS = 2_000  # of a topic's file: embedded within seconds
+MAX_TOPIC_BYTES = 4 * 2**20  # of the file
 PROMPT_SUFFIXES = (".txt", ".csv", ".jsonl", ".parquet")
 _MAX_FILE_BYTES = 2**30
 _TEXT_COLUMNS = ("text", "prompt")
@@ -101,8 +105,7 @@ def read_prompts(path: Path) -> list[Prompt]:
         MissingFileError: no such file.
         PromptFileError: unknown suffix, not UTF-8, no such column, a malformed line, or no prompts.
     """
-    if not path.is_file():
-        raise MissingFileError(path, "name a file of prompts")
+    require_file(path, "name a file of prompts")
     suffix = path.suffix.lower()
     if suffix not in _READERS:
         raise PromptFileError(path, f"prompts are read from {', '.join(PROMPT_SUFFIXES)} files, not '{path.suffix}'")
@@ -148,9 +151,26 @@ def parse_topic(text: str, name: str = "typed") -> Topic:
     return Topic(name, lines[0] if len(lines) == 1 else f"{lines[0]} (+{len(lines) - 1})", lines)
 
 
+def read_few_prompts(path: Path, what: str) -> tuple[str, ...]:
+    """The prompts of a file of topics or questions, whose size is limited (see `read_prompts`).
+
+    Raises:
+        PromptFileError: the file is too large, or has too many prompts; `what` it is for is in the message.
+    """
+    if (size := require_file(path, "name a file of prompts").stat().st_size) > MAX_TOPIC_BYTES:
+        problem = f"it has {size / 2**20:.0f} MiB; the file of a {what} has at most {MAX_TOPIC_BYTES // 2**20}"
+        raise PromptFileError(path, f"{problem}: take a sample of it")
+    prompts = tuple(prompt.text for prompt in read_prompts(path))
+    if len(prompts) > MAX_TOPIC_PROMPTS:
+        raise PromptFileError(
+            path, f"it has {len(prompts):,} prompts; a {what} takes at most {MAX_TOPIC_PROMPTS:,}: take a sample of it"
+        )
+    return prompts
+
+
 def read_topic(path: Path) -> Topic:
-    """A topic from a file of prompts (see `read_prompts`)."""
-    return Topic(path.stem, path.stem, tuple(prompt.text for prompt in read_prompts(path)))
+    """A topic from a file of prompts (see `read_few_prompts`)."""
+    return Topic(path.stem, path.stem, read_few_prompts(path, "topic"))
 
 
 @cache
@@ -158,6 +178,19 @@ def bundled_topics() -> dict[str, Topic]:
     """The 15 topics of `data/topics.jsonl` by name, 20 prompts each."""
     rows = _json_rows(DATA / "topics.jsonl")
     return {row["topic"]: Topic(row["topic"], row["title"], tuple(row["prompts"])) for row in rows}
+
+
+def bundled_topic(name: str, next_step: str) -> Topic:
+    """The bundled topic of that name.
+
+    Raises:
+        UnknownTopicError: there is none; the message lists the nearest, and the `next_step`.
+    """
+    topics = bundled_topics()
+    if name not in topics:
+        near = get_close_matches(name.lower(), topics, n=3, cutoff=0.0)
+        raise UnknownTopicError(name, near, next_step)
+    return topics[name]
 
 
 def find_topic(text: str) -> Topic:

@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from core.errors import MissingFileError, TrainingConfigError
+from core.errors import TrainingConfigError
+from core.files import require_file
 from core.training.corpus import TextSource
 from core.training.precision import Autocast
 from core.validated import (
@@ -184,9 +185,7 @@ def read_table(path: Path) -> dict[str, Any]:
         MissingFileError: no such file.
         TrainingConfigError: the file is not TOML.
     """
-    if not path.is_file():
-        raise MissingFileError(path, "see data/configs for examples")
-    return read_toml(path, TrainingConfigError)
+    return read_toml(require_file(path, "see data/configs for examples"), TrainingConfigError)
 
 
 def config_from_table(table: object, where: str) -> AutoencoderConfig:

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float
 
-from core.errors import MissingFileError, PromptFileError
+from core.errors import PromptFileError
+from core.files import require_file
 from core.models.acceptability import ACCEPTED
 from core.results.statistics import bootstrap_paired
 from core.training.made_up_texts import gibberish, paragraph
@@ -32,10 +33,13 @@ def read_cola(path: Path) -> list[Sentence]:
         MissingFileError: no such file.
         PromptFileError: a line does not have four columns, or its label is not 0 or 1.
     """
-    if not path.is_file():
-        raise MissingFileError(path, "name a file of CoLA (in_domain_train.tsv)")
+    require_file(path, "name a file of CoLA (in_domain_train.tsv)")
+    try:
+        lines = path.read_text(encoding="utf-8-sig").rstrip("\n").split("\n")
+    except UnicodeDecodeError as exc:
+        raise PromptFileError(path, f"not UTF-8 (byte {exc.start}); save it as UTF-8") from None
     sentences = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").rstrip("\n").split("\n"), start=1):
+    for number, line in enumerate(lines, start=1):
         columns = line.split("\t")
         if len(columns) != 4 or columns[1] not in ("0", "1"):
             raise PromptFileError(path, f"line {number} is not CoLA's: source, 0 or 1, mark, sentence, by tabs")

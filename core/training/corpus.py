@@ -18,7 +18,8 @@ import numpy as np
 import zstandard
 from tokenizers import Tokenizer
 
-from core.errors import ConversationError, MissingFileError, PromptFileError, TrainingConfigError, in_one_line
+from core.errors import ConversationError, PromptFileError, TrainingConfigError, in_one_line
+from core.files import require_file
 from core.validated import Count, Share, Text, validated
 
 HELD_OUT_SHARE = 0.01
@@ -45,8 +46,7 @@ class Document:
 
 
 def _open_text(path: Path) -> io.TextIOBase:
-    if not path.is_file():
-        raise MissingFileError(path, "set STEERSCOPE_TEXT (or --text) to the folder that holds the corpus")
+    require_file(path, "set STEERSCOPE_TEXT (or --text) to the folder that holds the corpus")
     if path.suffix == ".gz":
         return gzip.open(path, "rt", encoding="utf-8")
     if path.suffix == ".zst":

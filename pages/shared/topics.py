@@ -6,32 +6,30 @@ from typing import get_args
 
 import streamlit as st
 
-from core.errors import SteerscopeError, UsageError
+from core.errors import SteerscopeError, UsageError, shortened
 from core.settings import Distance, ScoreSettings, Summary, Variant
 from core.text.prompts import PROMPT_SUFFIXES, Topic, bundled_topics, parse_topic, read_topic
 from pages.shared.glossary.index import help_text
 from pages.shared.messages import show_error
 
 DEFAULT_TOPIC = "heart surgery"
-MAX_FILE_PROMPTS = 2_000  # embedded within seconds
 
 
 def _file_topic(name: str, content: bytes) -> Topic:
-    """A topic from an uploaded file.
+    """A topic from an uploaded file, whose name becomes no path.
 
     Raises:
-        PromptFileError, UsageError: the file cannot be read, or has too many prompts.
+        UsageError: the file cannot be read, is too large, or has too many prompts.
     """
+    given = Path(name)
+    suffix = given.suffix.lower() if given.suffix.lower() in PROMPT_SUFFIXES else ".unknown"
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / Path(name).name
+        path = Path(folder) / f"uploaded{suffix}"
         path.write_bytes(content)
         try:
-            topic = read_topic(path)
+            return Topic(given.stem, given.stem, read_topic(path).prompts)
         except SteerscopeError as exc:
-            raise UsageError(str(exc).replace(f"{folder}/", "")) from exc
-    if len(topic.prompts) > MAX_FILE_PROMPTS:
-        raise UsageError(f"'{name}' has {len(topic.prompts):,} prompts; a topic takes at most {MAX_FILE_PROMPTS:,}")
-    return topic
+            raise UsageError(str(exc).replace(f"'{path}'", shortened(given.name))) from exc
 
 
 def _forget_file() -> None:

@@ -263,7 +263,7 @@ def test_open_without_store(tmp_path: Path) -> None:
 
 
 def test_errors_name_the_folder_of_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(StoreNotBuiltError, match=f"build tiny --store '{tmp_path}'$"):
+    with pytest.raises(StoreNotBuiltError, match=f"build tiny --store {tmp_path}$"):
         Store.open(tmp_path, "tiny")
     monkeypatch.setenv("STEERSCOPE_STORE", str(tmp_path))
     with pytest.raises(StoreNotBuiltError, match=r"build tiny$"):
