@@ -10,6 +10,7 @@ import streamlit as st
 from core.catalog import Setup
 from core.store.reader import Store
 from pages.parts.layer_output.distances import show_distances
+from pages.parts.layer_output.special_tokens import show_special_tokens
 from pages.shared.charts.figures import CONFIG
 from pages.shared.charts.layer import SETS, changed_bars, delta_scatter
 from pages.shared.charts.methods import swatches
@@ -24,7 +25,7 @@ from pages.shared.setups import open_chosen_store
 from pages.shared.tokens import Shaded, token_spans
 from pages.shared.topics import topic_title
 
-PARTS = ("Layer output", "Distances")
+PARTS = ("Layer output", "Special tokens", "Distances")
 TABLES = ("layer", "layer-contrasts", "layer-changed", "layer-tokens", "layer-extremes")
 EDITS = ("swap", "clamp", "weight")
 ALL_TOPICS = "all"  # in place of a topic's name: the mean over all topics
@@ -251,9 +252,12 @@ def _show_layer(setup: Setup, store: Store) -> None:
 def main() -> None:
     enter("What does an edit do to the layer's output?")
     setup, store = open_chosen_store()
-    part = choose_part(PARTS, "What each edit does to activations, or how far apart topics are", **_bound("part"))
+    about = "What each edit does to activations, and to those of special tokens, or how far apart topics are"
+    part = choose_part(PARTS, about, **_bound("part"))
     if part == PARTS[0]:
         _show_layer(setup, store)
+    elif part == PARTS[1]:
+        show_special_tokens(setup, store)
     else:
         show_distances(setup, store)
 

@@ -24,7 +24,7 @@ from core.training.training_text import evaluation_config
 
 LOSSES_FILE = "losses.jsonl"  # training log in a job's folder
 _SETTINGS = (
-    *("name", "model", "hook_name", "method", "variant", "architecture"),
+    *("name", "model", "hook_name", "method", "architecture"),
     *("expansion", "seed", "tokens", "sparsity", "k"),
 )
 
@@ -179,6 +179,7 @@ def results_table(results: list[JobResult]) -> pd.DataFrame:
 
 def _row(result: JobResult) -> dict[str, Any]:
     row: dict[str, Any] = {key: getattr(result.config, key) for key in _SETTINGS}
+    row["method"] = result.config.variant or result.config.method  # a variant is compared as a method of its own
     if result.folder is not None:
         figures = json.loads((result.folder / EVALUATION_FILE).read_text(encoding="utf-8"))
         row["evaluated_tokens"] = figures.pop("tokens")  # the row's `tokens` are those of training

@@ -7,6 +7,8 @@ FIGURES = (
     "mse_all_by_sequence",
     "mse_special_by_sequence",
     "mse_special_without_roles_by_sequence",
+    "mse_template_by_sequence",
+    "mse_first_by_sequence",
     "l0",
     "explained_variance",
     "dead_share",
@@ -56,6 +58,7 @@ def with_sparsity_in_force(results: pd.DataFrame) -> pd.DataFrame:
 
 def _figures(results: pd.DataFrame) -> pd.DataFrame:
     done = with_sparsity_in_force(results[results["folder"].notna()])
+    done = done.reindex(columns=[*done.columns, *(name for name in FIGURES if name not in done)])  # of earlier versions
     for name in FIGURES:
         if name.startswith(_ON_LOG_SCALE):
             done[name] = np.log2(done[name].astype(float))

@@ -81,7 +81,8 @@ def text_of(app: AppTest) -> str:
 
 
 def test_page_without_results_says_what_to_run(open_page: OpenPage) -> None:
-    for part, name in (("Layer output", "layer"), ("Distances", "distances")):
+    parts = {"Layer output": "layer", "Special tokens": "reconstruction", "Distances": "distances"}
+    for part, name in parts.items():
         app = open_page("layer_output", layer_part=part)
         assert app.code[-1].value == f"python -m core evaluate {SETUP} --what {name}"
         assert [button.label for button in app.main.button] == ["Compute"]
@@ -193,3 +194,42 @@ def test_distances_within_and_between_are_drawn_with_intervals() -> None:
     assert (list(intra.y), list(intra.x)) == (["b", "a"], [1.2, 1.0])  # the closest topic on top
     np.testing.assert_allclose(intra.error_x.array, 0.2)
     np.testing.assert_allclose(inter.error_x.arrayminus, 0.1)
+
+
+# ---- special tokens ----
+
+
+def saved_reconstruction() -> dict[str, pd.DataFrame]:
+    edits = pd.DataFrame(
+        [
+            {"topic": topic, "edit": edit, "kind": kind, "tokens": 90, "mse": 2.0**place, "mse_log2": place}
+            | {"times_sae": 2.0**place + (kind == "special")}
+            for topic in ("all", *TOPICS)
+            for kind in ("ordinary", "special")
+            for place, edit in enumerate(COLUMNS)
+        ]
+    )
+    kinds = pd.DataFrame(
+        [
+            {"kind": kind, "tokens": 100, "mse": 0.5, "mse_log2": -1.0, "mse_pooled": 0.25}
+            for kind in ("all", "special", "markers", "template", "first")
+        ]
+    )
+    figures = {"sequences": 7, "tokens": 1_234, "explained_variance": 0.875, "l0": 32.0, "dead_share": 0.25}
+    return {
+        "reconstruction": kinds,
+        "reconstruction-figures": pd.DataFrame([figures | {"ce_recovered": 0.96}]),
+        "reconstruction-edits": edits,
+    }
+
+
+def test_special_tokens_under_the_edits_are_shown(stores: Path, open_page: OpenPage) -> None:
+    for name, table in saved_reconstruction().items():
+        AppStore(stores).save_result(SETUP, name, table)
+    app = open_page("layer_output", layer_part="Special tokens")
+    # clamp stands second: 2 times the SAE's error on ordinary tokens, 3 times on special ones; swap third
+    assert "clamp's error is **3.00 times** the SAE's own, on ordinary ones 2.00 times" in text_of(app)
+    assert "swap's on special tokens **5.00 times**" in text_of(app)
+    assert "7 conversations, 1,234 tokens. Explained variance 0.875" in text_of(app)
+    (kinds,) = [frame.value for frame in app.dataframe if "mse_pooled" in frame.value]
+    assert kinds["kind"].tolist()[1] == "special tokens: role words and markers"

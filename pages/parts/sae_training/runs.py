@@ -13,7 +13,7 @@ from pages.parts.sae_training.controls import bound
 from pages.parts.sae_training.table import GROUP, group_label, in_order, results_html, shared_settings
 from pages.shared.charts import figures as charts
 from pages.shared.charts import training
-from pages.shared.charts.methods import METHODS, method_swatches
+from pages.shared.charts.methods import method_swatches, method_title
 from pages.shared.experiments import download_table
 from pages.shared.glossary.index import help_text
 from pages.shared.links import link_button
@@ -26,6 +26,8 @@ _FIGURES = {
     "mse_special_by_sequence": "log2 MSE, special tokens",
     "mse_all_by_sequence": "log2 MSE, all tokens",
     "mse_special_without_roles_by_sequence": "log2 MSE, special tokens without role words",
+    "mse_template_by_sequence": "log2 MSE, the whole template",
+    "mse_first_by_sequence": "log2 MSE, first position",
     "explained_variance": "explained variance",
     "ce_recovered": "cross-entropy recovered",
     "dead_share": "dead neurons, share",
@@ -189,7 +191,7 @@ def _show_matched(run: _Run, group: pd.DataFrame, figure: str, l0: int | None) -
     if len(matched):
         _show_table(matched, run.name, f"at L0 {l0}", mark_best=True)
     absent = set(group["method"]) - set(matched["method"])
-    if titles := [title for method, title in METHODS.items() if method in absent]:
+    if titles := [method_title(method) for method in sorted(absent)]:
         st.caption(f"No figures for {', '.join(titles)}: all SAEs lie on one side of this L0.")
 
 

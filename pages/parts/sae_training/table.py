@@ -9,7 +9,7 @@ from typing import Literal
 
 import pandas as pd
 
-from pages.shared.charts.methods import ARCHITECTURES, COLOURS, METHODS
+from pages.shared.charts.methods import ARCHITECTURES, METHODS, base_method, method_colour, method_title
 from pages.shared.columns import number
 from pages.shared.glossary.index import term_link
 
@@ -62,11 +62,16 @@ def _best(rows: pd.DataFrame, figure: Figure) -> set[object]:
 
 def in_order(rows: pd.DataFrame) -> pd.DataFrame:
     """Rows of `compared` or `at_matched_l0` sorted by settings, lambda and method; raw MSE is added beside log2."""
-    rank = rows["method"].map(list(METHODS).index)
+    rank = rows["method"].map(_place)
     by = [name for name in [*GROUP, "sparsity"] if name in rows]
     raw = {f"mse_{of}_raw": 2.0 ** rows[f"mse_{of}_by_sequence"] for of in ("all", "special")}
-    ordered = rows.assign(**raw, rank=rank).sort_values([*by, "rank"])
+    ordered = rows.assign(**raw, rank=rank).sort_values([*by, "rank", "method"])
     return ordered.drop(columns="rank").reset_index(drop=True)
+
+
+def _place(method: str) -> int:
+    base = base_method(method)
+    return len(METHODS) if base is None else list(METHODS).index(base)
 
 
 def _in_words(name: str, value: object) -> str:
@@ -121,4 +126,7 @@ def results_html(rows: pd.DataFrame, *, mark_best: bool) -> str:
 
 
 def _method_cell(method: str) -> str:
-    return f'<span class="ss-case" style="background:{COLOURS[method]}"></span>{term_link(method, METHODS[method])}'
+    title = (
+        escape(method_title(method)) if (base := base_method(method)) is None else term_link(base, method_title(method))
+    )
+    return f'<span class="ss-case" style="background:{method_colour(method)}"></span>{title}'

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from pages.shared.charts.colours import ALIGNED, RAMP_STEPS, UNALIGNED, Theme, ramp
+from pages.shared.charts.colours import ALIGNED, EDITS, RAMP_STEPS, UNALIGNED, Theme, ramp
 from pages.shared.charts.figures import hover, layout
 
 SETS = {"aligned": ALIGNED, "unaligned": UNALIGNED}
@@ -70,6 +70,25 @@ def delta_scatter(points: pd.DataFrame) -> go.Figure:
     figure.update_xaxes(title="contamination")
     figure.update_yaxes(title="reconstruction delta")
     return layout(figure, 320)
+
+
+def special_bars(edits: pd.DataFrame) -> go.Figure:
+    """Squared error by kind of token under each edit, log scale.
+
+    Args:
+        edits: rows of the table `reconstruction-edits` for one topic, or for all.
+    """
+    figure = go.Figure()
+    for name, mine in edits.groupby("edit", sort=False):
+        figure.add_bar(
+            x=mine["kind"],
+            y=mine["mse"],
+            marker={"color": EDITS[str(name)]},
+            customdata=mine["times_sae"],
+            hovertemplate=f"{name}, %{{x}} tokens: MSE %{{y:.3g}}, %{{customdata:.3g}} times the SAE's<extra></extra>",
+        )
+    figure.update_yaxes(title="MSE", type="log", dtick=1)
+    return layout(figure, 280, barmode="group", bargap=0.25)
 
 
 def intra_inter(table: pd.DataFrame, titles: dict[str, str]) -> go.Figure:

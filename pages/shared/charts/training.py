@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 
 from pages.shared.charts.colours import UNALIGNED
 from pages.shared.charts.figures import layout
-from pages.shared.charts.methods import COLOURS, METHODS
+from pages.shared.charts.methods import COLOURS, METHODS, method_colour, method_dash, method_title
 
 
 def errors_against_l0(rows: pd.DataFrame, figure_name: str, title: str, l0: int | None) -> go.Figure:
@@ -24,13 +24,13 @@ def errors_against_l0(rows: pd.DataFrame, figure_name: str, title: str, l0: int 
             x=mine["l0"],
             y=mine[figure_name],
             mode="lines+markers",
-            line={"color": COLOURS[method], "width": 2},
+            line={"color": method_colour(method), "width": 2, "dash": method_dash(method)},
             marker={"size": 7},
             error_x={"array": mine["l0_spread"].fillna(0), "thickness": 1, "width": 0},
             error_y={"array": mine[f"{figure_name}_spread"].fillna(0), "thickness": 1, "width": 0},
             customdata=mine["sparsity"],
-            hovertemplate=f"<b>{METHODS[method]}</b> lambda %{{customdata:.3~g}}: L0 %{{x:.3~g}}, %{{y:.4~g}}"
-            "<extra></extra>",
+            hovertemplate=f"<b>{escape(method_title(method))}</b> lambda %{{customdata:.3~g}}: L0 %{{x:.3~g}}, "
+            "%{y:.4~g}<extra></extra>",
         )
     if l0 is not None:
         figure.add_vline(x=l0, line={"color": UNALIGNED, "width": 1, "dash": "dot"})
@@ -68,7 +68,7 @@ def loss_curves(losses: pd.DataFrame, column: str) -> go.Figure:
             x=mine["tokens"],
             y=mine[column],
             mode="lines",
-            line={"color": COLOURS[method], "width": 1.25},
+            line={"color": method_colour(method), "width": 1.25, "dash": method_dash(method)},
             opacity=0.75,
             hovertemplate=f"<b>{escape(name)}</b><br>%{{x:,}} activations: %{{y:.3~g}}<extra></extra>",
         )

@@ -161,7 +161,19 @@ TRAINING = {
         "raw: 2 to the power of that mean.",
     ),
     "mse special": Term(
-        "MSE of special tokens", "The same error over the special tokens and role words of the template alone."
+        "MSE of special tokens",
+        "The same error over the template's role words and the markers around them alone.",
+        "The tokens of the FAST paper's Table 11. The template's line breaks are not among them: they are counted with "
+        "all of the template.",
+    ),
+    "mse template": Term(
+        "MSE of the template", "The same error over all tokens that the template adds, of which many are line breaks."
+    ),
+    "mse first": Term(
+        "MSE of the first position",
+        "The same error over the first token of each text alone.",
+        "In many models it is an attention sink, with a norm a hundred times the others'. An SAE that was not trained "
+        "on it does not know it, and all other figures leave it out.",
     ),
     "mse special without roles": Term(
         "MSE of special tokens without role words", "The same error over special tokens, words such as user left out."

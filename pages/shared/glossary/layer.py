@@ -28,6 +28,13 @@ OUTPUT = {
 }
 
 LAYER = {
+    "special under edits": Term(
+        "Special tokens under the edits",
+        "The error of the edited activation on tokens that the chat template adds, beside that on ordinary ones.",
+        "Special tokens are role words and markers; the template's line breaks and default system message stand apart. "
+        "The Topic Alignment paper left them out of its figures, as their error was very high; its guess is that "
+        "scores are computed without them while the SAE was trained on them.",
+    ),
     "sets": Term(
         "Aligned and unaligned",
         "Aligned: the topic's own 20 prompts. Unaligned: 40 bundled prompts about none of the topics.",

@@ -53,3 +53,10 @@ def test_saes_of_several_k_are_told_apart() -> None:
     got = compared(results)
     assert got["sparsity"].tolist() == [16, 32]
     assert got["mse_all_by_sequence"].tolist() == [2.0, 1.0]
+
+
+def test_figure_that_earlier_results_lack_is_left_open() -> None:
+    results = table([("fast", 0, 1.0, 40, 2.0)]).drop(columns=["mse_first_by_sequence"])
+    got = compared(results)
+    assert got["mse_first_by_sequence"].isna().all()
+    assert got["mse_all_by_sequence"].notna().all()
