@@ -5,12 +5,17 @@ pairs. All figures are over the continuation alone. Texts of one prompt are not 
 are over prompts, each represented by the mean over its seeds.
 
 There are three sets of prompts: `main` (the paper's metaphors for the topics that have them, else openings that fit any
-topic), `aligned` (the reference prompts nearest to the topic) and `unaligned` (requests about none of the topics).
+topic), `aligned` (every second prompt of the topic itself) and `unaligned` (requests about none of the topics). The
+aligned prompts are held out: for them the topic is its other prompts, to score, to fine-tune on and to measure by.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import groupby, product
 
 import numpy as np
 import pandas as pd
@@ -30,17 +35,15 @@ from core.evaluation.text_columns import (
 )
 from core.models.acceptability import ACCEPTED, load_acceptability
 from core.models.judge import Rating, judge_from_environment
-from core.models.language_model import LanguageModel
 from core.progress import Progress
 from core.results.published import published
 from core.results.statistics import bootstrap_mean
-from core.scoring.scorer import ScoredTopic
 from core.steering.generated import Generation
 from core.steering.metrics import distinct_n, harmonic_mean, language_switch
 from core.steering.settings import SteeringSettings
 from core.steering.ways import Way
 from core.steering.workbench import FIGURE_NAMES, Workbench
-from core.text.prompts import continuations, unaligned_prompts
+from core.text.prompts import Topic, continuations, unaligned_prompts
 
 FIGURES = (
     *FIGURE_NAMES,
@@ -53,56 +56,106 @@ PAIRS = (
     *((name, variant.of) for name, variant in VARIANTS.items()),
     *((name, "random") for name in ("clamp-tuned", "strawman", "output")),
 )
+_TRAINING_PART = 0.5  # share of the time of the column FT that its training takes, for the progress bar
 PAIRED_FIGURES = ("distance", "perplexity", "accepted", "acceptability")
 _KEYS = ["topic", "prompts", "edit"]
 
 
-def prompt_sets(bench: Workbench, scored: ScoredTopic, names: Sequence[str], n: int) -> dict[str, list[str]]:
-    """The prompts to continue, at most `n` per set, by the name used in the tables.
+@dataclass(frozen=True)
+class PromptSet:
+    """Prompts to continue, and the topic that the continuations are steered towards and measured by."""
 
-    There, `main` is called `metaphors` or `continuations`, after what it contains.
+    name: str  # in the tables: metaphors, continuations, aligned or unaligned
+    prompts: list[str]
+    topic: Topic
+
+
+def prompt_sets(topic: Topic, names: Sequence[str], n: int) -> list[PromptSet]:
+    """The prompts to continue, at most `n` per set; `main` is called after what it contains.
 
     Raises:
-        UsageError: a set is unknown, or none is named.
+        UsageError: a set is unknown, or none is named; or the topic has too few prompts to hold half of them out.
     """
     if not names:
         raise UsageError(f"no prompts to continue; there are {', '.join(PROMPT_SETS)}")
     metaphors = published("metaphors")
-    own = metaphors.loc[metaphors["topic"] == scored.topic.name, "prompt"].tolist()
-    sets = {}
+    own = metaphors.loc[metaphors["topic"] == topic.name, "prompt"].tolist()
+    sets = []
     for name in names:
         match name:
             case "main":
-                sets["metaphors" if own else "continuations"] = (own or continuations())[:n]
+                sets.append(PromptSet("metaphors" if own else "continuations", (own or continuations())[:n], topic))
             case "aligned":
-                sets[name] = _nearest_prompts(bench, scored, n)
+                shown, held_out = halves(topic)
+                sets.append(PromptSet(name, held_out[:n], shown))
             case "unaligned":
-                sets[name] = unaligned_prompts()[: min(n, N_REPORTED)]
+                sets.append(PromptSet(name, unaligned_prompts()[: min(n, N_REPORTED)], topic))
             case _:
                 raise UsageError(f"no prompts '{name}'; there are {', '.join(PROMPT_SETS)}")
-    return sets
+    return sorted(sets, key=lambda each: each.topic != topic)  # a topic's sets together: it is fine-tuned once
 
 
-def _nearest_prompts(bench: Workbench, scored: ScoredTopic, n: int) -> list[str]:
-    """The reference prompts nearest to the topic, without the topic's own."""
-    texts = bench.store.prompts()["text"]
-    nearest = (texts[i] for i in np.argsort(scored.scores.distances, kind="stable"))
-    aligned = dict.fromkeys(text for text in nearest if text not in scored.topic.prompts)
-    return list(aligned)[:n]
+def halves(topic: Topic) -> tuple[Topic, list[str]]:
+    """The topic with every second prompt taken out, and those prompts.
+
+    Raises:
+        UsageError: the topic has fewer than two prompts.
+    """
+    if len(topic.prompts) < 2:
+        raise UsageError(
+            f"the topic '{topic.title}' has one prompt, and aligned prompts are half of a topic's, held out: give it "
+            "more lines, or leave aligned out (--prompts main,unaligned)"
+        )
+    return replace(topic, prompts=topic.prompts[::2]), list(topic.prompts[1::2])
 
 
 class _Texts:
     """Generates and measures the continuations of every topic; unsteered ones are generated once for all topics."""
 
-    def __init__(self, bench: Workbench, options: ExperimentOptions) -> None:
-        self.bench, self.options = bench, options
+    def __init__(self, bench: Workbench, options: ExperimentOptions, output: pd.DataFrame | None) -> None:
+        self.bench, self.options, self.output = bench, options, output
         self.acceptability = load_acceptability()
         self.unsteered: dict[tuple[str, ...], list[Generation]] = {}
 
-    def column(self, columns: TopicColumns, name: str, prompts: Sequence[str]) -> pd.DataFrame:
-        """One row per prompt and seed: the continuation and its figures."""
+    def of_topic(
+        self, topic: Topic, names: Sequence[str], progress: Progress
+    ) -> tuple[pd.DataFrame, list[dict[str, object]]]:
+        """Every column of every set of prompts of a topic, and the strengths tried."""
+        options, stage = self.options, ""
+        sets = prompt_sets(topic, options.prompts, options.n)
+        parts: list[pd.DataFrame] = []
+        trials: list[dict[str, object]] = []
+
+        def report(share: float) -> None:
+            progress(stage, (len(parts) + share) / (len(sets) * len(names)))
+
+        for shown, own in groupby(sets, key=lambda each: each.topic):
+            columns = TopicColumns(
+                bench=self.bench,
+                scored=self.bench.score(shown),
+                also=options.also,
+                steering=options.steering or SteeringSettings(),
+                generation=options.generation,
+                output=self.output,
+            )
+            for each, name in product(own, names):
+                stage = f"{topic.title}, {each.name}, {name}"
+                report(0.0)
+                parts.append(self.column(columns, name, each.prompts, report).assign(prompts=each.name))
+            trials += [trial | {"topic_prompts": len(shown.prompts)} for trial in columns.trials]
+        return pd.concat(parts, ignore_index=True), trials
+
+    def column(
+        self, columns: TopicColumns, name: str, prompts: Sequence[str], progress: Callable[[float], None]
+    ) -> pd.DataFrame:
+        """One row per prompt and seed: the continuation and its figures.
+
+        Args:
+            progress: called after every token with the share that is done, 0 to 1.
+        """
+        columns.progress = lambda share: progress(_TRAINING_PART * share)
         way = columns.way(name)
-        made = self._written(columns, way, list(prompts) * self.options.seeds)
+        made = self._written(columns, way, list(prompts) * self.options.seeds, progress)
         texts, ids = [g.text for g in made], [g.ids for g in made]
         if self.acceptability is None:
             probability = np.full(len(made), np.nan)
@@ -122,21 +175,23 @@ class _Texts:
             text=texts,
         )
 
-    def _written(self, columns: TopicColumns, way: Way, prompts: Sequence[str]) -> list[Generation]:
+    def _written(
+        self, columns: TopicColumns, way: Way, prompts: Sequence[str], progress: Callable[[float], None]
+    ) -> list[Generation]:
         """The continuations; row i uses the i-th seed after the first. A row whose output overflows ends early."""
         key = tuple(prompts) if way.name == NONE else ()
         if key in self.unsteered:
             return self.unsteered[key]
-        bench = self.bench
+        bench, before = self.bench, 0.0
         if way.name == FT:
-            bench = Workbench(bench.store, bench.embedding_model, self._model(columns, way), bench.sae)
-        made = bench.together([way], prompts, columns.scored, self.options.generation, keep_going=True).finish()
+            bench = Workbench(bench.store, bench.embedding_model, columns.finetuned.model, bench.sae)
+            before = _TRAINING_PART
+        generator = bench.together([way], prompts, columns.scored, self.options.generation, keep_going=True)
+        for done, _ in enumerate(generator, start=1):
+            progress(before + (1 - before) * done / self.options.generation.max_new_tokens)
         if key:
-            self.unsteered[key] = made
-        return made
-
-    def _model(self, columns: TopicColumns, way: Way) -> LanguageModel:
-        return columns.finetuned.model if way.name == FT else self.bench.model
+            self.unsteered[key] = generator.generations
+        return generator.generations
 
 
 def write_texts(
@@ -159,24 +214,16 @@ def write_texts(
         raise UsageError(
             "the column 'output' needs output scores; run first: python -m core evaluate SETUP --what output"
         )
-    texts, (parts, trials) = _Texts(bench, options), _finished_topics(options)
+    for topic in options.topics:
+        prompt_sets(topic, options.prompts, options.n)  # what cannot be written fails now
+    texts, (parts, trials) = _Texts(bench, options, output), _finished_topics(options)
     finished = {name for part in parts for name in part["topic"]}
     for number, topic in enumerate(options.topics):
         if topic.name in finished:
             continue
-        columns = TopicColumns(
-            bench=bench,
-            scored=bench.score(topic),
-            also=options.also,
-            steering=options.steering or SteeringSettings(),
-            generation=options.generation,
-            output=output,
-        )
-        sets = prompt_sets(bench, columns.scored, options.prompts, options.n)
-        for done, (prompts, name) in enumerate((p, name) for p in sets for name in names):
-            progress(topic.name, (number + done / (len(sets) * len(names))) / len(options.topics))
-            parts.append(texts.column(columns, name, sets[prompts]).assign(prompts=prompts))
-        trials += columns.trials
+        rows, tried = texts.of_topic(topic, names, partial(_within, progress, number, len(options.topics)))
+        parts.append(rows)
+        trials += tried
         if options.unfinished:
             options.unfinished.keep({"rows": pd.concat(parts, ignore_index=True), "trials": _trial_table(trials)})
     rows = _judged(pd.concat(parts, ignore_index=True), options, progress)
@@ -191,6 +238,11 @@ def _finished_topics(options: ExperimentOptions) -> tuple[list[pd.DataFrame], li
 
 def _trial_table(trials: list[dict[str, object]]) -> pd.DataFrame:
     return pd.DataFrame(trials, columns=[*TRIAL_COLUMNS])
+
+
+def _within(progress: Progress, number: int, n: int, stage: str, share: float) -> None:
+    """Reports the progress of one part of n."""
+    progress(stage, (number + share) / n)
 
 
 def _judged(rows: pd.DataFrame, options: ExperimentOptions, progress: Progress) -> pd.DataFrame:
@@ -280,6 +332,9 @@ def compare(
 def run(
     workbench: Workbench, options: ExperimentOptions, progress: Progress = lambda stage, share: None
 ) -> dict[str, pd.DataFrame]:
-    """Tables `text` (means), `text-pairs` (paired differences), `text-rows` (every text), `text-strengths`."""
+    """Tables `text` (means), `text-pairs`, `text-rows` (every text), `text-strengths` and `text-run` (its time)."""
+    start, known = time.perf_counter(), sum(len(part) for part in _finished_topics(options)[0])
     rows, trials = write_texts(workbench, options, progress)
-    return {"text": summarise(rows), "text-pairs": compare(rows), "text-rows": rows, "text-strengths": trials}
+    took = {"texts": len(rows) - known, "tokens": options.generation.max_new_tokens, "seconds": time.perf_counter() - start}
+    tables = {"text": summarise(rows), "text-pairs": compare(rows), "text-rows": rows, "text-strengths": trials}
+    return {**tables, "text-run": pd.DataFrame([took])}

@@ -10,7 +10,7 @@ pairs.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -82,7 +82,7 @@ VARIANTS: Mapping[str, Variant] = {
     "clamp-tuned-20": Variant("clamp-tuned", {"n": 20}),
     **_STRENGTHS,
 }
-TRIAL_COLUMNS = ("topic", "edit", "strength", "concept", "fluency", "concept_fluency", "chosen")
+TRIAL_COLUMNS = ("topic", "topic_prompts", "edit", "strength", "concept", "fluency", "concept_fluency", "chosen")
 N_REPORTED = 20  # unaligned prompts that may be reported; strengths are chosen on the ones after them
 N_TUNING = 8
 OUTPUT_POOL = 0.05  # `output` takes the largest output scores among this share of the best-scored neurons
@@ -150,11 +150,12 @@ class TopicColumns:
     output: pd.DataFrame | None = None  # columns neuron and output_score; needed by the column `output`
     strengths: dict[str, float] = field(default_factory=dict)  # chosen so far, by column
     trials: list[dict[str, object]] = field(default_factory=list)  # every strength tried
+    progress: Callable[[float], None] = lambda share: None  # told of fine-tuning, which takes long
 
     @cached_property
     def finetuned(self) -> Finetuned:
         """The model fine-tuned on the topic's prompts."""
-        return finetune(self.bench.model, self.scored.topic.prompts)
+        return finetune(self.bench.model, self.scored.topic.prompts, progress=lambda share: self.progress(share))
 
     @property
     def seed(self) -> int:

@@ -2,17 +2,18 @@
 
 import copy
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 import torch
-from transformers import DataCollatorForLanguageModeling, PrinterCallback, Trainer, TrainingArguments
+from transformers import DataCollatorForLanguageModeling, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from core.errors import EmptyTopicError
 from core.models.language_model import LanguageModel
+from core.training.precision import Autocast, in_bfloat16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +25,7 @@ class FinetuningSettings:
     lr: float = 5e-5  # AdamW, linear decay
     max_length: int = 128  # tokens per prompt; longer ones are truncated
     seed: int = 0
+    autocast: Autocast = "auto"  # matrix products in bfloat16; "auto": where the hardware multiplies it
 
 
 @dataclass(frozen=True)
@@ -35,8 +37,26 @@ class Finetuned:
     losses: list[float]  # mean of each epoch, in nats per token
 
 
-def finetune(model: LanguageModel, prompts: Sequence[str], settings: FinetuningSettings | None = None) -> Finetuned:
+class _Reports(TrainerCallback):
+    """Tells how much of the training is done, after every step."""
+
+    def __init__(self, progress: Callable[[float], None]) -> None:
+        self._progress = progress
+
+    def on_step_end(self, args: object, state: Any, control: object, **more: object) -> None:
+        self._progress(state.global_step / state.max_steps)
+
+
+def finetune(
+    model: LanguageModel,
+    prompts: Sequence[str],
+    settings: FinetuningSettings | None = None,
+    progress: Callable[[float], None] = lambda share: None,
+) -> Finetuned:
     """Trains a copy of the model on the prompts by next-token loss; the model itself is unchanged.
+
+    Args:
+        progress: called after every step with the share that is done, 0 to 1.
 
     Raises:
         EmptyTopicError: there are no prompts.
@@ -55,12 +75,14 @@ def finetune(model: LanguageModel, prompts: Sequence[str], settings: FinetuningS
     with TemporaryDirectory() as folder:
         trainer = Trainer(
             model=trained,
-            args=_arguments(Path(folder), settings),
+            args=_arguments(Path(folder), settings, model.device),
             train_dataset=cast(Any, rows),  # Trainer accepts a list
             data_collator=DataCollatorForLanguageModeling(tokenizer, mlm=False),
+            callbacks=[_Reports(progress)],
         )
         trainer.remove_callback(PrinterCallback)  # it writes to stdout, where commands print their tables
         trainer.train()
+        trained = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)  # ends the autocast
     losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
     trained.to(model.device)
     copied = LanguageModel(
@@ -74,7 +96,7 @@ def finetune(model: LanguageModel, prompts: Sequence[str], settings: FinetuningS
     return Finetuned(copied, time.perf_counter() - start, losses)
 
 
-def _arguments(folder: Path, settings: FinetuningSettings) -> TrainingArguments:
+def _arguments(folder: Path, settings: FinetuningSettings, device: torch.device) -> TrainingArguments:
     return TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=settings.epochs,
@@ -86,4 +108,5 @@ def _arguments(folder: Path, settings: FinetuningSettings) -> TrainingArguments:
         report_to=[],
         disable_tqdm=True,
         use_cpu=not torch.cuda.is_available(),
+        bf16=in_bfloat16(settings.autocast, device),
     )

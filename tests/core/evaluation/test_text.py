@@ -1,5 +1,6 @@
 """The text experiment: means and pairs worked by hand, and every column written by a tiny model."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -7,16 +8,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from core.catalog import EMBEDDED_REFERENCE
 from core.errors import UsageError
 from core.evaluation.experiments import ExperimentOptions, find_experiments, split_names
-from core.evaluation.text import FIGURES, by_prompt, compare, prompt_sets, run, summarise
+from core.evaluation.text import FIGURES, PromptSet, by_prompt, compare, prompt_sets, run, summarise, write_texts
 from core.evaluation.text_columns import SHUFFLED, TUNED, VARIANTS, TopicColumns, check_columns, tuning_prompts
 from core.models.acceptability import Acceptability
 from core.models.judge import Rating
 from core.settings import GenerationSettings, ScoreSettings
 from core.steering.settings import SteeringSettings
 from core.steering.workbench import Workbench
-from core.text.prompts import Topic, bundled_topics, continuations, unaligned_prompts
+from core.text.prompts import Topic, bundled_topics, continuations, reference_prompts, unaligned_prompts
 
 LAW = Topic("law", "Law", ("A contract is void.", "The court rules on the case."))
 COLUMNS = ("ft", "none", "sae", "swap", SHUFFLED, "prompt", "random", "strawman", "add", "vector")
@@ -87,35 +89,47 @@ def test_figures_not_measured_have_no_mean() -> None:
 # ---- prompts ----
 
 
-def test_metaphors_continue_medicine_and_openings_the_others(bench: Workbench) -> None:
-    medical, law = (bench.score(bundled_topics()[name]) for name in ("medical", "law"))
-    assert prompt_sets(bench, medical, ["main"], 20)["metaphors"][0] == "What should I do about my heart of stone"
-    assert len(prompt_sets(bench, medical, ["main"], 20)["metaphors"]) == 12
-    assert prompt_sets(bench, law, ["main"], 3) == {"continuations": continuations()[:3]}
+def sets_of(topic: Topic, names: Sequence[str], n: int) -> dict[str, PromptSet]:
+    return {each.name: each for each in prompt_sets(topic, names, n)}
 
 
-def test_aligned_prompts_are_the_nearest_but_not_the_topics_own(bench: Workbench) -> None:
-    texts = bench.store.prompts()["text"].tolist()
-    scored = bench.score(Topic("t", "t", (texts[5],)))
-    aligned = prompt_sets(bench, scored, ["aligned"], 4)["aligned"]
-    distances = dict(zip(texts, scored.scores.distances, strict=True))
-    assert texts[5] not in aligned
-    others = sorted(distance for text, distance in distances.items() if text != texts[5])
-    assert [distances[text] for text in aligned] == others[:4]
+def test_metaphors_continue_medicine_and_openings_the_others() -> None:
+    medical, law = (bundled_topics()[name] for name in ("medical", "law"))
+    metaphors = sets_of(medical, ["main"], 20)["metaphors"]
+    assert metaphors.prompts[0] == "What should I do about my heart of stone"
+    assert (len(metaphors.prompts), metaphors.topic) == (12, medical)
+    assert [each.prompts for each in prompt_sets(law, ["main"], 3)] == [continuations()[:3]]
 
 
-def test_strengths_are_chosen_on_prompts_that_are_not_reported(bench: Workbench) -> None:
-    scored = bench.score(LAW)
-    reported = prompt_sets(bench, scored, ["main", "aligned", "unaligned"], 1_000)
+def test_aligned_prompts_are_the_topics_own_and_held_out() -> None:
+    topic = Topic("t", "T", ("a", "b", "c", "d", "e"))
+    sets = sets_of(topic, ["aligned", "unaligned"], 20)
+    assert (sets["aligned"].prompts, sets["aligned"].topic.prompts) == (["b", "d"], ("a", "c", "e"))
+    assert sets["unaligned"].topic == topic
+    assert list(sets) == ["unaligned", "aligned"]  # those of the whole topic first
+
+
+def test_aligned_prompts_are_no_reference_prompts() -> None:
+    reference = {prompt.text for prompt in reference_prompts(EMBEDDED_REFERENCE)}
+    assert not reference & {prompt for topic in bundled_topics().values() for prompt in topic.prompts}
+
+
+def test_topic_of_one_prompt_holds_none_out() -> None:
+    with pytest.raises(UsageError, match=r"has one prompt.*--prompts main,unaligned"):
+        prompt_sets(Topic("t", "heart surgery", ("heart surgery",)), ["main", "aligned"], 5)
+
+
+def test_strengths_are_chosen_on_prompts_that_are_not_reported() -> None:
+    reported = prompt_sets(bundled_topics()["law"], ["main", "aligned", "unaligned"], 1_000)
     assert len(tuning_prompts()) == 8
-    assert not {prompt for prompts in reported.values() for prompt in prompts} & set(tuning_prompts())
-    assert reported["unaligned"] == unaligned_prompts()[:20]
+    assert not {prompt for each in reported for prompt in each.prompts} & set(tuning_prompts())
+    assert next(each for each in reported if each.name == "unaligned").prompts == unaligned_prompts()[:20]
 
 
 @pytest.mark.parametrize("names", [(), ("main", "nearest")])
-def test_unknown_prompts(bench: Workbench, names: tuple[str, ...]) -> None:
+def test_unknown_prompts(names: tuple[str, ...]) -> None:
     with pytest.raises(UsageError, match="there are main, aligned, unaligned"):
-        prompt_sets(bench, bench.score(LAW), names, 5)
+        prompt_sets(LAW, names, 5)
 
 
 # ---- the whole experiment ----
@@ -150,6 +164,31 @@ def test_run_writes_every_prompt_and_seed_in_every_column(tables: dict[str, pd.D
         assert column["seed"].tolist() == [3, 4, 5, 6]
         assert column["prompt"].tolist() == continuations()[:2] * 2
     assert tables["text"][["n", "seeds"]].drop_duplicates().to_numpy().tolist() == [[2, 2]]
+
+
+def test_run_says_how_long_it_took(tables: dict[str, pd.DataFrame]) -> None:
+    (took,) = tables["text-run"].to_dict("records")
+    assert (took["texts"], took["tokens"]) == (4 * len(COLUMNS), 4)
+    assert took["seconds"] > 0
+
+
+def test_aligned_texts_are_steered_and_measured_by_the_other_half(bench: Workbench) -> None:
+    topic = Topic("law", "Law", ("A contract is void.", "The court rules on the case.", "The judge was late."))
+    shares: list[float] = []
+    options = ExperimentOptions(
+        topics=(topic,), n=2, columns=("swap", "ft"), generation=GenerationSettings(max_new_tokens=4)
+    )
+    rows, _ = write_texts(bench, options, lambda stage, share: shares.append(share))
+    assert shares == sorted(shares)
+    assert shares[-1] == 1.0
+    assert len(set(shares)) > 3 * 2 * 4  # every token of two columns in three sets, and fine-tuning
+    aligned = rows[(rows["prompts"] == "aligned") & (rows["edit"] == "swap")]
+    assert aligned["prompt"].tolist() == ["The court rules on the case."]
+    shown = bench.score(Topic("law", "Law", ("A contract is void.", "The judge was late.")))
+    way = bench.way("swap", shown, SteeringSettings())
+    made = bench.together([way], aligned["prompt"].tolist(), shown, options.generation).finish()
+    assert aligned["text"].tolist() == [g.text for g in made]
+    assert aligned["distance"].tolist() == [bench.figures(made, shown)[0]["distance"]]
 
 
 def test_columns_write_what_their_edits_do(
