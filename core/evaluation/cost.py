@@ -1,15 +1,15 @@
 """Times of each way of steering, measured here beside the paper's (Topic Alignment paper, 4.4; Tables 3 and 4).
 
 Set-up is the time of the store's build. Each topic then needs its scores, or for fine-tuning a model of its own.
-Prompts are timed one by one, generating new tokens without figures. The ways of steering take turns, so that other load
-on the machine affects all of them.
+Prompts are timed one by one for the first topic, generating new tokens without figures. The ways of steering take turns,
+so that other load on the machine affects all of them.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import astuple
 
 import pandas as pd
@@ -28,13 +28,14 @@ from core.steering.settings import SteeringSettings
 from core.steering.workbench import Workbench
 from core.store.reader import Store
 from core.text.prompts import Topic, continuations
-from core.training.finetuning import Finetuned, finetune
+from core.training.finetuning import finetune
 
 WAYS = (NONE, "sae", "clamp", "swap")
 N_TOPICS = 3  # topics timed: the first of those asked for
 N_REPEATS = 5  # repeats of a topic's steps, which take milliseconds
 N_PROMPTS = 10
 SET_UP, PER_TOPIC, PER_PROMPT = "set-up", "per topic", "per prompt"
+_TRAINING_PART = 0.6  # share of the time that goes into scoring and fine-tuning, for the progress bar
 _INTERVAL = ("seconds", "low", "high", "n")
 
 
@@ -77,6 +78,7 @@ def prompt_times(
     prompts: Sequence[str],
     steering: SteeringSettings,
     generation: GenerationSettings,
+    progress: Callable[[float], None] = lambda share: None,
 ) -> pd.DataFrame:
     """Seconds per new token of each prompt under each way of steering, one row per (edit, prompt)."""
     scored = bench.score(topic)
@@ -84,6 +86,7 @@ def prompt_times(
     rows = []
     for number, prompt in enumerate((prompts[0], *prompts)):
         for name in (FT, *WAYS):
+            progress(number / (len(prompts) + 1))
             model = finetuned if name == FT else bench.model
             generator = Generator(model, [prompt], ways.get(name, ()), generation, measure=False)
             start = time.perf_counter()
@@ -103,17 +106,18 @@ def steps_table(steps: pd.DataFrame) -> pd.DataFrame:
     return table.merge(paper, left_on="step", right_index=True, how="left")
 
 
-def cost_table(steps: pd.DataFrame, trained: Sequence[Finetuned], times: pd.DataFrame, new_tokens: int) -> pd.DataFrame:
+def cost_table(steps: pd.DataFrame, trained: Sequence[float], times: pd.DataFrame, new_tokens: int) -> pd.DataFrame:
     """Table 3: seconds of each task and way of steering with 95% intervals, beside the paper's.
 
-    `n` is the number of measurements. A task that a way does not need takes 0 seconds and has n = 0: the original model
-    and the SAE alone need neither store nor topic, though the paper counts them alike.
+    `trained` is the seconds of each fine-tuning, `n` the number of measurements. A task that a way does not need takes
+    0 seconds and has n = 0: the original model and the SAE alone need neither store nor topic, though the paper counts
+    them alike.
     """
     per_topic = steps[steps["task"] == PER_TOPIC]
     repeat = per_topic.groupby("step").cumcount()
     measured = {
         SET_UP: {"scores": [steps.loc[steps["task"] == SET_UP, "seconds"].sum(skipna=False)]},
-        PER_TOPIC: {FT: [t.seconds for t in trained], "scores": per_topic["seconds"].groupby(repeat).sum().tolist()},
+        PER_TOPIC: {FT: trained, "scores": per_topic["seconds"].groupby(repeat).sum().tolist()},
         PER_PROMPT: {name: (part["per_token"] * new_tokens).tolist() for name, part in times.groupby("edit")},
     }
     rows = []
@@ -133,14 +137,25 @@ def run(
     """Tables `cost` (Table 3) and `cost-steps` (Table 4)."""
     topics, steering = options.topics[:N_TOPICS], options.steering or SteeringSettings()
     prompts = continuations()[: min(options.n, N_PROMPTS)]
-    steps, trained, times = [set_up_steps(workbench.store)], [], []
+    steps, seconds = [set_up_steps(workbench.store)], []
+    models: list[LanguageModel] = []  # the first topic's, which writes the prompts
     for number, topic in enumerate(topics):
-        progress(topic.name, number / len(topics))
+        stage = f"{topic.title}, scoring and fine-tuning"
+
+        def report(share: float, stage: str = stage, number: int = number) -> None:
+            progress(stage, _TRAINING_PART * (number + share) / len(topics))
+
+        report(0.0)
         steps.append(topic_steps(workbench, topic))
-        trained.append(finetune(workbench.model, topic.prompts))
-        progress(topic.name, (number + 0.5) / len(topics))
-        times.append(prompt_times(workbench, topic, trained[-1].model, prompts, steering, options.generation))
+        trained = finetune(workbench.model, topic.prompts, progress=report)
+        seconds.append(trained.seconds)
+        models = models or [trained.model]
+
+    def written(share: float) -> None:
+        progress("prompts", _TRAINING_PART + (1 - _TRAINING_PART) * share)
+
+    times = prompt_times(workbench, topics[0], models[0], prompts, steering, options.generation, written)
     progress("tables", 1.0)
     timed = pd.concat(steps, ignore_index=True)
-    cost = cost_table(timed, trained, pd.concat(times), options.generation.max_new_tokens)
+    cost = cost_table(timed, seconds, times, options.generation.max_new_tokens)
     return {"cost": cost, "cost-steps": steps_table(timed)}

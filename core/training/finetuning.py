@@ -21,8 +21,8 @@ class FinetuningSettings:
     """Training settings of the baseline; ours, as the paper does not give them."""
 
     epochs: int = 10
-    batch_size: int = 4
-    lr: float = 5e-5  # AdamW, linear decay
+    batch_size: int = 10  # each step passes over all weights several times, whatever its size
+    lr: float = 1e-4  # AdamW, linear decay
     max_length: int = 128  # tokens per prompt; longer ones are truncated
     seed: int = 0
     autocast: Autocast = "auto"  # matrix products in bfloat16; "auto": where the hardware multiplies it

@@ -30,18 +30,24 @@ def experiment_tables(
         tables: names that the experiment saves under.
         about: one sentence on what the experiment costs.
     """
-    try:
-        found = {table: saved_result(setup.name, table) for table in tables}
-    except SteerscopeError as exc:
-        show_error(exc)
-        st.stop()
-    if (known := {table: frame for table, frame in found.items() if frame is not None}).keys() == found.keys():
+    if (known := saved_tables(setup, tables)) is not None:
         return known
     st.markdown(f"Not computed for this setup yet. {about} The same as a command:")
     st.code(experiment_command(setup, name), language=None)
     if st.button("Compute", type="primary", key=f"run {name}", help="Runs here; leave this page open"):
         run_experiment(setup, store, name, options)
     st.stop()
+
+
+def saved_tables(setup: Setup, tables: tuple[str, ...]) -> dict[str, pd.DataFrame] | None:
+    """The saved tables by name, or None if one is missing. If they cannot be read, says so and ends the page's run."""
+    try:
+        found = {table: saved_result(setup.name, table) for table in tables}
+    except SteerscopeError as exc:
+        show_error(exc)
+        st.stop()
+    known = {table: frame for table, frame in found.items() if frame is not None}
+    return known if len(known) == len(tables) else None
 
 
 def is_saved(setup: Setup, tables: tuple[str, ...]) -> bool:

@@ -147,17 +147,6 @@ def test_result_of_a_link_is_downloaded_in_every_format(open_page: OpenPage, sav
     assert app.dataframe[0].value["difference"].tolist() == [-0.125, 0.5]
 
 
-def test_texts_are_drawn_by_topic_and_figure(open_page: OpenPage, saved: AppStore) -> None:
-    app = open_page("compare", result="text")
-    assert app.selectbox(key="results_topic").options == ["Law", "All topics"]
-    assert "Accepted" not in app.selectbox(key="results_figure").options  # no classifier was there
-    (chart,) = app.get("plotly_chart")
-    assert '"Swap, shuffled"' in chart.proto.spec
-    assert any("Swap less Original: **-0.125 (-0.25 to -0.0625)**, beyond chance." in m.value for m in app.markdown)
-    app.selectbox(key="results_topic").set_value("all").run()
-    assert any("Swap less Original: **+0.5 (-0.25 to +1)**." in m.value for m in checked(app).markdown)
-
-
 def test_other_setup_has_its_own_results(open_page: OpenPage, saved: AppStore) -> None:
     app = open_page("compare", setup="qwen2-jumprelu")
     assert app.selectbox(key="result").options == ["layer"]

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 
 PAGES = (
     *("topic", "top_k", "distributions", "coverage", "layer_output", "generate", "special_tokens", "sae_training"),
-    *("compare", "glossary"),
+    *("texts", "compare", "glossary"),
 )
 N_RECOMPUTED = 32
 

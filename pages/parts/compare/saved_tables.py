@@ -6,7 +6,6 @@ import streamlit as st
 from core.catalog import Setup
 from core.errors import SteerscopeError
 from core.evaluation.experiments import EXPERIMENTS
-from pages.parts.compare.text_results import show_text
 from pages.shared.downloads import download_buttons
 from pages.shared.experiments import experiment_command
 from pages.shared.glossary.index import help_text
@@ -44,12 +43,9 @@ def show_saved_tables(setup: Setup) -> None:
         first = names.index(_FIRST) if _FIRST in names else 0
         what = st.selectbox("Table", names, index=first, key="result", bind="query-params", width=320)
         table = saved_result(setup.name, what)
-        pairs = saved_result(setup.name, "text-pairs") if what == "text" else None
     except SteerscopeError as exc:
         show_error(exc)
         return
     if table is None:  # removed in the meantime
         st.rerun()
-    if what == "text":
-        show_text(table, pairs)
     _show_table(setup, what, table, saved[what])

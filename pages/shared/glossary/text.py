@@ -5,10 +5,31 @@ from pages.shared.glossary.term import Term
 TEXT = {
     "text prompts": Term(
         "Prompts that are continued",
-        "Metaphors or openings that fit any topic; prompts near the topic already; requests about none of the topics.",
+        "Metaphors or openings that fit any topic; the topic's own prompts, held out; requests about none of them.",
         "Metaphors are the Topic Alignment paper's 12 for medicine (Table 2); other topics continue the openings of "
-        "`data/continuations.txt`. Aligned (Table 7): the reference prompts nearest to the topic. Unaligned (Table 8): "
-        "the first 20 of `data/unaligned.txt`.",
+        "`data/continuations.txt`. Aligned (Table 7): every second prompt of the topic; its other prompts then score, "
+        "fine-tune and measure. Unaligned (Table 8): the first 20 of `data/unaligned.txt`.",
+    ),
+    "text columns": Term(
+        "Columns of the texts",
+        "Main: the paper's ways of steering, the prompt, and the three others that did best by concept and fluency.",
+        "Open markers are controls and variants, in the colour of what they are compared with.",
+    ),
+    "text plane": Term(
+        "Topic against fluency",
+        "How close each way of steering brings the texts to the topic, and how fluent they stay: low and left is best.",
+        "Bars are 95% bootstrap intervals over prompts; dotted lines: the unsteered texts.",
+    ),
+    "published texts": Term(
+        "Our figures and the paper's",
+        "Means measured here beside those of Tables 2, 7 and 8 of the Topic Alignment paper.",
+        "Model, SAE, reference prompts and, but for the metaphors, prompts are others: compare the order of the ways "
+        "of steering, not the values. The paper's ± is a 95% normal interval.",
+    ),
+    "text n": Term(
+        "Prompts and seeds",
+        "How many prompts of each set are continued, and how many texts each gets, with as many seeds.",
+        "Texts of one prompt are not independent: intervals are over prompts.",
     ),
     "ft": Term(
         "Fine-tuned",
@@ -56,6 +77,17 @@ TEXT = {
     "text interval": Term(
         "Mean and interval",
         "Mean over prompts with its 95% bootstrap interval; texts of one prompt with several seeds count as one.",
+    ),
+    "cost": Term(
+        "Cost",
+        "Seconds that each way of steering takes: once for a setup, for each topic, and for each prompt of new tokens.",
+        "Timed one by one, the ways of steering in turns, so that other load on the machine meets all of them. "
+        "Fine-tuning is transformers' Trainer, 10 passes over 20 prompts, in bfloat16 where the hardware has it.",
+    ),
+    "cost steps": Term(
+        "Steps of the cost",
+        "What set-up and scoring are made of; per token of the reference prompts, or of the topic's.",
+        "The set-up's steps were timed where the store was built, which may have been another machine.",
     ),
     "results": Term(
         "Results",

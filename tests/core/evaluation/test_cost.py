@@ -11,7 +11,6 @@ from core.evaluation.experiments import ExperimentOptions
 from core.settings import GenerationSettings
 from core.steering.workbench import Workbench
 from core.text.prompts import Topic
-from core.training.finetuning import Finetuned
 
 LAW = Topic("law", "Law", ("A contract is void.", "The court rules."))
 STEPS = pd.DataFrame(
@@ -27,12 +26,8 @@ STEPS = pd.DataFrame(
 TIMES = pd.DataFrame({"edit": ["ft", "none", "sae", "clamp", "swap", "swap"], "per_token": [1, 1, 2, 3, 0.5, 1.5]})
 
 
-def trained(seconds: float) -> Finetuned:
-    return Finetuned(None, seconds, [])  # type: ignore[arg-type]
-
-
 def test_cost_adds_steps_and_scales_to_the_new_tokens() -> None:
-    table = cost_table(STEPS, [trained(4.0), trained(6.0)], TIMES, new_tokens=10).set_index(["task", "edit"])
+    table = cost_table(STEPS, [4.0, 6.0], TIMES, new_tokens=10).set_index(["task", "edit"])
     assert table.loc[(SET_UP, "swap"), ["seconds", "n"]].tolist() == [60.0, 1]
     assert table.loc[(PER_TOPIC, "swap"), "seconds"] == (0.75 + 2.25) / 2
     assert table.loc[(PER_TOPIC, "swap"), ["low", "high", "n"]].tolist() == pytest.approx([0.75, 2.25, 2])
@@ -42,13 +37,13 @@ def test_cost_adds_steps_and_scales_to_the_new_tokens() -> None:
 
 
 def test_cost_of_what_is_not_needed_is_nothing() -> None:
-    table = cost_table(STEPS, [trained(4.0)], TIMES, new_tokens=10).set_index(["task", "edit"])
+    table = cost_table(STEPS, [4.0], TIMES, new_tokens=10).set_index(["task", "edit"])
     for key in ((SET_UP, "ft"), (SET_UP, "none"), (PER_TOPIC, "sae")):
         assert table.loc[key, ["seconds", "n"]].tolist() == [0.0, 0]
 
 
 def test_cost_stands_beside_the_papers() -> None:
-    table = cost_table(STEPS, [trained(4.0)], TIMES, new_tokens=10).set_index(["task", "edit"])
+    table = cost_table(STEPS, [4.0], TIMES, new_tokens=10).set_index(["task", "edit"])
     assert table.loc[(PER_TOPIC, "ft"), "published"] == 333.6
     assert table.loc[(PER_PROMPT, "swap"), "published"] == 6.263
     assert np.isnan(table.loc[(SET_UP, "ft"), "published"])  # the paper: N/A
@@ -67,13 +62,16 @@ def test_set_up_of_a_continued_build_is_not_known() -> None:
     steps = set_up_steps(store)  # type: ignore[arg-type]
     assert steps["seconds"].isna().all()
     steps = pd.concat([steps, STEPS[STEPS["task"] == PER_TOPIC]])
-    table = cost_table(steps, [trained(4.0)], TIMES, 10).set_index(["task", "edit"])
+    table = cost_table(steps, [4.0], TIMES, 10).set_index(["task", "edit"])
     assert np.isnan(table.loc[(SET_UP, "swap"), "seconds"])
 
 
 def test_run_times_every_way_of_steering(bench: Workbench) -> None:
     options = ExperimentOptions(topics=(LAW,), n=2, generation=GenerationSettings(max_new_tokens=3))
-    tables = run(bench, options)
+    shares: list[float] = []
+    tables = run(bench, options, lambda stage, share: shares.append(share))
+    assert shares == sorted(shares)
+    assert shares[-1] == 1.0
     cost = tables["cost"].set_index(["task", "edit"])
     assert len(cost) == 15
     measured = cost[cost["n"] > 0]

@@ -58,6 +58,21 @@ def test_finetune_is_seeded(model: LanguageModel, finetuned: Finetuned) -> None:
     assert finetune(model, PROMPTS, SETTINGS).losses == finetuned.losses
 
 
+@pytest.mark.parametrize("autocast", [False, True])
+def test_finetune_ends_in_the_precision_of_the_model(model: LanguageModel, autocast: bool) -> None:
+    shares: list[float] = []
+    settings = replace(SETTINGS, epochs=2, autocast=autocast)
+    trained = finetune(model, PROMPTS, settings, shares.append)
+    assert shares == [0.5, 1.0]
+    assert trained.losses[1] < trained.losses[0]
+    assert {weight.dtype for weight in trained.model.model.parameters()} == {torch.float32}
+    module = trained.model.model
+    fresh = type(module)(module.config).eval()
+    fresh.load_state_dict(module.state_dict())
+    ids = torch.tensor([model.tokenise(PROMPTS[0]).ids])
+    assert torch.equal(module(ids).logits, fresh(ids).logits)  # the autocast of training has ended
+
+
 def test_finetune_without_prompts_is_refused(model: LanguageModel) -> None:
     with pytest.raises(EmptyTopicError):
         finetune(model, [])
