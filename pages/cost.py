@@ -74,8 +74,8 @@ def main() -> None:
     show_sentence(cost)
     st.plotly_chart(seconds_dots(cost), config=CONFIG, key="cost_dots")
     st.caption(
-        "Dot: here, with its 95% interval; ring: the paper's, GPT-2 on V100 GPUs. A prompt is 64 new tokens. Set-up was "
-        "timed where the store was built."
+        "Dot: here, with its 95% interval; ring: the paper's, GPT-2 on V100 GPUs. A prompt is 64 new tokens. Set-up "
+        "was timed where the store was built."
     )
     left, right = st.columns(2, gap="medium")
     with left:

@@ -1,8 +1,8 @@
 """Times of each way of steering, measured here beside the paper's (Topic Alignment paper, 4.4; Tables 3 and 4).
 
 Set-up is the time of the store's build. Each topic then needs its scores, or for fine-tuning a model of its own.
-Prompts are timed one by one for the first topic, generating new tokens without figures. The ways of steering take turns,
-so that other load on the machine affects all of them.
+Prompts are timed one by one, for the first topic, generating new tokens without figures. The ways of steering take
+turns, so that other load on the machine affects all of them.
 """
 
 from __future__ import annotations
@@ -137,19 +137,18 @@ def run(
     """Tables `cost` (Table 3) and `cost-steps` (Table 4)."""
     topics, steering = options.topics[:N_TOPICS], options.steering or SteeringSettings()
     prompts = continuations()[: min(options.n, N_PROMPTS)]
-    steps, seconds = [set_up_steps(workbench.store)], []
+    steps = [set_up_steps(workbench.store)]
+    seconds: list[float] = []
     models: list[LanguageModel] = []  # the first topic's, which writes the prompts
-    for number, topic in enumerate(topics):
-        stage = f"{topic.title}, scoring and fine-tuning"
 
-        def report(share: float, stage: str = stage, number: int = number) -> None:
-            progress(stage, _TRAINING_PART * (number + share) / len(topics))
+    def trained(share: float) -> None:
+        progress("scoring and fine-tuning", _TRAINING_PART * (len(seconds) + share) / len(topics))
 
-        report(0.0)
+    for topic in topics:
         steps.append(topic_steps(workbench, topic))
-        trained = finetune(workbench.model, topic.prompts, progress=report)
-        seconds.append(trained.seconds)
-        models = models or [trained.model]
+        own = finetune(workbench.model, topic.prompts, progress=trained)
+        seconds.append(own.seconds)
+        models = models or [own.model]
 
     def written(share: float) -> None:
         progress("prompts", _TRAINING_PART + (1 - _TRAINING_PART) * share)
