@@ -335,6 +335,10 @@ def run(
     """Tables `text` (means), `text-pairs`, `text-rows` (every text), `text-strengths` and `text-run` (its time)."""
     start, known = time.perf_counter(), sum(len(part) for part in _finished_topics(options)[0])
     rows, trials = write_texts(workbench, options, progress)
-    took = {"texts": len(rows) - known, "tokens": options.generation.max_new_tokens, "seconds": time.perf_counter() - start}
+    took = {
+        "texts": len(rows) - known,
+        "tokens": options.generation.max_new_tokens,
+        "seconds": time.perf_counter() - start,
+    }
     tables = {"text": summarise(rows), "text-pairs": compare(rows), "text-rows": rows, "text-strengths": trials}
     return {**tables, "text-run": pd.DataFrame([took])}

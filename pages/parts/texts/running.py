@@ -89,7 +89,10 @@ def show_running(setup: Setup, store: Store) -> None:
             f"{cost_words(options, saved_result(setup.name, 'text-run'))} Replaces the saved texts when it is done."
         )
         if st.button(
-            "Write", type="primary", key="texts_run", help="Runs here; leave this page open. Stop keeps nothing"
+            "Write",
+            type="primary",
+            key="texts_run",
+            help="Runs here; leave this page open. A stopped run goes on from the topics that it finished",
         ):
             run_experiment(setup, store, "text", options)
         st.caption("On the command line, with every option:")

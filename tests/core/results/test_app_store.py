@@ -136,9 +136,7 @@ def test_damaged_file(app: AppStore, content: bytes) -> None:
     app.collect({"a": 1})
     whole = app.path.read_bytes()
     app.path.write_bytes(content or whole[:20_000])
-    with pytest.raises(
-        StoreDamagedError, match=r"is damaged: .*; repair it: mv .*app\.duckdb .*app\.duckdb\.damaged"
-    ):
+    with pytest.raises(StoreDamagedError, match=r"is damaged: .*; repair it: mv .*app\.duckdb .*app\.duckdb\.damaged"):
         app.collected()
 
 
