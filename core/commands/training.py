@@ -20,6 +20,9 @@ def train(
     ] = None,
     work: Annotated[Path, path_option("--work", "Folder for checkpoints.")] = Path("data/training"),
     out: Annotated[Path | None, path_option("--out", "Folder for the result, instead of the config's.")] = None,
+    measure: Annotated[
+        Path | None, path_option("--measure", "Train nothing: measure this finished SAE of the config again.")
+    ] = None,
     engine: EngineName = "local",
     address: Address = None,
     store: StoreDir = None,
@@ -29,6 +32,13 @@ def train(
 
     check_address(engine, address)
     require_file(config, "name a training config; data/configs has examples")
+    if measure is not None:
+        from core.training.measuring import measure_again
+
+        with stage_progress(f"Measuring {measure.name}") as progress:
+            folder = measure_again(config, measure, text or Path(), work / "saes", progress)
+        typer.echo(f"measured: {folder}", err=True)
+        return
     with stage_progress(f"Training {config.stem}") as progress:
         folder = run_training(
             config, text or Path(), work, out, progress, store_root(store), engine=engine, address=address
