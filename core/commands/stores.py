@@ -31,7 +31,7 @@ from core.console import stage_progress
 from core.errors import UsageError
 from core.evaluation.experiments import EXPERIMENTS
 from core.files import require_file
-from core.settings import Distance, ScoreSettings, Summary, Variant, store_root
+from core.settings import Distance, ScoreSettings, Summary, Variant, given_path, store_root
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,7 +61,14 @@ def setups(as_json: AsJson = False) -> None:
 @app.command()
 def build(
     setup: SetupName,
-    reference: Annotated[Path | None, path_option("--reference", "File of reference prompts.")] = None,
+    reference: Annotated[
+        str | None,
+        typer.Option("--reference", help="File of reference prompts, p3, or hub:NAME[:SPLIT[:COLUMN]] of the hub."),
+    ] = None,
+    per_task: Annotated[
+        int | None, typer.Option("--per-task", min=1, help="Prompts of each task of p3 or hub:NAME (12).")
+    ] = None,
+    reference_seed: Annotated[int, typer.Option("--reference-seed", min=0, help="Seed of that draw.")] = 0,
     prompts: Annotated[int | None, typer.Option("--prompts", min=1, help="Use this many, evenly spaced.")] = None,
     resume: Annotated[bool, typer.Option("--resume/--no-resume", help="Continue a build that was stopped.")] = True,
     force: Annotated[bool, typer.Option("--force", help="Build again even if the store is up to date.")] = False,
@@ -77,12 +84,25 @@ def build(
     check_address(engine, address, asks=cpus != 1 or gpus is not None)
     chosen = setup_named(setup)
     if reference is not None:
-        require_file(reference, "name a file of prompts (.txt, .csv, .jsonl, .parquet)")
-        chosen = replace(chosen, reference=str(reference.resolve()))
+        drawn = _reference_file(reference, per_task, reference_seed, store_root(store))
+        chosen = replace(chosen, reference=str(drawn))
     build_store = _builder(engine, address, cpus, gpus)
     with stage_progress(f"Building the store of {setup}") as progress:
         path = build_store(chosen, store_root(store), prompts=prompts, resume=resume, force=force, progress=progress)
     typer.echo(f"store: {path}", err=True)
+
+
+def _reference_file(reference: str, per_task: int | None, seed: int, root: Path) -> Path:
+    """The file of reference prompts; those of a dataset are drawn first, into the folder of stores."""
+    from core.text.hub_prompts import drawn_prompts, hub_prompts
+
+    wanted = hub_prompts(reference, per_task=per_task, seed=seed)
+    if wanted is None:
+        path = given_path(reference)
+        require_file(path, "name a file of prompts (.txt, .csv, .jsonl, .parquet), p3, or hub:NAME")
+        return path.resolve()
+    with stage_progress(f"Drawing prompts of {wanted.name}") as progress:
+        return drawn_prompts(wanted, root / "reference", progress).resolve()
 
 
 def _builder(engine: str, address: str | None, cpus: float, gpus: float | None) -> Callable[..., Path]:
