@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from safetensors import SafetensorError
 from torch import Tensor
 
@@ -51,6 +51,23 @@ class SparseCode:
     def dense(self, d_sae: int) -> Float[Tensor, "token d_sae"]:
         # unused slots may repeat a neuron: adding 0 is harmless, assigning 0 would not be
         return self.values.new_zeros(len(self.values), d_sae).scatter_add_(1, self.neurons, self.values)
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """What an SAE makes of some tokens: pre-activations, and post-activations a = sigma(gamma)."""
+
+    pre: PreActivations
+    a: SparseCode
+
+    def of(self, tokens: Bool[Tensor, "token"]) -> Encoding:
+        """The part of these tokens."""
+        pre = self.pre
+        gate, scale, shift = (None if t is None else t[tokens] for t in (pre.gate, pre.scale, pre.shift))
+        return Encoding(
+            PreActivations(pre.gamma[tokens], gate, scale, shift),
+            SparseCode(self.a.neurons[tokens], self.a.values[tokens]),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,6 +159,11 @@ class SparseAutoencoder:
             neurons = torch.topk(gamma.abs(), self.k, dim=-1, sorted=False).indices
             return SparseCode(neurons, gamma.gather(-1, neurons))
         return sparse(self.activate(pre))
+
+    def encoding(self, x: Float[Tensor, "token d_in"]) -> Encoding:
+        """Pre- and post-activations of the activations `x`."""
+        pre = self.pre_activations(x)
+        return Encoding(pre, self.select(pre))
 
     def _denormalised(self, out: Float[Tensor, "... d_in"], pre: PreActivations) -> Float[Tensor, "... d_in"]:
         if pre.scale is None:

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from core.errors import EditError, NeuronRangeError
-from core.models.sparse_autoencoder import PreActivations, SparseAutoencoder, SparseCode
+from core.models.sparse_autoencoder import Encoding, PreActivations, SparseAutoencoder, SparseCode
 from core.steering.selection import Reach, describe_swap, gate_scale, matched_swap
 
 
@@ -25,6 +25,13 @@ class Outcome:
 
     x: Float[Tensor, "token d_in"]  # before the edit
     edited: Float[Tensor, "token d_in"]  # after it
+
+
+@dataclass(frozen=True)
+class Seen(Outcome):
+    """An outcome that changes nothing, with the post-activations that an SAE finds."""
+
+    a: SparseCode
 
 
 @dataclass(frozen=True)
@@ -54,13 +61,27 @@ class Edit(ABC):
         """Whether the first position of a text is left alone, wherever else the edit acts."""
         return False
 
-    @abstractmethod
-    def apply(self, x: Float[Tensor, "token d_in"]) -> Float[Tensor, "token d_in"]:
-        """The activations that replace `x`."""
+    @property
+    def changes(self) -> bool:
+        """Whether it changes activations, and so counts as an edit."""
+        return True
 
-    def explain(self, x: Float[Tensor, "token d_in"]) -> Outcome:
+    @property
+    def sae_used(self) -> SparseAutoencoder | None:
+        """The SAE that encodes the tokens, so that edits side by side can share one encoding; None: not needed."""
+        return None
+
+    @abstractmethod
+    def apply(self, x: Float[Tensor, "token d_in"], encoding: Encoding | None = None) -> Float[Tensor, "token d_in"]:
+        """The activations that replace `x`.
+
+        Args:
+            encoding: of `x` by `sae_used`, where it is known already.
+        """
+
+    def explain(self, x: Float[Tensor, "token d_in"], encoding: Encoding | None = None) -> Outcome:
         """Like `apply`, with everything that the per-token figures need."""
-        return Outcome(x, self.apply(x))
+        return Outcome(x, self.apply(x, encoding))
 
     def acts_on(self, x: Float[Tensor, "token d_in"]) -> Bool[Tensor, "token"] | None:
         """Mask of the tokens to edit, decided by their activations; None: all of them."""
@@ -80,6 +101,38 @@ class Edit(ABC):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Watch(Edit):
+    """Changes nothing; tells which neurons fire in unedited text."""
+
+    sae: SparseAutoencoder
+
+    @property
+    def name(self) -> str:
+        return "none"
+
+    @property
+    def hook_name(self) -> str:
+        return self.sae.hook_name
+
+    @property
+    def changes(self) -> bool:
+        return False
+
+    @property
+    def sae_used(self) -> SparseAutoencoder:
+        return self.sae
+
+    def apply(self, x: Float[Tensor, "token d_in"], encoding: Encoding | None = None) -> Float[Tensor, "token d_in"]:
+        return x
+
+    def explain(self, x: Float[Tensor, "token d_in"], encoding: Encoding | None = None) -> Seen:
+        return Seen(x, x, (encoding or self.sae.encoding(x)).a)
+
+    def at_zero(self) -> None:
+        return None
+
+
+@dataclass(frozen=True, kw_only=True)
 class CodeEdit(Edit):
     """An edit of post-activations: x' = decode(a'), where a subclass defines a'."""
 
@@ -95,22 +148,26 @@ class CodeEdit(Edit):
     def leaves_first(self) -> bool:
         return self.sae.skip_first
 
+    @property
+    def sae_used(self) -> SparseAutoencoder:
+        return self.sae
+
     @abstractmethod
     def edited_code(self, pre: PreActivations, a: SparseCode) -> SparseCode:
         """The new post-activations a', from the pre-activations and a = sigma(gamma)."""
 
-    def apply(self, x: Float[Tensor, "token d_in"]) -> Float[Tensor, "token d_in"]:
-        pre = self.sae.pre_activations(x)
-        a = self.sae.select(pre)
+    def apply(self, x: Float[Tensor, "token d_in"], encoding: Encoding | None = None) -> Float[Tensor, "token d_in"]:
+        known = encoding or self.sae.encoding(x)
+        pre, a = known.pre, known.a
         edited_a = self.edited_code(pre, a)
         out = self.sae.decode_sparse(edited_a, pre)
         if self.keep_error:
             out = x + (out - self.sae.decode_sparse(a, pre))
         return out.to(x.dtype)
 
-    def explain(self, x: Float[Tensor, "token d_in"]) -> CodeOutcome:
-        pre = self.sae.pre_activations(x)
-        a = self.sae.select(pre)
+    def explain(self, x: Float[Tensor, "token d_in"], encoding: Encoding | None = None) -> CodeOutcome:
+        known = encoding or self.sae.encoding(x)
+        pre, a = known.pre, known.a
         edited_a = self.edited_code(pre, a)
         reconstructed, out = self.sae.decode_sparse(a, pre), self.sae.decode_sparse(edited_a, pre)
         if self.keep_error:

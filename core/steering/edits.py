@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from core.errors import EditError, NeuronRangeError
-from core.models.sparse_autoencoder import SparseAutoencoder
+from core.models.sparse_autoencoder import Encoding, SparseAutoencoder
 from core.steering.code_edits import Edit, Reconstruct, Swap, Weight, clamp_best
 from core.steering.selection import Reach
 
@@ -36,7 +36,7 @@ class Vector(Edit):
     def hook_name(self) -> str:
         return self.at
 
-    def apply(self, x: Float[Tensor, "token d_in"]) -> Float[Tensor, "token d_in"]:
+    def apply(self, x: Float[Tensor, "token d_in"], encoding: Encoding | None = None) -> Float[Tensor, "token d_in"]:
         return x + (self.alpha * self.direction).to(x)
 
     def at_zero(self) -> Vector:

@@ -18,6 +18,7 @@ class TokenFigures:
     contamination_share: float | None = None
     reconstruction_delta: float | None = None
     neurons_changed: int | None = None
+    own_share: float | None = None  # where nothing is edited: the contamination share of the token's own neurons
     top_neurons: tuple[tuple[int, float], ...] = ()  # (neuron, activation) after the edit, strongest first
 
 
@@ -51,3 +52,9 @@ class Generation:
         It says how sure the model was while it wrote: near 1 in a loop; 1 / perplexity under the edits if greedy.
         """
         return math.exp(sum(self.surest) / len(self.surest)) if self.surest else math.nan
+
+    def token_means(self) -> dict[str, float]:
+        """Mean of each per-token figure over the tokens where it is defined; NaN if there are none."""
+        names = ("contamination", "contamination_share", "reconstruction_delta", "neurons_changed")
+        known = {name: [v for f in self.figures if (v := getattr(f, name)) is not None] for name in names}
+        return {name: sum(values) / len(values) if values else math.nan for name, values in known.items()}

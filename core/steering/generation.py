@@ -15,36 +15,52 @@ from torch import Tensor
 
 from core.errors import EditError, PromptTooLongError, UsageError
 from core.models.language_model import LanguageModel
+from core.models.sparse_autoencoder import SparseCode
 from core.models.tokens import TokenisedPrompt, Tokens
 from core.settings import GenerationSettings
-from core.steering.code_edits import CodeOutcome
+from core.steering.code_edits import CodeOutcome, Seen
 from core.steering.generated import Generation, TokenFigures
 from core.steering.metrics import contamination, contamination_share, neurons_changed, reconstruction_delta
 from core.steering.placement import PlacedEdit, Recorder, steered
-from core.text.chat_template import ROLES
+from core.text.chat_template import ROLES, Conversation
+
+Prompt = str | Conversation  # a text, or a conversation that ends with what its user says
 
 _TOP_NEURONS = 5  # neurons kept per token for display
 _TOO_STRONG = "the edit is too strong: the model's logits are not finite any more; lower its multiplier or alpha"
 
 
 def tokenise_prompts(
-    model: LanguageModel, prompts: Sequence[str], settings: GenerationSettings, prefixes: Sequence[str] | None = None
+    model: LanguageModel, prompts: Sequence[Prompt], settings: GenerationSettings, prefixes: Sequence[str] | None = None
 ) -> list[TokenisedPrompt]:
     """Tokenises the prompts, each after its prefix; in a chat, up to the header of the assistant's turn.
 
     Raises:
         PromptTooLongError: a prompt leaves no room in the context for the new tokens.
-        UsageError: a prompt is empty.
+        UsageError: a prompt is empty, or a conversation does not end with what its user says.
+        ModelFolderError: a conversation, and the tokenizer has no chat template.
     """
     tokenised = []
     for prompt, prefix in zip(prompts, prefixes or [""] * len(prompts), strict=True):
-        if not prompt.strip():
+        if not _last_words(prompt).strip():
             raise UsageError("the prompt is empty; type at least one word")
-        tokens = model.tokenise(prefix + prompt, generate=True, chat=settings.chat)
+        if isinstance(prompt, str):
+            tokens = model.tokenise(prefix + prompt, generate=True, chat=settings.chat)
+        else:
+            tokens = model.tokenise_chat(prompt, generate=True)
         if len(tokens.ids) + settings.max_new_tokens > model.n_context:
             raise PromptTooLongError(len(tokens.ids), settings.max_new_tokens, model.n_context)
         tokenised.append(tokens)
     return tokenised
+
+
+def _last_words(prompt: Prompt) -> str:
+    """The text of a prompt, or what the user says last in a conversation."""
+    if isinstance(prompt, str):
+        return prompt
+    if not prompt or prompt[-1]["role"] != "user":
+        raise UsageError("a conversation that is answered ends with a message of the user")
+    return prompt[-1]["content"]
 
 
 def choose_tokens(
@@ -99,8 +115,9 @@ class _Decoder:
             recorder=recorder,
         ):
             logits = self.model.forward(whole, self.cache, position_ids=positions, last_only=True)
-        if recorder.edited:
-            self.positions_edited = self.positions_edited + torch.stack(recorder.edited).any(0).sum(-1)
+        edits = zip(recorder.placed, recorder.edited, strict=True)
+        if changed := [mask for placed, mask in edits if placed.edit.changes]:
+            self.positions_edited = self.positions_edited + torch.stack(changed).any(0).sum(-1)
         return logits[:, -1]
 
 
@@ -111,30 +128,58 @@ def _figures(
     figures = [TokenFigures()] * n_rows
     # outcomes are empty unless the recorder explains
     for placed, mask, outcome in zip(recorder.placed, recorder.edited, recorder.outcomes, strict=False):
-        if not isinstance(outcome, CodeOutcome) or hook_name not in (None, placed.edit.hook_name):
+        if hook_name not in (None, placed.edit.hook_name):
             continue
-        rows = mask.any(-1).nonzero()[:, 0].tolist()
-        changed = neurons_changed(outcome, int(max(outcome.a.neurons.max(), outcome.edited_a.neurons.max())) + 1)
-        delta = reconstruction_delta(outcome)
-        total = None if score is None else contamination(outcome.edited_a, score)
-        share = None if score is None else contamination_share(outcome.edited_a, score)
-        slots = min(_TOP_NEURONS, outcome.edited_a.values.shape[-1])
-        places = outcome.edited_a.values.abs().topk(slots, dim=-1).indices
-        values, neurons = outcome.edited_a.values.gather(-1, places), outcome.edited_a.neurons.gather(-1, places)
-        for i, row in enumerate(rows):
-            figures[row] = TokenFigures(
-                contamination=None if total is None else float(total[i]),
-                contamination_share=None if share is None else float(share[i]),
-                reconstruction_delta=float(delta[i]),
-                neurons_changed=int(changed[i]),
-                top_neurons=tuple((int(n), float(v)) for n, v in zip(neurons[i], values[i], strict=True) if v),
-            )
+        if isinstance(outcome, CodeOutcome):
+            told = _edited_figures(outcome, score)
+        elif isinstance(outcome, Seen):
+            told = _own_figures(outcome, score)
+        else:
+            continue
+        for row, one in zip(mask.any(-1).nonzero()[:, 0].tolist(), told, strict=True):
+            figures[row] = one
     return figures
+
+
+def _edited_figures(outcome: CodeOutcome, score: Float[Tensor, "d_sae"] | None) -> list[TokenFigures]:
+    edited_a = outcome.edited_a
+    changed = neurons_changed(outcome, int(max(outcome.a.neurons.max(), edited_a.neurons.max())) + 1)
+    total = share = [None] * len(changed)
+    if score is not None:
+        total, share = contamination(edited_a, score).tolist(), contamination_share(edited_a, score).tolist()
+    return [
+        TokenFigures(
+            contamination=total[i],
+            contamination_share=share[i],
+            reconstruction_delta=delta,
+            neurons_changed=n,
+            top_neurons=top,
+        )
+        for i, (delta, n, top) in enumerate(
+            zip(reconstruction_delta(outcome).tolist(), changed.tolist(), _top_neurons(edited_a), strict=True)
+        )
+    ]
+
+
+def _own_figures(outcome: Seen, score: Float[Tensor, "d_sae"] | None) -> list[TokenFigures]:
+    own = [None] * len(outcome.x) if score is None else contamination_share(outcome.a, score).tolist()
+    tops = _top_neurons(outcome.a)
+    return [TokenFigures(own_share=share, top_neurons=top) for share, top in zip(own, tops, strict=True)]
+
+
+def _top_neurons(a: SparseCode) -> list[tuple[tuple[int, float], ...]]:
+    """The strongest (neuron, activation) pairs of each token."""
+    places = a.values.abs().topk(min(_TOP_NEURONS, a.values.shape[-1]), dim=-1).indices
+    values, neurons = a.values.gather(-1, places).tolist(), a.neurons.gather(-1, places).tolist()
+    return [
+        tuple((n, v) for n, v in zip(own, activations, strict=True) if v)
+        for own, activations in zip(neurons, values, strict=True)
+    ]
 
 
 def edit_name(placed: Sequence[PlacedEdit], row: int) -> str:
     """Names of the edits that act on a row, joined by `+`; `none` if there are none."""
-    acting = [p.edit.name for p in placed if p.rows is None or p.rows[row]]
+    acting = [p.edit.name for p in placed if p.edit.changes and (p.rows is None or p.rows[row])]
     return "+".join(acting) or "none"
 
 
@@ -144,7 +189,7 @@ class Generator:
     def __init__(
         self,
         model: LanguageModel,
-        prompts: Sequence[str],
+        prompts: Sequence[Prompt],
         placed: Sequence[PlacedEdit],
         settings: GenerationSettings,
         *,
@@ -176,9 +221,13 @@ class Generator:
         self._tokenised = tokenise_prompts(model, prompts, settings, before)
         self.generations = [
             Generation(
-                prompt=text, prefix=prefix, chat=settings.chat, edit=edit_name(placed, row), prompt_tokens=tokens
+                prompt=_last_words(prompt),
+                prefix=prefix,
+                chat=settings.chat,
+                edit=edit_name(placed, row),
+                prompt_tokens=tokens,
             )
-            for row, (text, prefix, tokens) in enumerate(zip(prompts, before, self._tokenised, strict=True))
+            for row, (prompt, prefix, tokens) in enumerate(zip(prompts, before, self._tokenised, strict=True))
         ]
 
     def __iter__(self) -> Iterator[list[Generation]]:

@@ -7,11 +7,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import get_args
 
-from jaxtyping import Bool, Int
+import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from core.errors import EditError
 from core.models.language_model import LanguageModel
+from core.models.sparse_autoencoder import Encoding
 from core.steering.code_edits import Edit, Outcome
 from core.steering.settings import Positions
 from core.text.chat_template import ROLES
@@ -21,6 +23,8 @@ from core.text.chat_template import ROLES
 DEFAULT_POSITIONS: dict[str, Positions] = {
     "sae": "all", "clamp": "content", "swap": "content", "weight": "content", "add": "all", "vector": "all"
 }  # fmt: skip
+
+_SHARED_TOKENS = 64  # edits side by side share one encoding of at most so many tokens
 
 
 @dataclass(frozen=True)
@@ -80,23 +84,49 @@ def editable(
     raise EditError(f"no positions '{positions}'; there are {', '.join(get_args(Positions))}")
 
 
-def _apply(x: Tensor, placed: PlacedEdit, mask: Bool[Tensor, "prompt pos"], recorder: Recorder) -> None:
+def _encode_together(
+    x: Float[Tensor, "prompt pos d_in"], placed: Sequence[PlacedEdit], masks: Sequence[Bool[Tensor, "prompt pos"]]
+) -> list[Encoding | None]:
+    """The encoding of each edit's tokens, by one product for edits side by side that share an SAE.
+
+    None: the edit encodes for itself, since it is alone, acts after another one, or has many tokens. While text is
+    generated there is one token a row, and reading the encoder's weights is nearly all that an encoding costs.
+    """
+    users = [i for i, p in enumerate(placed) if p.edit.sae_used is not None]
+    saes = {id(placed[i].edit.sae_used): placed[i].edit.sae_used for i in users}
+    times = torch.stack(list(masks)).sum(0)  # how many edits act on each token
+    found: list[Encoding | None] = [None] * len(placed)
+    if len(users) < 2 or len(saes) != 1 or times.max() > 1 or times.sum() > _SHARED_TOKENS:
+        return found
+    (sae,) = saes.values()
+    assert sae is not None
+    union = torch.stack([masks[i] for i in users]).any(0)
+    together = sae.encoding(x[union])
+    for i in users:
+        found[i] = together.of(masks[i][union])
+    return found
+
+
+def _apply(
+    x: Tensor, placed: PlacedEdit, mask: Bool[Tensor, "prompt pos"], encoding: Encoding | None, recorder: Recorder
+) -> None:
     """Edits `x` [prompt pos d_in] in place, at those of the masked tokens that the edit acts on."""
     if not mask.any():
         return
     acts = placed.edit.acts_on(x[mask])
     if acts is not None:
         mask = mask.masked_scatter(mask, acts)
+        encoding = None if encoding is None else encoding.of(acts)
         if not acts.any():
             return
     recorder.placed.append(placed)
     recorder.edited.append(mask)
     if recorder.explain:
-        outcome = placed.edit.explain(x[mask])
+        outcome = placed.edit.explain(x[mask], encoding)
         recorder.outcomes.append(outcome)
         x[mask] = outcome.edited
     else:
-        x[mask] = placed.edit.apply(x[mask])
+        x[mask] = placed.edit.apply(x[mask], encoding)
 
 
 @contextmanager
@@ -122,11 +152,13 @@ def steered(
 
     def intervention(edits: list[PlacedEdit]) -> Callable[[Tensor], Tensor]:
         def edit_all(x: Tensor) -> Tensor:
-            out = x.clone()
+            out, masks = x.clone(), []
             for p in edits:
                 mask = editable(p.positions, special, generated, attention, roles)
                 mask = mask & ~first if p.edit.leaves_first else mask
-                _apply(out, p, mask if p.rows is None else mask & p.rows[:, None], told)
+                masks.append(mask if p.rows is None else mask & p.rows[:, None])
+            for p, mask, encoding in zip(edits, masks, _encode_together(x, edits, masks), strict=True):
+                _apply(out, p, mask, encoding, told)
             return out
 
         return edit_all

@@ -21,16 +21,17 @@ from core.models.sparse_autoencoder import SparseAutoencoder, load_setup, load_s
 from core.scoring.scorer import ScoredTopic, Scorer
 from core.scoring.sharpness import AUTO, auto_sharpness
 from core.settings import GenerationSettings
-from core.steering.code_edits import Edit
+from core.steering.code_edits import Edit, Watch
 from core.steering.directions import mean_activation
 from core.steering.edits import EDIT_NAMES, EditName, make_edit
 from core.steering.generated import Generation
-from core.steering.generation import Generator
+from core.steering.generation import Generator, Prompt
 from core.steering.metrics import distinct_n, perplexity, repetition, text_distances, topic_percentile
 from core.steering.placement import PlacedEdit, placed_edit
 from core.steering.settings import Positions, SteeringSettings
 from core.steering.ways import Way
 from core.store.reader import Store
+from core.text.chat_template import Conversation
 from core.text.prompts import Topic, unaligned_prompts
 
 PROMPT = "prompt"  # the baseline that edits nothing and asks for the topic in words
@@ -155,22 +156,57 @@ class Workbench(Scorer):
         Raises:
             PromptTooLongError, UsageError: see `tokenise_prompts`.
         """
-        way_of_row = torch.arange(len(ways), device=self.model.device).repeat_interleave(len(prompts))
+        asked = [list(prompts)] * len(ways)
+        return self._generator(ways, asked, scored, generation, measure=measure, keep_going=keep_going)
+
+    def reply(
+        self,
+        ways: Sequence[Way],
+        conversations: Sequence[Conversation],
+        scored: ScoredTopic | None,
+        generation: GenerationSettings,
+    ) -> Generator:
+        """The next answer in each way's own conversation, as rows of one batch with the same seed.
+
+        The edits act on the whole conversation, at their positions; a row whose logits overflow ends with a `problem`.
+
+        Raises:
+            EditError: a way that writes words before the prompt, which a conversation has no place for.
+            ModelFolderError, PromptTooLongError, UsageError: see `tokenise_prompts`.
+        """
+        if worded := [way.name for way in ways if way.prefix]:
+            raise EditError(f"'{worded[0]}' writes before a prompt: in a chat, say it in the message or to the system")
+        chat = replace(generation, chat=True)
+        return self._generator(ways, [[c] for c in conversations], scored, chat, measure=True, keep_going=True)
+
+    def _generator(
+        self,
+        ways: Sequence[Way],
+        prompts: Sequence[Sequence[Prompt]],
+        scored: ScoredTopic | None,
+        generation: GenerationSettings,
+        **options: bool,
+    ) -> Generator:
+        """All prompts of each way in turn, as rows of one batch; the figures of text without edits are its own."""
+        n = len(prompts[0]) if prompts else 0
+        way_of_row = torch.arange(len(ways), device=self.model.device).repeat_interleave(n)
+        watched = [PlacedEdit(Watch(sae=self.sae), "generated")] if options["measure"] and scored is not None else []
         placed = [
-            p if len(ways) == 1 else replace(p, rows=way_of_row == i) for i, way in enumerate(ways) for p in way.placed
+            p if len(ways) == 1 else replace(p, rows=way_of_row == i)
+            for i, way in enumerate(ways)
+            for p in (way.placed or watched)
         ]
         score = None if scored is None else torch.from_numpy(scored.scores.steering_vector()).to(self.model.device)
         return Generator(
             self.model,
-            [*prompts] * len(ways),
+            [prompt for own in prompts for prompt in own],
             placed,
             generation,
-            seeds=[*range(generation.seed, generation.seed + len(prompts))] * len(ways),
-            prefixes=[way.prefix for way in ways for _ in prompts],
+            seeds=[*range(generation.seed, generation.seed + n)] * len(ways),
+            prefixes=[way.prefix for way in ways for _ in range(n)],
             score=score,
             score_hook=self.sae.hook_name,
-            measure=measure,
-            keep_going=keep_going,
+            **options,
         )
 
     def generator(
@@ -224,7 +260,7 @@ class Workbench(Scorer):
                 "distance": float(distances[i]),
                 "topic_percentile": float(percentiles[i]),
                 "perplexity": perplexities[i],
-                **_token_means(g),
+                **g.token_means(),
                 "distinct_2": distinct_n(g.ids, 2),
                 "repetition": repetition(g.ids),
                 "n_tokens": float(len(g.ids)),
@@ -288,18 +324,6 @@ def across_layers(
         raise UsageError(f"steering at several layers needs setups of one model, not of {' and '.join(names)}")
     ways = [bench.way(name, own, settings) for bench, own in zip(benches, scored, strict=True)]
     return replace(ways[0], placed=tuple(p for way in ways for p in way.placed))
-
-
-def _token_means(generation: Generation) -> dict[str, float]:
-    """Mean of each per-token figure over the tokens where it is defined; NaN if there are none."""
-
-    def mean(name: str) -> float:
-        values = [v for figures in generation.figures if (v := getattr(figures, name)) is not None]
-        return float(np.mean(values)) if values else math.nan
-
-    return {
-        name: mean(name) for name in ("contamination", "contamination_share", "reconstruction_delta", "neurons_changed")
-    }
 
 
 def open_workbench(setup: Setup, store: Store, *, beside: Workbench | None = None) -> Workbench:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -122,18 +123,21 @@ def answer_rows(
     alphas: Sequence[float],
     made: Sequence[Generation],
     measures: Mapping[str, Measure] | None = None,
+    unsteered: Mapping[str, Any] | None = None,
 ) -> pd.DataFrame:
     """One row per answer with its figures, in the order of `alphas`.
 
     An answer whose output overflowed counts as collapsed; if nothing was written, its figures are not defined.
 
     Args:
-        alphas: must include 0; the unsteered answer is the reference for language switch and collapse.
+        alphas: must include 0, unless the unsteered answer is given; it is the reference for language switch and
+            collapse.
         made: the answer at each alpha.
         measures: extra figures by name, out of `MEASURES`.
+        unsteered: the row of the unsteered answer, where it is known already.
     """
     ids, texts = [generation.ids for generation in made], [generation.text for generation in made]
-    usual = f"{question}\n{texts[list(alphas).index(0.0)]}"
+    usual = f"{question}\n{texts[list(alphas).index(0.0)] if unsteered is None else unsteered['text']}"
     known = pd.DataFrame(workbench.figures(made, None))[["perplexity", "distinct_2", "repetition", "n_tokens"]]
     table = known.assign(
         alpha=alphas,
@@ -148,7 +152,9 @@ def answer_rows(
         table[name] = math.nan
         if (measure := (measures or {}).get(name)) and written.any():
             table.loc[written, name] = measure([question] * int(written.sum()), table.loc[written, "text"].tolist())
-    return table.assign(collapsed=mark_collapsed(table), neuron=neuron, question_text=question)
+    known_too = table if unsteered is None else pd.concat([table, pd.DataFrame([unsteered])], ignore_index=True)
+    collapsed = mark_collapsed(known_too).iloc[: len(table)].astype(bool)
+    return table.assign(collapsed=collapsed, neuron=neuron, question_text=question)
 
 
 # ---- a sweep ----

@@ -13,6 +13,8 @@ from typing import Any
 
 ROLES = {"user": 1, "assistant": 2}  # roles that can be steered separately, as numbered in a batch; 0: neither
 
+Conversation = Sequence[Mapping[str, str]]  # messages, each with its role and content
+
 _MARK = "\ue000"  # private-use character; encloses a message's number where its content will go
 
 
@@ -22,7 +24,7 @@ def encode_text(tokenizer: Any, text: str, *, offsets: bool = False) -> Any:
 
 
 def encode_conversation(
-    tokenizer: Any, messages: Sequence[Mapping[str, str]], *, generate: bool = False
+    tokenizer: Any, messages: Conversation, *, generate: bool = False
 ) -> tuple[list[int], list[str]]:
     """Token ids of a conversation, and for each token the role of the message it belongs to; '' for template tokens.
 
@@ -51,7 +53,7 @@ def encode_conversation(
     return ids, roles
 
 
-def _filled(piece: str, messages: Sequence[Mapping[str, str]], bodies: Sequence[str]) -> tuple[str, list[str]]:
+def _filled(piece: str, messages: Conversation, bodies: Sequence[str]) -> tuple[str, list[str]]:
     """A piece of the template with its marks replaced by contents, and the role of each character; '' for template."""
     text, role_of = "", []
     for i, part in enumerate(re.split(f"{_MARK}(\\d+){_MARK}", piece)):

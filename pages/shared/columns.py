@@ -1,11 +1,14 @@
-"""A comparison as HTML: one column per edit, with shaded tokens and figures, the best of each row in bold."""
+"""A comparison as HTML: one column per edit, with shaded tokens and figures."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable
 from html import escape
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
+
 from core.results.names import Names
+from core.results.statistics import Interval
 from pages.shared.charts.colours import EDITS
 from pages.shared.comparison import COLUMNS, Column, Comparison
 from pages.shared.glossary.index import TERMS, term_link
@@ -39,54 +42,85 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1_000 else f"{value:#.3g}".rstrip(".")
 
 
-def best_columns(columns: Sequence[Column], figure: str, better: str | None) -> set[int]:
-    """Indices of the columns with the best value of a figure as shown; empty if fewer than two have one."""
-    shown = {i: c.figures[figure] for i, c in enumerate(columns) if math.isfinite(c.figures.get(figure, math.nan))}
-    if better is None or len(shown) < 2:
-        return set()
-    best = number((min if better == "low" else max)(shown.values()))
-    return {i for i, value in shown.items() if number(value) == best}
+def interval_cell(interval: Interval) -> str:
+    """A mean as HTML, with its 95% interval below where it has one."""
+    if interval.n < 2:
+        return number(interval.mean)
+    return f"{number(interval.mean)}<small> {number(interval.low)} to {number(interval.high)}</small>"
+
+
+# ---- tokens ----
 
 
 def _shade(figures: "TokenFigures", shading: Shading) -> float | None:
-    return figures.contamination_share if shading == "contamination" else figures.neurons_changed
+    if shading == "neurons changed":
+        return figures.neurons_changed
+    return figures.own_share if figures.contamination_share is None else figures.contamination_share
 
 
 def _tip(figures: "TokenFigures", names: Names) -> str:
-    if figures.neurons_changed is None:
-        return ""
-    delta = number(figures.reconstruction_delta)
-    lines = [f"{count(figures.neurons_changed, 'neuron')} changed", f"reconstruction delta {delta}"]
+    lines = []
+    if figures.own_share is not None:
+        lines.append(f"not edited; contamination share of its own neurons {number(figures.own_share)}")
     if figures.contamination is not None:
-        share = number(figures.contamination_share)
-        lines.insert(0, f"contamination {number(figures.contamination)}, share {share}")
+        share = number(figures.contamination_share or 0.0)
+        lines.append(f"contamination {number(figures.contamination)}, share {share}")
+    if figures.neurons_changed is not None:
+        lines.append(f"{count(figures.neurons_changed, 'neuron')} changed")
+        lines.append(f"reconstruction delta {number(figures.reconstruction_delta or 0.0)}")
     if figures.top_neurons:
-        lines += ["strongest neurons:", *(f"{names[neuron]}: {number(a)}" for neuron, a in figures.top_neurons)]
+        lines.append("strongest neurons:")
+        lines += [f"{names[neuron]}: {number(a)}" for neuron, a in figures.top_neurons]
     return "\n".join(lines)
 
 
-def largest_shade(columns: Sequence[Column], shading: Shading) -> float:
-    """The figure that gets the full accent colour: a share of 1, or the most neurons changed on a token so far."""
-    if shading == "contamination":
-        return 1.0
-    made = [column.generation for column in columns if column.generation is not None]
-    return max((figures.neurons_changed or 0 for generation in made for figures in generation.figures), default=0)
+def shade_range(generations: Iterable["Generation"], shading: Shading) -> tuple[float, float]:
+    """The figures that get the background's colour and the full accent colour.
+
+    For contamination the 5th and 95th percentile of all tokens shown, since its shares lie close together; for the
+    neurons changed 0 and the most.
+    """
+    told = [figures for generation in generations for figures in generation.figures]
+    values = [value for figures in told if (value := _shade(figures, shading)) is not None]
+    if shading == "neurons changed":
+        return 0.0, float(max(values, default=0))
+    if not values:
+        return 0.0, 1.0
+    low, high = np.percentile(values, (5, 95))
+    return float(low), float(high)
 
 
-def _text(generation: "Generation", shading: Shading, largest: float, names: Names) -> str:
+def shaded_text(
+    generation: "Generation", shading: Shading, bounds: tuple[float, float], names: Names, *, prefix: str = ""
+) -> str:
+    """The tokens of a continuation, each shaded and with its figures on hover, after a prefix in a muted colour."""
     tokens = [
         Shaded(token, _shade(figures, shading), _tip(figures, names))
         for token, figures in zip(generation.tokens, generation.figures, strict=True)
     ]
-    return token_spans(tokens, largest, prefix=generation.prefix + generation.prompt)
+    return token_spans(tokens, bounds[1], least=bounds[0], prefix=prefix)
 
 
-def _table(column: Column, columns: Sequence[Column]) -> str:
+def shading_legend(shading: Shading, bounds: tuple[float, float]) -> str:
+    """The ramp with the figures at its ends."""
+    if shading == "neurons changed":
+        return legend("0", f"{bounds[1]:g}", "neurons changed on a token")
+    return legend(f"{bounds[0]:.2f} or less", f"{bounds[1]:.2f} or more", "contamination share of a token")
+
+
+# ---- columns ----
+
+
+def figure_table(cells: Iterable[tuple[str, str, bool]]) -> str:
+    """Figures of a text as a table (HTML).
+
+    Args:
+        cells: glossary term, the value as HTML, and whether it is the best of its row.
+    """
     rows = []
-    for figure, key, better in FIGURES:
-        best = ' class="ss-best"' if columns.index(column) in best_columns(columns, figure, better) else ""
-        label = term_link(key, TERMS[key].title)
-        rows.append(f"<tr><th>{label}</th><td{best}>{number(column.figures[figure])}</td></tr>")
+    for term, value, best in cells:
+        label, mark = term_link(term, TERMS[term].title), ' class="ss-best"' if best else ""
+        rows.append(f"<tr><th>{label}</th><td{mark}>{value}</td></tr>")
     return f'<table class="ss-figures">{"".join(rows)}</table>'
 
 
@@ -106,29 +140,48 @@ def _proof(column: Column, generation: "Generation", seed: int) -> str:
     return " · ".join(parts)
 
 
-def _column(column: Column, comparison: Comparison, shading: Shading, largest: float, names: Names) -> str:
-    """Name, text, proof and figures of a column: four cells, which line up with those of the other columns."""
-    text = f'<p class="ss-problem">{escape(column.problem)}</p>' if column.problem else ""
-    if column.generation is not None:
-        text += _text(column.generation, shading, largest, names)
-    proof = figures = ""
-    if column.figures and column.generation is not None:
-        proof = f'<p class="ss-proof">{_proof(column, column.generation, comparison.request.generation.seed)}</p>'
-        figures = _table(column, comparison.columns)
-    return (
-        f'<section><h3 style="border-color:{EDITS[column.edit]}">{COLUMNS[column.edit]}</h3>'
-        f"<div>{text}</div><div>{proof}</div><div>{figures}</div></section>"
-    )
+def section(title: str, edit: str, *cells: str) -> str:
+    """A column: its title (HTML) under a line of the edit's colour, and cells that line up with other columns'."""
+    inner = "".join(f"<div>{cell}</div>" for cell in cells)
+    return f'<section><h3 style="border-color:{EDITS[edit]}">{title}</h3>{inner}</section>'
 
 
-def comparison_html(comparison: Comparison, shading: Shading, names: Names) -> str:
-    """The legend and all columns, with the text generated so far; `names` are those of the setup's neurons."""
-    largest = largest_shade(comparison.columns, shading)
-    label = "contamination share of a token" if shading == "contamination" else "neurons changed on a token"
+def columns_html(sections: Iterable[str], *, stale: bool = False) -> str:
+    """Columns side by side, in two rows where there are many; dimmed where they are stale."""
+    shown = list(sections)
+    n = len(shown)
+    side_by_side = n if n <= _MOST_SIDE_BY_SIDE else -(-n // 2)
+    dimmed = " ss-stale" if stale else ""
+    return f'<div class="ss-columns{dimmed}" style="--columns:{side_by_side}">{"".join(shown)}</div>'
+
+
+def comparison_html(
+    comparison: Comparison,
+    shading: Shading,
+    names: Names,
+    table: Callable[[str], str],
+    *,
+    stale: bool = False,
+) -> str:
+    """The legend and all columns, with the text generated so far.
+
+    Args:
+        table: the figures of the column of an edit, as HTML; empty where there are none yet.
+    """
     shown = {column.edit: column for column in comparison.columns}
-    cells = "".join(
-        _column(shown.get(edit, Column(edit)), comparison, shading, largest, names) for edit in comparison.request.edits
-    )
-    n = len(comparison.request.edits)
-    side_by_side = n if n <= _MOST_SIDE_BY_SIDE else -(-n // 2)  # otherwise in two rows
-    return f'{legend("0", f"{largest:g}", label)}<div class="ss-columns" style="--columns:{side_by_side}">{cells}</div>'
+    made = [column.generation for column in comparison.columns if column.generation is not None]
+    bounds = shade_range(made, shading)
+
+    def cells(column: Column) -> tuple[str, str, str]:
+        text = f'<p class="ss-problem">{escape(column.problem)}</p>' if column.problem else ""
+        proof, generation = "", column.generation
+        if generation is not None:
+            text += shaded_text(generation, shading, bounds, names, prefix=generation.prefix + generation.prompt)
+        if column.figures and generation is not None:
+            proof = f'<p class="ss-proof">{_proof(column, generation, comparison.request.generation.seed)}</p>'
+        return text, proof, table(column.edit)
+
+    sections = [
+        section(COLUMNS[edit], edit, *cells(shown.get(edit, Column(edit)))) for edit in comparison.request.edits
+    ]
+    return shading_legend(shading, bounds) + columns_html(sections, stale=stale)

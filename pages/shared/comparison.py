@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from core.errors import SteerscopeError, UsageError
+from core.errors import NeuronRangeError, SteerscopeError, UsageError
 from core.evaluation.example import EXAMPLE, restored
 from core.settings import GenerationSettings
 from core.steering.settings import SteeringSettings
@@ -39,20 +39,37 @@ COLUMNS = {
 }
 
 
-def parse_alphas(text: str) -> tuple[tuple[int, float], ...]:
-    """Neurons with their alphas, from text such as `17:40 12:-5`.
+def parse_alphas(
+    text: str, strength: float = 1.0, reference_max: Sequence[float] | None = None
+) -> tuple[tuple[int, float], ...]:
+    """Neurons with their alphas, from text such as `17:40 12:-5`, or `17 12` for neurons at a common strength.
+
+    Args:
+        strength: of the neurons without an alpha, times the neuron's largest reference activation.
+        reference_max: [d_sae]; needed for neurons without an alpha.
 
     Raises:
-        UsageError: the text has another form.
+        UsageError: the text has another form, or a neuron without an alpha never fires.
+        NeuronRangeError: the SAE has no such neuron.
     """
     pairs = []
     for part in text.replace(",", " ").split():
-        neuron, _, alpha = part.partition(":")
+        number, colon, alpha = part.partition(":")
         try:
-            pairs.append((int(neuron), float(alpha)))
+            neuron, value = int(number), float(alpha) if colon else None
         except ValueError as exc:
-            raise UsageError(f"added neurons are written neuron:alpha, as in 17:40 12:-5; '{part}' is not") from exc
+            raise UsageError(f"added neurons are written 17 12, or 17:40 12:-5 with alphas; '{part}' is not") from exc
+        pairs.append((neuron, _usual(neuron, strength, reference_max) if value is None else value))
     return tuple(pairs)
+
+
+def _usual(neuron: int, strength: float, reference_max: Sequence[float] | None) -> float:
+    largest = [] if reference_max is None else reference_max
+    if not 0 <= neuron < len(largest):
+        raise NeuronRangeError(neuron, len(largest))
+    if not largest[neuron] > 0:
+        raise UsageError(f"neuron {neuron} never fires on the reference prompts: give it an alpha, as in {neuron}:5")
+    return float(f"{strength * float(largest[neuron]):.4g}")
 
 
 def format_alphas(alphas: tuple[tuple[int, float], ...]) -> str:
@@ -71,6 +88,12 @@ class Request:
     generation: GenerationSettings
     steering: SteeringSettings
     also: tuple[str, ...] = ()  # setups at other layers of the model, steered at the same time
+    n_seeds: int = 1  # seeds in turn, from that of `generation`
+
+    def of_seed(self, number: int) -> Request:
+        """The request of one of its seeds, counted from 0."""
+        generation = replace(self.generation, seed=self.generation.seed + number)
+        return replace(self, generation=generation, n_seeds=1)
 
     def command(self) -> str:
         """The command line that generates the same texts."""
@@ -129,17 +152,26 @@ class Comparison:
     complete: bool = False
     topic: ScoredTopic | None = None  # as the edits use it
 
-    def run(self, store: Store, scored: ScoredIn, also: Sequence[Layer] = ()) -> Iterator[None]:
+    def run(
+        self, store: Store, scored: ScoredIn, also: Sequence[Layer] = (), like: Comparison | None = None
+    ) -> Iterator[None]:
         """Generates all columns at once; yields after every token, and once more when the figures are measured.
 
         The caller may stop at any time and keeps the text so far. No edit stays in place between two tokens.
+
+        Args:
+            like: a comparison that differs in the seed alone, whose ways of steering serve this one too.
 
         Raises:
             SteerscopeError: the problem concerns all columns; a problem of one column is stored as its `problem`.
         """
         request = self.request
-        self.columns = [Column(name) for name in request.edits]
-        bench = self.make_ways(store, scored, also)
+        if like is None or like.topic is None:
+            self.columns = [Column(name) for name in request.edits]
+            bench = self.make_ways(store, scored, also)
+        else:
+            self.columns = [Column(column.edit, column.way, problem=column.problem) for column in like.columns]
+            bench, self.topic = workbench(request.setup, store), like.topic
         possible = {column.edit: column.way for column in self.columns if column.way is not None}
         self.notes = list(dict.fromkeys(note for way in possible.values() for note in way.notes))
         if possible:

@@ -6,11 +6,33 @@ from urllib.parse import urlencode, urlsplit, urlunsplit
 
 import streamlit as st
 
+# what a link to another page takes along of this one: the topic and how it is scored
+CARRIED = ("topic", "bundled", "summary", "distance", "variant", "min_prompts")
+
 
 def page_link() -> str:
-    """The address of this page with the values of its controls."""
-    place = urlsplit(st.context.url or "")
-    return urlunsplit(place._replace(path=place.path or "/", query=urlencode(st.query_params.to_dict(), doseq=True)))
+    """The address of this page with the values of its controls; setup and topic are named even where they are usual."""
+    place, state = urlsplit(st.context.url or ""), st.session_state
+    query: dict[str, Any] = {key: st.query_params.get_all(key) for key in st.query_params}
+    for key in ("setup", "topic"):
+        if value := state.get(key):
+            query.setdefault(key, value)
+    return urlunsplit(place._replace(path=place.path or "/", query=urlencode(query, doseq=True)))
+
+
+def carried_query() -> dict[str, str]:
+    """Query parameters that keep this page's setup and topic on another page."""
+    state, query = st.session_state, st.query_params
+    carried = {"setup": state.get("setup")} | {key: query.get(key) for key in CARRIED}
+    return {key: value for key, value in carried.items() if value}
+
+
+def steering_query(neurons: Sequence[int]) -> dict[str, str | list[str]]:
+    """Query parameters with which Generate opens on these neurons: the original beside them added, with a slider.
+
+    st.switch_page("pages/generate.py", query_params=steering_query([2032, 17]))
+    """
+    return {**carried_query(), "added": " ".join(map(str, neurons)), "columns": ["Original", "Add"]}
 
 
 def link_button(note: str = "") -> None:

@@ -12,11 +12,9 @@ from core.results.app_store import AppStore
 from core.results.names import Names, NeuronName, open_names
 from core.store.reader import Store
 from pages.shared.glossary.index import help_text
+from pages.shared.links import carried_query
 from pages.shared.messages import plain
 from pages.shared.resources import app_store
-
-# what a link to a neuron's page takes along of this page: the topic and how it is scored
-_CARRIED = ("topic", "bundled", "summary", "distance", "variant", "min_prompts")
 
 NAME_COLUMN = st.column_config.LinkColumn("neuron", display_text=r"#(.*)$", help=help_text("name"))
 _NUMBERED = re.compile(r"\bneuron (\d+)")
@@ -44,9 +42,7 @@ def neuron_names(store: Store) -> Names:
 
 def neuron_address(neuron: int) -> str:
     """The address of the neuron's page, with the setup and the topic of this page."""
-    state, query = st.session_state, st.query_params
-    carried = {"setup": state.get("setup")} | {key: query.get(key) for key in _CARRIED}
-    return f"./?{urlencode({key: value for key, value in carried.items() if value} | {'neuron': neuron})}"
+    return f"./?{urlencode({**carried_query(), 'neuron': str(neuron)})}"
 
 
 def neuron_link(name: NeuronName) -> str:

@@ -37,15 +37,16 @@ def _visible(text: str) -> str:
     return escape(text)
 
 
-def token_spans(tokens: Sequence[Shaded], largest: float, *, prefix: str = "") -> str:
+def token_spans(tokens: Sequence[Shaded], largest: float, *, least: float = 0.0, prefix: str = "") -> str:
     """The tokens as one HTML paragraph; a figure of `largest` gets the full accent colour.
 
     Args:
+        least: a figure of so much or less gets the background's.
         prefix: plain text before the tokens (a prompt), in a muted colour.
     """
     spans = [f'<span class="ss-prefix">{_visible(prefix)}</span>'] if prefix else []
     for token in tokens:
-        step = "" if token.value is None else f" ss-{ramp_step(token.value, largest)}"
+        step = "" if token.value is None else f" ss-{ramp_step(token.value - least, largest - least)}"
         tip = f' data-tip="{escape(token.tip)}"' if token.tip else ""
         spans.append(f'<span class="ss{step}"{tip}>{_visible(token.text)}</span>')
     return f'<p class="ss-text" dir="auto">{"".join(spans)}</p>'

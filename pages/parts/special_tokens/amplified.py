@@ -1,22 +1,20 @@
-"""One question answered twice, unsteered and with one neuron amplified; streamed, and shown as HTML."""
+"""One question answered unsteered and with one neuron amplified; streamed, kept, and shown as HTML."""
 
 from __future__ import annotations
 
 import re
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import SequenceMatcher
 from html import escape
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from core.results.names import NeuronName
+from core.results.names import Names
 from core.store.reader import Store
-from pages.shared.charts.colours import EDITS
-from pages.shared.columns import number
-from pages.shared.glossary.index import TERMS, term_link
+from pages.shared.columns import columns_html, figure_table, number, section
 from pages.shared.names import neuron_link
 from pages.shared.resources import workbench
 
@@ -26,6 +24,7 @@ if TYPE_CHECKING:  # imports torch, which is loaded when something is generated
 
 FIGURES = ("perplexity", "distinct_2", "repetition", "confidence", "language_switch", "n_tokens")
 _CHANGED = "ss-3"  # a step of the ramp on which text is readable in both themes
+_MOST_KEPT = 128
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,62 +33,102 @@ class Asked:
 
     setup: Setup
     fingerprint: str  # of the setup's store
-    neuron: int
+    neuron: int | None  # None: unsteered
     alpha: float
     question: str
     max_new_tokens: int
 
     @property
-    def alphas(self) -> tuple[float, ...]:
-        return (0.0, self.alpha) if self.alpha else (0.0,)
+    def unsteered(self) -> Asked:
+        """The same question without steering."""
+        return replace(self, neuron=None, alpha=0.0)
+
+    @property
+    def due(self) -> tuple[Asked, ...]:
+        """The answers that are shown side by side: the unsteered one, and the steered one unless alpha is 0."""
+        return (self.unsteered, self) if self.alpha else (self.unsteered,)
 
 
 @dataclass
-class Amplified:
-    """The two answers to a question, while and after they are generated."""
+class Answer:
+    """One answer, while and after it is written."""
 
     asked: Asked
-    generations: list[Generation] = field(default_factory=list)  # in the order of `Asked.alphas`
-    rows: pd.DataFrame | None = None  # their figures and texts, when both are complete
-    seconds: float = 0.0
-
-    @classmethod
-    def of_sweep(cls, asked: Asked, sweep: pd.DataFrame) -> Amplified | None:
-        """The answers as a saved sweep of the neuron has them; None if it has no answer at that alpha."""
-        rows = sweep[(sweep["question_text"] == asked.question) & sweep["alpha"].isin(asked.alphas)]
-        return cls(asked, rows=rows.sort_values("alpha")) if len(rows) == len(asked.alphas) else None
+    generation: Generation | None = None  # None: read from a saved sweep
+    figures: dict[str, Any] | None = None  # with its text; None until it is complete
 
     @property
-    def texts(self) -> list[str]:
-        """The answers so far, in the order of `Asked.alphas`."""
-        if self.rows is not None:
-            return [text.strip() for text in self.rows["text"]]
-        return [generation.text.strip() for generation in self.generations]
+    def text(self) -> str:
+        """The answer so far."""
+        if self.figures is not None:
+            return str(self.figures["text"]).strip()
+        return "" if self.generation is None else self.generation.text.strip()
 
-    def run(self, store: Store) -> Iterator[None]:
-        """Generates both answers side by side; yields after every token, and once more when they are measured.
+
+@dataclass
+class Answers:
+    """The answers that a browser session has seen; the unsteered one of a question serves every neuron and alpha."""
+
+    kept: dict[Asked, Answer] = field(default_factory=dict)  # latest last
+    seconds: dict[Setup, float] = field(default_factory=dict)  # that the last run took, and its number of answers
+    shown: list[Answer] = field(default_factory=list)  # as last shown in full, side by side
+
+    def complete(self, asked: Asked) -> bool:
+        """Whether both answers are there with their figures."""
+        return all(one in self.kept and self.kept[one].figures is not None for one in asked.due)
+
+    def take_saved(self, asked: Asked, sweep: pd.DataFrame) -> None:
+        """Takes the answers that a saved sweep of the neuron has."""
+        for one in asked.due:
+            if one in self.kept and self.kept[one].figures is not None:
+                continue
+            rows = sweep[(sweep["question_text"] == asked.question) & (sweep["alpha"] == one.alpha)]
+            if len(rows):
+                self.kept[one] = Answer(one, figures=rows.iloc[0].to_dict())
+
+    def run(self, asked: Asked, store: Store) -> Iterator[None]:
+        """Writes the answers that are missing, side by side; yields after every token, and once they are measured.
 
         Raises:
             SteerscopeError: the setup cannot be loaded, the question cannot be asked, or the model's output overflows.
         """
         from core.sweep.run import answer_rows, answers
 
-        asked = self.asked
-        bench = workbench(asked.setup, store)
+        missing = [one for one in asked.due if one not in self.kept or self.kept[one].figures is None]
+        alphas = tuple(one.alpha for one in missing)
+        known = None if asked.unsteered in missing else self.kept[asked.unsteered].figures
+        bench, neuron = workbench(asked.setup, store), asked.neuron or 0  # at alpha 0 no neuron is amplified
         start = time.perf_counter()
-        generator = answers(bench, asked.neuron, asked.question, asked.alphas, asked.max_new_tokens)
-        self.generations = generator.generations
+        generator = answers(bench, neuron, asked.question, alphas, asked.max_new_tokens)
+        for one, generation in zip(missing, generator.generations, strict=True):
+            self.kept.pop(one, None)
+            self.kept[one] = Answer(one, generation)
         for _ in generator:
             yield
-        self.rows = answer_rows(bench, asked.neuron, asked.question, asked.alphas, self.generations)
-        self.seconds = time.perf_counter() - start
+        rows = answer_rows(bench, neuron, asked.question, alphas, generator.generations, unsteered=known)
+        for one, figures in zip(missing, rows.to_dict("records"), strict=True):
+            self.kept[one].figures = figures
+        self.seconds[asked.setup] = time.perf_counter() - start
+        self._forget()
         yield
 
-    def row(self, alpha: float) -> dict[str, Any]:
+    def settle(self, asked: Asked) -> None:
+        """Remembers these answers, which are complete, as those that were shown last."""
+        self.shown = [self.kept[one] for one in asked.due]
+
+    def _forget(self) -> None:
+        while len(self.kept) > _MOST_KEPT:
+            del self.kept[next(iter(self.kept))]
+
+    def row(self, asked: Asked, neuron: int) -> dict[str, Any]:
         """One answer as a row to collect: its text and its defined figures."""
-        assert self.rows is not None
-        line = self.rows[self.rows["alpha"] == alpha].iloc[0].drop("question_text").dropna()
-        return {"kind": "sweep", "setup": self.asked.setup.name, "question": self.asked.question, **line}
+        figures = self.kept[asked].figures
+        assert figures is not None
+        known = {name: value for name, value in figures.items() if name != "question_text" and pd.notna(value)}
+        return {"kind": "sweep", "setup": asked.setup.name, "question": asked.question, **known, "neuron": neuron}
+
+
+# ---- as HTML ----
 
 
 def _words(text: str) -> list[str]:
@@ -109,30 +148,35 @@ def marked_changes(first: str, second: str) -> tuple[str, str]:
     return "".join(shown[0]), "".join(shown[1])
 
 
-def _figures(row: pd.Series | None) -> str:
-    if row is None:
+def _figures(answer: Answer) -> str:
+    if (row := answer.figures) is None:
         return ""
     values = {name: number(float(row[name])) for name in FIGURES} | {"n_tokens": f"{row['n_tokens']:.0f}"}
-    lines = [
-        f"<tr><th>{term_link(name, TERMS[name].title)}</th><td>{value}</td></tr>" for name, value in values.items()
-    ]
-    return f'<table class="ss-figures">{"".join(lines)}</table>'
+    return figure_table((name, value, False) for name, value in values.items())
 
 
-def _section(title: str, edit: str, text: str, row: pd.Series | None) -> str:
-    return (
-        f'<section><h3 style="border-color:{EDITS[edit]}">{title}</h3>'
-        f'<div><p class="ss-text" dir="auto">{text}</p></div><div>{_figures(row)}</div></section>'
-    )
+def _title(asked: Asked, names: Names) -> str:
+    return "Unsteered" if asked.neuron is None else f"{neuron_link(names[asked.neuron])} × {asked.alpha:g}"
 
 
-def amplified_html(amplified: Amplified, name: NeuronName) -> str:
-    """Both answers side by side as HTML, with their figures once they are measured; `name` is the neuron's."""
-    asked = amplified.asked
-    texts = amplified.texts
-    rows = {} if amplified.rows is None else {row["alpha"]: row for _, row in amplified.rows.iterrows()}
-    left, right = marked_changes(texts[0], texts[-1]) if texts else ("", "")
-    sections = _section("Unsteered", "none", left, rows.get(0.0))
-    if asked.alpha:
-        sections += _section(f"{neuron_link(name)} × {asked.alpha:g}", "add", right, rows.get(asked.alpha))
-    return f'<div class="ss-columns" style="--columns:{len(asked.alphas)}">{sections}</div>'
+def answers_html(asked: Asked, answers: Answers, names: Names) -> str:
+    """Both answers side by side, with their figures once they are measured; `names` are those of the setup's neurons.
+
+    Where an answer has no word yet, the one that stood in its place stays, dimmed and under its own title.
+    """
+    current = [answers.kept.get(one) for one in asked.due]
+    shown: list[tuple[Answer | None, bool]] = []  # with whether it is an earlier one
+    for place, answer in enumerate(current):
+        started = answer is not None and (answer.text or answer.figures is not None)
+        earlier = answers.shown[place] if place < len(answers.shown) else None
+        shown.append((answer, False) if started or earlier is None else (earlier, True))
+    texts = [escape("" if answer is None else answer.text) for answer, _ in shown]
+    if len(shown) == 2 and answers.complete(asked):
+        texts = list(marked_changes(*(answer.text for answer, _ in shown if answer is not None)))
+    sections = []
+    for due, text, (answer, earlier) in zip(asked.due, texts, shown, strict=True):
+        title = _title(due if answer is None else answer.asked, names)
+        cell = f'<p class="ss-text" dir="auto">{text}</p>'
+        one = section(title, "none" if due.neuron is None else "add", cell, "" if answer is None else _figures(answer))
+        sections.append(one.replace("<section>", '<section class="ss-stale">', 1) if earlier else one)
+    return columns_html(sections)

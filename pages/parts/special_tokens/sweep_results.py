@@ -19,12 +19,11 @@ _MAY_BE_MISSING = ("acceptability", "judge")
 _CURVES_WHERE_MEASURED = (*_MAY_BE_MISSING, "language_switch")
 
 
-def show_sweeps(setup: Setup, neuron: int, others: list[int], drawn: int | None, alpha: float, names: Names) -> None:
+def show_sweeps(setup: Setup, neuron: int, others: list[int], drawn: int | None, names: Names) -> None:
     """Shows the saved sweeps of the open neuron and of those beside it, or how to run one.
 
     Args:
         drawn: the random control, if there is one.
-        alpha: the slider's alpha; the answers at the nearest swept alpha are shown.
     """
     sweeps = saved_sweeps(setup, [neuron, *others, *([] if drawn is None else [drawn])])
     if neuron not in sweeps:
@@ -57,7 +56,7 @@ def show_sweeps(setup: Setup, neuron: int, others: list[int], drawn: int | None,
         for rule in RULES.values():
             st.markdown(rule)
     _show_comparison(sweeps, drawn, improved_by, setup, names)
-    _show_all_answers(sweep, neuron, alpha, setup)
+    _show_all_answers(sweep, neuron, setup)
 
 
 def _in_words(windows: Windows, figure: str) -> str:
@@ -110,11 +109,15 @@ def _show_comparison(
     download_table(table, setup.name, "sweeps compared")
 
 
-def _show_all_answers(sweep: SavedSweep, neuron: int, alpha: float, setup: Setup) -> None:
-    """Every question's answer at the swept alpha nearest to the slider's, beside the unsteered one."""
-    swept = sweep.means["alpha"].to_numpy()
-    nearest = swept[abs(swept - alpha).argmin()]
-    st.subheader(f"All answers at alpha {nearest:g}", anchor=False, help="The swept alpha nearest to the slider's")
+@st.fragment
+def _show_all_answers(sweep: SavedSweep, neuron: int, setup: Setup) -> None:
+    """Every question's answer at one of the swept alphas, beside the unsteered one."""
+    swept = {f"{alpha:g}": float(alpha) for alpha in sweep.means["alpha"]}
+    st.subheader("All answers", anchor=False)
+    start = list(swept)[min(2, len(swept) - 1)]
+    if len(swept) > 1:
+        start = st.select_slider("At alpha", list(swept), start, key="answers_at", bind="query-params", width=420)
+    nearest = swept[start]
     by_question = sweep.rows.set_index("question").sort_index()
     amplified, unsteered = by_question[by_question["alpha"] == nearest], by_question[by_question["alpha"] == 0]
     names = ("perplexity", "distinct_2", "repetition", "confidence", "collapsed")

@@ -12,7 +12,7 @@ from core.errors import SteerscopeError, UsageError
 from core.store.reader import Store
 from core.sweep.request import SweepSettings, means_table, rows_table, swept_neurons
 from pages.shared.messages import show_error
-from pages.shared.resources import app_store, workbench
+from pages.shared.resources import app_store, saved_result, workbench
 
 
 @dataclass(frozen=True)
@@ -25,10 +25,9 @@ class SavedSweep:
 
 def saved_sweeps(setup: Setup, neurons: Sequence[int]) -> dict[int, SavedSweep]:
     """The saved sweeps of these neurons, in that order; those without one are left out."""
-    store = app_store()
     found = {}
     for neuron in dict.fromkeys(neurons):
-        rows, means = store.result(setup.name, rows_table(neuron)), store.result(setup.name, means_table(neuron))
+        rows, means = saved_result(setup.name, rows_table(neuron)), saved_result(setup.name, means_table(neuron))
         if rows is not None and means is not None:
             found[neuron] = SavedSweep(rows, means)
     return found
@@ -60,17 +59,24 @@ def sweep_command(setup: Setup, neurons: Sequence[int], alphas: str) -> str:
     return shlex.join([*words, "--alphas", alphas.strip()])
 
 
-@st.cache_data(max_entries=64, show_spinner=False)
-def largest_alpha(setup_name: str, fingerprint: str, neuron: int, _setup: Setup, _store: Store) -> float:
+def largest_alpha(setup: Setup, store: Store, neuron: int) -> float:
     """The alpha at which the neuron's decoder row shifts the residual stream by twice its mean norm.
 
     Raises:
         SteerscopeError: the setup cannot be loaded.
     """
-    from core.sweep.run import mean_residual_norm, sweep_alphas
+    from core.sweep.run import sweep_alphas
 
-    bench, settings = workbench(_setup, _store), SweepSettings()
-    return sweep_alphas(bench, neuron, settings, mean_residual_norm(bench, settings.questions))[-1]
+    norm = _residual_norm(setup.name, store.meta["fingerprint"], setup, store)
+    return sweep_alphas(workbench(setup, store), neuron, SweepSettings(), norm)[-1]
+
+
+@st.cache_data(max_entries=8, show_spinner=False)
+def _residual_norm(setup_name: str, fingerprint: str, _setup: Setup, _store: Store) -> float:
+    """The residual stream's mean norm on the bundled questions: a forward pass for each, so once for all neurons."""
+    from core.sweep.run import mean_residual_norm
+
+    return mean_residual_norm(workbench(_setup, _store), SweepSettings().questions)
 
 
 def run_sweeps(setup: Setup, store: Store, neurons: Sequence[int], settings: SweepSettings) -> None:

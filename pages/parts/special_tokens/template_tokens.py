@@ -8,12 +8,13 @@ import streamlit as st
 from core.catalog import Setup
 from core.results.names import Names
 from core.store.reader import Store
-from core.sweep.request import PUBLISHED_NEURON, random_neuron
+from core.sweep.request import PUBLISHED_NEURON, check_neuron, random_neuron
 from pages.shared.charts.methods import METHODS
 from pages.shared.columns import number
 from pages.shared.glossary.index import help_text
 from pages.shared.messages import plain
 from pages.shared.names import neuron_link, neuron_names, with_names
+from pages.shared.tokens import Shaded, legend, token_spans
 
 N_SHOWN = 5  # as in the paper
 _DEFAULT_MODEL, _DEFAULT_METHOD = "Qwen2.5-7B-Instruct", "FAST, x8"
@@ -99,29 +100,53 @@ def _about(neuron: int, d_sae: int, table: pd.DataFrame | None) -> str:
     return " ".join(parts)
 
 
+def show_what_it_fires_on(store: Store, neuron: int) -> None:
+    """The neuron by its name, a link to its page, and the prompts on which it fires most.
+
+    Raises:
+        NeuronRangeError: the SAE has no such neuron.
+    """
+    check_neuron(neuron, store.d_sae)
+    contexts = store.contexts(neuron)
+    left, right = st.columns(2, gap="medium", vertical_alignment="center")
+    left.html(f"<p>{neuron_link(neuron_names(store)[neuron])}</p>")
+    with right.popover("What it fires on", help=help_text("contexts")):
+        if not contexts:
+            st.markdown("It fires on no ordinary token of the reference prompts; special tokens are left out there.")
+            return
+        largest = max(float(context.activations.max()) for context in contexts)
+        paragraphs = [legend("0", f"{largest:.3g}", "activation")]
+        for context in contexts:
+            pairs = zip(context.tokens, context.activations.tolist(), strict=True)
+            tokens = [Shaded(token, a, f"activation {a:.3g}" if a else "") for token, a in pairs]
+            paragraphs.append(token_spans(tokens, largest))
+        st.html("".join(paragraphs))
+        st.caption("Over reference prompts, whose special tokens are left out.")
+
+
 # ---- F.3 ----
 
 
 def token_table(table: pd.DataFrame, names: Names | None = None) -> str:
-    """The strongest neurons of each token with their values, strongest first (HTML).
+    """The strongest neurons of each token, strongest first, each with its mean largest activation (HTML).
 
     Args:
         table: columns token, rank, neuron, mean_max.
         names: of the setup's neurons; None: of another SAE, whose neurons have numbers alone.
     """
+    ranks = range(1, N_SHOWN + 1)
+    heads = "".join(f'<th scope="col">{"strongest" if rank == 1 else rank}</th>' for rank in ranks)
     lines = []
     for token, group in table.groupby("token", sort=False):
         best = group.nsmallest(N_SHOWN, "rank")
-        values = zip(best["neuron"], best["mean_max"], strict=True)
-        if names is None:
-            cells = [f'<td style="padding-left:0.75rem">{n}:<b>{number(value)}</b></td>' for n, value in values]
-        else:
-            named = (f"<span>{neuron_link(names[n])} <b>{number(value)}</b></span>" for n, value in values)
-            cells = [f'<td class="ss-named">{" ".join(named)}</td>']
+        cells = [
+            f"<td>{n if names is None else neuron_link(names[n])} <b>{number(value)}</b></td>"
+            for n, value in zip(best["neuron"], best["mean_max"], strict=True)
+        ]
         lines.append(f'<tr><th scope="row"><code>{escape(token)}</code></th>{"".join(cells)}</tr>')
     return (
-        '<div style="overflow-x:auto"><table class="ss-figures" style="white-space:nowrap">'
-        f"<tbody>{''.join(lines)}</tbody></table></div>"
+        '<div class="ss-wide"><table class="ss-figures ss-tokens">'
+        f'<thead><tr><th scope="col">token</th>{heads}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
     )
 
 

@@ -72,9 +72,33 @@ STEERING = {
     ),
     "added": Term(
         "Added neurons",
-        "What Add adds, as in 17:40 or 17:40 12:-5 (neuron:alpha); empty: the topic's best neuron, as strongly as it "
-        "ever fired on a reference prompt.",
+        "What Add adds, as in 17 12, at the strength beside, or 17:40 12:-5 (neuron:alpha); empty: the topic's best "
+        "neuron, as strongly as it ever fired on a reference prompt.",
         "Alpha counts decoder rows, as the SAE has them.",
+    ),
+    "strength": Term(
+        "Strength",
+        "Alpha of the added neurons, times each one's largest activation on the reference prompts; below 0 it is taken "
+        "away.",
+        "1 is as strong as the neuron ever was there. Neurons with an alpha of their own keep that.",
+    ),
+    "seeds": Term(
+        "Seeds",
+        "How many seeds to write with, one after the other from the first. From 2 on the figures are means with 95% "
+        "intervals.",
+        "Bootstrap intervals over the seeds. From 5 seeds on, a column is marked as best in a row where it differs "
+        "from every other one on the same seeds: the interval of the paired difference leaves out 0.",
+    ),
+    "system message": Term(
+        "System message",
+        "What the model is told before the conversation; both columns get it. Empty: what the template itself says.",
+        "It holds from the next answer on; regenerate a turn to have it there.",
+    ),
+    "shading": Term(
+        "Shading",
+        "Contamination: from the 5th to the 95th percentile of the tokens shown, as its shares lie close together.",
+        "The original is shaded by the neurons that fire in it by themselves, though nothing is edited there; its "
+        "figures stay n/a.",
     ),
     "vector alpha": Term(
         "Alpha of vector", "How many times the difference in means is added; 1 is the difference itself."

@@ -193,7 +193,7 @@ def test_edit_does_not_write_into_the_models_own_stream(
 
 
 class Broken(Reconstruct):
-    def apply(self, x: Tensor) -> Tensor:
+    def apply(self, x: Tensor, encoding: object = None) -> Tensor:
         raise ZeroDivisionError
 
 
