@@ -77,7 +77,7 @@ def _tip(figures: "TokenFigures", names: Names) -> str:
 def shade_range(generations: Iterable["Generation"], shading: Shading) -> tuple[float, float]:
     """The figures that get the background's colour and the full accent colour.
 
-    For contamination the 5th and 95th percentile of all tokens shown, since its shares lie close together; for the
+    For contamination the 2nd and 98th percentile of all tokens shown, since its shares lie close together; for the
     neurons changed 0 and the most.
     """
     told = [figures for generation in generations for figures in generation.figures]
@@ -86,7 +86,7 @@ def shade_range(generations: Iterable["Generation"], shading: Shading) -> tuple[
         return 0.0, float(max(values, default=0))
     if not values:
         return 0.0, 1.0
-    low, high = np.percentile(values, (5, 95))
+    low, high = np.percentile(values, (2, 98))
     return float(low), float(high)
 
 

@@ -19,12 +19,14 @@ from core.cli import main as run_command
 from core.evaluation.example import EXAMPLE
 from core.results.app_store import AppStore
 from core.settings import GenerationSettings, ScoreSettings
+from core.steering.chat import Chat
 from core.steering.settings import SteeringSettings
 from core.steering.snippet import SCORES_FILE, python_snippet
 from core.steering.workbench import FIGURE_NAMES, WAY_NAMES, Column, Workbench, across_layers, open_workbench
 from core.store.reader import Store
 from core.text.prompts import parse_topic
-from pages.shared.columns import FIGURES, best_columns, number
+from pages.parts.generate.series import MIN_SEEDS, Series
+from pages.shared.columns import FIGURES, number, shade_range
 from pages.shared.comparison import COLUMNS, Comparison, Request, format_alphas, parse_alphas
 from pages.shared.comparison import Column as ShownColumn
 from pages.shared.resources import score
@@ -231,7 +233,8 @@ def test_prompt_is_shown_and_not_run(open_page: OpenPage) -> None:
         ({"prompt": "word " * 300}, "exceed the context of"),
         ({"topic": ""}, "the topic is empty"),
         ({"min_prompts": "97"}, "at least 97 reference prompts"),
-        ({"added": "17"}, "added neurons are written neuron:alpha, as in 17:40 12:-5; '17' is not"),
+        ({"added": "x"}, "added neurons are written 17 12, or 17:40 12:-5 with alphas; 'x' is not"),
+        ({"added": "999"}, "neuron 999 is out of range"),
         ({"positions": "user"}, "positions 'user' need a chat"),
     ],
 )
@@ -349,12 +352,84 @@ def test_columns_are_the_edits_of_core() -> None:
     assert sorted(figure for figure, _, _ in FIGURES) == sorted(FIGURE_NAMES)
 
 
-def test_best_of_a_row_is_marked_as_shown() -> None:
-    columns = [ShownColumn("none", figures={"perplexity": value}) for value in (20.04, 19.96, math.nan, 30.0)]
-    assert best_columns(columns, "perplexity", "low") == {0, 1}  # both are shown as 20.0
-    assert best_columns(columns, "perplexity", "high") == {3}
-    assert best_columns(columns, "perplexity", None) == set()
-    assert best_columns(columns[1:3], "perplexity", "low") == set()  # nothing to compare with
+def measured_series(request: Request, n: int, **perplexities: list[float]) -> Series:
+    """A series with made-up figures: of each column one value a seed."""
+    runs = []
+    for i in range(n):
+        columns = [ShownColumn(edit, figures={"perplexity": values[i]}) for edit, values in perplexities.items()]
+        runs.append(Comparison(request.of_seed(i), columns, complete=True))
+    return Series(request, runs)
+
+
+def test_best_is_told_only_where_intervals_tell_columns_apart(request_of_all: Request) -> None:
+    lower, higher = [10.0, 11.0, 12.0, 10.5, 11.5], [12.0, 12.5, 14.0, 12.1, 13.0]
+    crossing = [9.0, 14.0, 11.0, 12.0, 10.0]
+    assert MIN_SEEDS == 5
+    series = measured_series(request_of_all, 5, clamp=lower, none=higher)
+    assert series.best("perplexity", "low") == "clamp"
+    assert series.best("perplexity", "high") == "none"
+    assert series.best("perplexity", None) is None
+    assert measured_series(request_of_all, 4, clamp=lower, none=higher).best("perplexity", "low") is None
+    assert measured_series(request_of_all, 5, clamp=lower, none=crossing).best("perplexity", "low") is None
+    assert measured_series(request_of_all, 5, clamp=lower, none=[math.nan] * 5).best("perplexity", "low") is None
+    interval = series.interval("clamp", "perplexity")
+    assert (interval.mean, interval.n) == (11.0, 5)
+    assert 10.0 < interval.low < 11.0 < interval.high < 12.0
+
+
+def test_seeds_are_written_in_turn_and_more_go_on(open_page: OpenPage, bench: Workbench) -> None:
+    app = generate(open_page("generate", **SHORT, n_seeds="2"))
+    first = [plain_text(column) for column in expected_columns(bench, *EXAMPLE.edits)]
+    assert shown_texts(app) == first
+    assert "ss-best" not in html_of(app)
+    assert " to " in re.search(r"<td>[^<]+<small>([^<]+)</small></td>", html_of(app))[1]
+    series = app.session_state["series"]
+    app.button_group(key="shown_seed").set_value("4").run()
+    scored = bench.score(TOPIC, SCORING)
+    ways = [bench.way(name, scored, EXAMPLE.steering) for name in EXAMPLE.edits]
+    second = bench.columns(ways, [PROMPT], scored, replace(GENERATION, seed=4))
+    assert shown_texts(checked(app)) == [plain_text(column) for column in second]
+    app.number_input(key="n_seeds").set_value(3).run()
+    assert app.session_state["series"] is series
+    generate(app)
+    runs = app.session_state["series"].runs
+    assert runs[:2] == series.runs  # what was written stays
+    assert [run.request.generation.seed for run in runs] == [3, 4, 5]
+
+
+def test_original_is_shaded_by_its_own_neurons_and_tokens_differ(open_page: OpenPage) -> None:
+    app = generate(open_page("generate", **{**SHORT, "tokens": "12"}))
+    sections = re.findall(r"<section>(.*?)</section>", html_of(app), flags=re.DOTALL)
+    steps = [set(re.findall(r'class="ss ss-(\d+)"', section)) for section in sections]
+    assert all(len(found) > 2 for found in steps)
+    assert "not edited; contamination share of its own neurons" in sections[0]
+    (run,) = app.session_state["series"].runs
+    low, high = shade_range([column.generation for column in run.columns], "contamination")
+    assert 0 < low < high <= 1
+    assert f"{low:.2f} or less" in html_of(app)
+    assert math.isnan(run.columns[0].figures["contamination"])
+
+
+def test_columns_look_stale_when_a_control_changes(open_page: OpenPage) -> None:
+    app = generate(open_page("generate", **SHORT))
+    assert "ss-columns ss-stale" not in html_of(app)
+    app.toggle(key="keep_error").set_value(False).run()
+    assert "ss-columns ss-stale" in html_of(checked(app))
+    app.toggle(key="keep_error").set_value(True).run()
+    assert "ss-columns ss-stale" not in html_of(checked(app))
+
+
+def test_chosen_neurons_of_a_link_are_added_at_a_strength(open_page: OpenPage, bench: Workbench) -> None:
+    largest = bench.store.reference_max()
+    first, second = (int(n) for n in (-largest).argsort()[:2])
+    app = open_page("generate", **SHORT, columns="Add", added=f"{first} {second}", strength="2")
+    assert app.slider(key="strength").value == 2.0
+    assert any(f"[{first}" in caption.value and f"[{second}" in caption.value for caption in app.caption)
+    alphas = tuple((n, float(f"{2 * largest[n]:.4g}")) for n in (first, second))
+    (column,) = expected_columns(bench, "add", settings=replace(EXAMPLE.steering, alphas=alphas))
+    assert shown_texts(generate(app)) == [plain_text(column)]
+    app.slider(key="strength").set_value(-1.0).run()
+    assert "ss-stale" in html_of(checked(app))
 
 
 @pytest.mark.parametrize(
@@ -371,3 +446,83 @@ def test_best_of_a_row_is_marked_as_shown() -> None:
 )
 def test_numbers_have_three_significant_figures(value: float, shown: str) -> None:
     assert number(value) == shown
+
+
+# ---- chat ----
+
+
+def say(app: AppTest, words: str) -> AppTest:
+    app.chat_input[0].set_value(words).run()
+    return checked(app)
+
+
+def shown_answers(app: AppTest) -> list[list[str]]:
+    """The answers of every turn, by column."""
+    found = []
+    for block in app.main.get("html"):
+        if "ss-said" in block.value:
+            texts = re.findall(r'<p class="ss-text" dir="auto">(.*?)</p>', block.value, flags=re.DOTALL)
+            found.append([unescape(re.sub(r"</?span[^>]*>", "", text)) for text in texts])
+    return found
+
+
+@pytest.fixture
+def chat_bench(stores: Path, user_setups: Path) -> Iterator[Workbench]:
+    with Store.open(stores, OTHER_SETUP) as opened:
+        yield open_workbench(find_setup(OTHER_SETUP, user_setups), opened)
+
+
+def test_chat_answers_turn_by_turn_in_both_columns(open_page: OpenPage, chat_bench: Workbench) -> None:
+    steering = {"steered": "Add", "added": "5:40", "system": "Be brief."}
+    app = open_page("generate", **SHORT, setup=OTHER_SETUP, mode="Chat", **steering)
+    say(say(app, "Good morning"), "<b>And</b> then?")
+    scored = chat_bench.score(TOPIC, SCORING)
+    settings = replace(EXAMPLE.steering, alphas=((5, 40.0),))
+    ways = [chat_bench.way(name, scored, settings) for name in ("none", "add")]
+    expected = Chat()
+    for words in ("Good morning", "<b>And</b> then?"):
+        expected.say(words, 3)
+        expected.reply(chat_bench, ways, scored, GENERATION, "Be brief.").finish()
+    assert shown_answers(app) == [
+        ["".join(answer.tokens).replace("\n", "↵\n").replace("\t", "⇥\t") for answer in turn.answers]
+        for turn in expected.turns
+    ]
+    assert "&lt;b&gt;And&lt;/b&gt; then?" in html_of(app)
+    assert "<b>And" not in html_of(app)
+    for figures in chat_bench.figures(expected.turns[1].answers, scored):
+        assert f">{number(figures['perplexity'])}</td>" in html_of(app)
+
+
+def test_chat_turn_is_regenerated_and_what_followed_goes(open_page: OpenPage) -> None:
+    app = open_page("generate", **SHORT, setup=OTHER_SETUP, mode="Chat")
+    say(say(app, "Good morning"), "And then?")
+    first = shown_answers(app)[0]
+    app.button(key="again 0").click().run()
+    (again,) = shown_answers(checked(app))
+    assert again != first
+    assert "seed 4" in html_of(app)
+
+
+def test_chat_is_collected_and_forgotten(open_page: OpenPage, stores: Path) -> None:
+    app = say(open_page("generate", **SHORT, setup=OTHER_SETUP, mode="Chat"), "Good morning")
+    next(button for button in app.button if button.label == "Collect").click().run()
+    rows = AppStore(stores).collected()
+    assert checked(app).toast[0].value == "2 texts in Compare and export."
+    assert rows[["edit", "prompt", "turn"]].values.tolist() == [
+        ["none", "Good morning", 1],
+        ["clamp", "Good morning", 1],
+    ]
+    next(button for button in app.button if button.label == "New conversation").click().run()
+    assert shown_answers(checked(app)) == []
+
+
+def test_chat_message_too_long_says_why_and_the_rest_stays(open_page: OpenPage) -> None:
+    app = say(open_page("generate", **SHORT, setup=OTHER_SETUP, mode="Chat"), "Good morning")
+    say(app, "word " * 400)
+    assert any("exceed the context of" in error.value for error in app.error)
+    app.button_group(key="shade").set_value("neurons changed").run()
+    assert len(shown_answers(checked(app))) == 1
+
+
+def test_setup_without_template_has_no_chat(open_page: OpenPage) -> None:
+    assert open_page("generate", **SHORT, mode="Chat").chat_input == []

@@ -12,13 +12,14 @@ from streamlit.testing.v1 import AppTest
 
 from core.catalog import find_setup
 from core.results.app_store import AppStore
+from core.results.names import open_names
 from core.steering.workbench import Workbench, open_workbench
 from core.store.reader import Store
 from core.sweep.request import means_table, random_neuron, rows_table
 from core.sweep.run import answer_rows, answers, auto_alphas, mean_residual_norm
 from core.sweep.windows import IMPROVING, find_windows
 from core.text.prompts import questions
-from pages.parts.special_tokens.amplified import FIGURES, Amplified, Asked, marked_changes
+from pages.parts.special_tokens.amplified import FIGURES, Answers, Asked, answers_html, marked_changes
 from pages.parts.special_tokens.template_tokens import default_neuron
 from pages.shared.columns import number
 from pages.shared.glossary.index import TERMS
@@ -50,7 +51,7 @@ def loaded(open_page: OpenPage, **query: str) -> AppTest:
 
 
 def shown_answers(app: AppTest) -> list[str]:
-    sections = re.findall(r'<section>.*?<p class="ss-text" dir="auto">(.*?)</p>', html_of(app), flags=re.DOTALL)
+    sections = re.findall(r'<section[^>]*>.*?<p class="ss-text" dir="auto">(.*?)</p>', html_of(app), flags=re.DOTALL)
     return [unescape(re.sub(r"</?span[^>]*>", "", section)) for section in sections]
 
 
@@ -83,8 +84,7 @@ def test_moving_the_slider_answers_anew_and_back_again_from_memory(
 ) -> None:
     app = loaded(open_page, alpha="4")
     first = shown_answers(app)
-    for amplified in app.session_state["amplified"].values():
-        amplified.seconds = 1.0  # however busy the machine is
+    took(app, 1.0)  # however busy the machine is
     app.slider(key="alpha").set_value(9.0).run()
     assert shown_answers(checked(app))[0] == first[0]
     assert shown_answers(app)[1] != first[1]
@@ -97,14 +97,65 @@ def test_alpha_0_shows_one_answer(open_page: OpenPage) -> None:
     assert len(shown_answers(loaded(open_page, alpha="0"))) == 1
 
 
-def test_slow_model_waits_for_a_button(open_page: OpenPage) -> None:
+def took(app: AppTest, seconds: float) -> None:
+    """Lets the last answer have taken so long."""
+    known = app.session_state["amplified"].seconds
+    known.update(dict.fromkeys(known, seconds))
+
+
+def test_slow_model_waits_for_a_button_and_what_was_seen_stays(open_page: OpenPage) -> None:
     app = loaded(open_page, alpha="4")
-    for amplified in app.session_state["amplified"].values():
-        amplified.seconds = 70.0
+    first = shown_answers(app)
+    took(app, 70.0)
     app.slider(key="alpha").set_value(9.0).run()
-    assert shown_answers(checked(app)) == []
+    assert shown_answers(checked(app)) == first  # shaded or not, the words are the same
+    assert html_of(app).count('<section class="ss-stale">') == 1  # the steered one
+    assert "× 4</h3>" in html_of(app)
     assert "About 70 s." in captions(app)
-    assert len(shown_answers(press(app, "Answer"))) == 2
+    both = shown_answers(press(app, "Answer"))
+    assert both[0] == first[0]
+    assert both[1] != first[1]
+    assert "ss-stale" not in html_of(app)
+    took(app, 70.0)
+    app.button_group(key="question").set_value("2").run()
+    assert shown_answers(checked(app)) == both
+    assert html_of(app).count('<section class="ss-stale">') == 2
+
+
+def test_question_of_ones_own_is_answered(open_page: OpenPage, bench: Workbench) -> None:
+    app = loaded(open_page, alpha="4", ask="Where is <b>Rome</b>?")
+    made = answers(bench, NEURON, "Where is <b>Rome</b>?", (0.0, 4.0), 64).finish()
+    assert shown_answers(app) == [g.text.strip() for g in made]
+    took(app, 1.0)
+    app.text_input(key="ask").set_value("").run()
+    made = answers(bench, NEURON, questions()[0], (0.0, 4.0), 64).finish()
+    assert shown_answers(checked(app)) == [g.text.strip() for g in made]
+
+
+def test_unsteered_answer_is_written_once(
+    open_page: OpenPage, bench: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from core.sweep import run
+
+    asked: list[tuple[float, ...]] = []
+    write = run.answers
+
+    def spy(bench: Workbench, neuron: int, question: str, alphas: tuple[float, ...], n: int) -> object:
+        asked.append(tuple(alphas))
+        return write(bench, neuron, question, alphas, n)
+
+    monkeypatch.setattr(run, "answers", spy)
+    app = loaded(open_page, alpha="4")
+    took(app, 1.0)
+    app.slider(key="alpha").set_value(9.0).run()
+    assert asked == [(0.0, 4.0), (9.0,)]
+    steered = app.session_state["amplified"].shown[1].figures
+    both = write(bench, NEURON, questions()[0], (0.0, 9.0), 64).finish()
+    assert steered["text"] == both[1].text
+    known = run.answer_rows(bench, NEURON, questions()[0], (0.0, 9.0), both).iloc[1]
+    assert steered["collapsed"] == known["collapsed"]
+    for name in FIGURES:
+        assert steered[name] == pytest.approx(known[name], rel=1e-3, nan_ok=True)
 
 
 def test_collected_answers_are_kept(open_page: OpenPage, stores: Path) -> None:
@@ -124,18 +175,21 @@ def test_stopped_answer_keeps_its_tokens_and_leaves_nothing_steered(
 ) -> None:
     setup = find_setup(OTHER_SETUP, user_setups)
     asked = Asked(setup=setup, fingerprint="", neuron=NEURON, alpha=9.0, question="Why?", max_new_tokens=8)
-    stopped = Amplified(asked)
-    running = stopped.run(chat_store)
+    stopped = Answers()
+    running = stopped.run(asked, chat_store)
     next(running), next(running)
     running.close()  # what happens to it when a rerun interrupts the page
-    assert [len(g.ids) for g in stopped.generations] == [2, 2]
-    assert stopped.rows is None
-    whole = Amplified(asked)
-    for _ in whole.run(chat_store):
+    assert [len(stopped.kept[one].generation.ids) for one in asked.due] == [2, 2]
+    assert not stopped.complete(asked)
+    whole = Answers()
+    for _ in whole.run(asked, chat_store):
         pass
     plain = answers(bench, NEURON, "Why?", (0.0, 9.0), 8).finish()
-    assert [g.ids for g in whole.generations] == [g.ids for g in plain]
-    assert whole.seconds > 0
+    assert [whole.kept[one].generation.ids for one in asked.due] == [g.ids for g in plain]
+    assert whole.complete(asked)
+    assert whole.seconds[setup] > 0
+    html = answers_html(asked, whole, open_names(chat_store, AppStore(stores)))
+    assert "ss-stale" not in html
     st.cache_resource.clear()
 
 
@@ -161,7 +215,7 @@ def test_base_setup_offers_the_chat_setups(open_page: OpenPage) -> None:
     assert any("is a base model" in markdown.value for markdown in app.markdown)
     assert "smollm2" in app.selectbox(key="chat setup").options
     assert "qwen2.5-7b-l15" in captions(app)  # its weights are not here
-    assert "13794:<b>39.9</b>" in html_of(app)  # the published table is there all the same
+    assert "13794 <b>39.9</b>" in html_of(app)  # the published table is there all the same
     app = app.selectbox(key="chat setup").select(OTHER_SETUP).run()
     assert app.selectbox(key="setup").value == OTHER_SETUP
     assert not any("is a base model" in markdown.value for markdown in app.markdown)
@@ -171,7 +225,7 @@ def test_neuron_that_is_not_there_says_so(open_page: OpenPage) -> None:
     app = open_page(PAGE, setup=OTHER_SETUP, neuron="13794")
     (error,) = app.error
     assert "neuron 13794 is out of range: this SAE has neurons 0 to 191 (192 in all)" in error.value.replace("\\", "")
-    assert "13794:<b>39.9</b>" in html_of(app)
+    assert "13794 <b>39.9</b>" in html_of(app)
 
 
 def test_number_of_the_paper_is_said_to_mean_another_neuron(open_page: OpenPage) -> None:
@@ -208,10 +262,10 @@ def test_template_neurons_are_computed_shown_and_picked(
 
 def test_published_table_follows_its_controls(open_page: OpenPage) -> None:
     app = open_page(PAGE, paper_model="Llama-3.2-3B-Instruct", paper_method="FAST, x16")
-    assert "22974:<b>37.7</b>" in html_of(app)
+    assert "22974 <b>37.7</b>" in html_of(app)
     assert "13794" not in html_of(app)
     app.selectbox(key="paper_model").set_value("Llama-3.1-8B-Instruct").run()  # which has no x16
-    assert "22642:<b>4.39</b>" in html_of(checked(app))
+    assert "22642 <b>4.39</b>" in html_of(checked(app))
     assert "numbers lost in the text we have" in captions(app)
 
 
@@ -222,7 +276,7 @@ def test_sweep_is_run_saved_and_shown(
     open_page: OpenPage, stores: Path, chat_store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("core.sweep.request.bundled_questions", lambda: questions()[:2])
-    app = press(loaded(open_page, alphas="0:8:4", others="9", alpha="7"), "Sweep")
+    app = press(loaded(open_page, alphas="0:8:4", others="9", alpha="7", answers_at="8"), "Sweep")
     control = random_neuron(chat_store, exclude=[NEURON, 9])
     results = AppStore(stores)
     rows = {n: results.result(OTHER_SETUP, rows_table(n)) for n in (NEURON, 9, control)}
@@ -238,7 +292,7 @@ def test_sweep_is_run_saved_and_shown(
     nearest = rows[NEURON].query("alpha == 8").sort_values("question")
     assert answered["amplified"].tolist() == nearest["text"].tolist()
     assert answered["perplexity"].tolist() == pytest.approx(nearest["perplexity"].tolist())
-    assert any(subheader.value == "All answers at alpha 8" for subheader in app.subheader)
+    assert app.select_slider(key="answers_at").value == "8"
     assert results.result(OTHER_SETUP, means_table(NEURON))["alpha"].tolist() == [0.0, 4.0, 8.0]
     command = next(code.value for code in app.code if " sweep " in code.value)
     assert command == f"python -m core sweep {OTHER_SETUP} --neuron 5 --neuron 9 --neuron {control} --alphas 0:8:4"
@@ -327,7 +381,7 @@ def test_neuron_without_sweep_names_those_that_have_one(open_page: OpenPage, sto
     ("query", "problem"),
     [
         ({"alphas": "0:9:0"}, "a step above 0"),
-        ({"alphas": "nan"}, "alpha is a finite number"),
+        ({"alphas": "nan"}, "an alpha is finite"),
         ({"others": "12, many"}, "'many' is none"),
         ({"others": "999"}, "neuron 999 is out of range"),
     ],

@@ -113,25 +113,33 @@ def _show_answers(asked: Asked, store: Store, sweep: SavedSweep | None) -> None:
     answers, names = session_answers(), neuron_names(store)
     if sweep is not None:
         answers.take_saved(asked, sweep.rows)
-    known, last = answers.complete(asked), answers.seconds.get(asked.setup, 0.0)
-    if known:
-        answers.settle(asked)
-    place = st.empty()
+    place, below = st.empty(), st.empty()
     place.html(answers_html(asked, answers, names))
-    with st.container(horizontal=True, vertical_alignment="center"):
-        if known:
-            _take_away(asked, answers)
-            return
-        stopped = st.session_state.pop("answer stopped", False)
-        due = last <= AUTO_S and not stopped
-        due |= st.button("Answer", type="primary", help="What is missing is written")
-        st.button("Stop", key="stop answer", on_click=_on_stop, help="Keeps what has been written")
-        if not due:
-            st.caption(f"About {last:.0f} s." if last else "Stopped.")
-            return
-    for _ in paced(answers.run(asked, store)):
+    if not answers.complete(asked):
+        with below.container(horizontal=True, vertical_alignment="center"):
+            if not _wanted(answers.seconds.get(asked.setup, 0.0)):
+                return
+        for _ in paced(answers.run(asked, store)):
+            place.html(answers_html(asked, answers, names))
         place.html(answers_html(asked, answers, names))
-    st.rerun(scope="fragment")
+    answers.settle(asked)
+    with below.container(horizontal=True, vertical_alignment="center"):
+        _take_away(asked, answers)
+
+
+def _wanted(last: float) -> bool:
+    """Whether to write now: by itself where an answer took little time before, else when the button was pressed.
+
+    Args:
+        last: seconds that an answer took; 0: not known.
+    """
+    stopped = st.session_state.pop("answer stopped", False)
+    pressed = st.button("Answer", type="primary", help="Writes what is missing")
+    st.button("Stop", key="stop answer", on_click=_on_stop, help="Keeps what has been written")
+    if pressed or (last <= AUTO_S and not stopped):
+        return True
+    st.caption(f"About {last:.0f} s." if last else "Stopped.")
+    return False
 
 
 def _on_stop() -> None:

@@ -96,7 +96,7 @@ STEERING = {
     ),
     "shading": Term(
         "Shading",
-        "Contamination: from the 5th to the 95th percentile of the tokens shown, as its shares lie close together.",
+        "Contamination: from the 2nd to the 98th percentile of the tokens shown, as its shares lie close together.",
         "The original is shaded by the neurons that fire in it by themselves, though nothing is edited there; its "
         "figures stay n/a.",
     ),
