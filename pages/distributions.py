@@ -16,12 +16,13 @@ from pages.shared.experiments import download_table, experiment_tables, run_agai
 from pages.shared.glossary.index import help_text
 from pages.shared.links import link_button
 from pages.shared.messages import show_error
-from pages.shared.resources import app_store
+from pages.shared.resources import app_store, saved_result
 from pages.shared.setups import open_chosen_store
 from pages.shared.tokens import legend
 from pages.shared.topics import topic_title
 
 FIGURES, QUANTILES = "distributions", "distributions-quantiles"
+DRAWS = "distributions-draws"
 TAU, AGREEMENT = "distributions-tau", "distributions-agreement"
 VARIES = ("topic", "setup", "summary", "prompts")
 VALUES = ("score", "g")
@@ -130,14 +131,14 @@ def _show_violins(setup: Setup, tables: dict[str, pd.DataFrame]) -> None:
     if choice.varies == "setup" and len(spreads) == 1:
         st.caption("Other setups, other layers and SAEs, stand beside this one once theirs are computed:")
         st.code("python -m core evaluate SETUP --what distributions", language=None)
-    st.caption(_format_effect(tables[FIGURES]), help=help_text("format"))
+    st.caption(_format_effect(tables[FIGURES], saved_result(setup.name, DRAWS)), help=help_text("format"))
     with st.container(horizontal=True, vertical_alignment="center"):
         download_table(tables[QUANTILES], setup.name, "score quantiles")
         link_button()
 
 
-def _format_effect(figures: pd.DataFrame) -> str:
-    """How more prompts of a topic change the scores and g (in the paper the scores rise)."""
+def _format_effect(figures: pd.DataFrame, draws: pd.DataFrame | None) -> str:
+    """How more prompts of a topic change the scores and g (in the paper the scores rise), and how much that varies."""
     by_size = figures[figures["summary"] == "sum"].pivot(index="topic", columns="prompts").dropna()
     sizes = sorted(set(figures["prompts"]))
     if len(sizes) != 2 or by_size.empty:
@@ -147,7 +148,20 @@ def _format_effect(figures: pd.DataFrame) -> str:
     return (
         f"Tick: median. With {many} prompts of a topic instead of its first {few}, the median score is higher in "
         f"{int((score[many] > score[few]).sum())} of {len(by_size)} topics (the paper: scores shift up), the median g "
-        f"lower in {int((g[many] < g[few]).sum())}."
+        f"lower in {int((g[many] < g[few]).sum())}." + _draws_words(draws, score[many])
+    )
+
+
+def _draws_words(draws: pd.DataFrame | None, whole: pd.Series) -> str:
+    """How much the scores depend on which few prompts were drawn; nothing where none were."""
+    if draws is None:
+        return ""
+    by_topic = draws.groupby("topic")["score_median"]
+    above = (whole.reindex(by_topic.max().index) > by_topic.max()).sum()
+    spread = (by_topic.max() - by_topic.min()).mean()
+    return (
+        f" Of {draws['draw'].nunique()} random draws of as few, the medians lie {spread:.3f} apart (mean over topics), "
+        f"and all below that of all prompts in {above} topics."
     )
 
 

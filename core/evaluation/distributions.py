@@ -4,14 +4,19 @@ Distributions are over topics, summaries, and 6 or 20 prompts per topic. Layers 
 be compared between them, but scores cannot, as each topic's are stretched to 0..1 (the paper's footnote 4). Kendall's
 tau compares the rankings of all settings (every summary with every power of the distance that Eq. 1 can take) and of
 the strawman; the paper reports 0.741 on average.
+
+How far a ranking depends on which few prompts say what the topic is: `N_DRAWS` times FEW_PROMPTS prompts are drawn at
+random from a topic's own, and their rankings compared with that by all its prompts and with each other.
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from itertools import combinations
 from typing import get_args
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from scipy.stats import kendalltau
 
 from core.build.activations import token_activations
@@ -25,6 +30,7 @@ from core.store.reader import Store
 from core.text.prompts import Topic
 
 FEW_PROMPTS = 6  # first prompts of a topic: the paper's other format, beside all 20
+N_DRAWS = 5  # random draws of FEW_PROMPTS prompts
 N_QUANTILES = 200  # of each distribution
 STRAWMAN = "strawman"
 
@@ -116,6 +122,56 @@ def formats(topic: Topic) -> list[int]:
     return sorted({min(FEW_PROMPTS, len(topic.prompts)), len(topic.prompts)})
 
 
+def draws(topic: Topic, seed: int) -> list[Int[np.ndarray, "few"]]:
+    """The prompts of each random draw, in order; none if the topic has no more than FEW_PROMPTS."""
+    n, rng = len(topic.prompts), np.random.default_rng(seed)
+    return [np.sort(rng.choice(n, FEW_PROMPTS, replace=False)) for _ in range(N_DRAWS)] if n > FEW_PROMPTS else []
+
+
+@dataclass(frozen=True)
+class Draws:
+    """The scores by random draws of a topic's prompts, compared with those by all of them."""
+
+    scores: list[TopicScores]
+    whole: TopicScores
+
+    def figures(self) -> pd.DataFrame:
+        """One row per draw: its number from 1, `spread` of its scores, and tau with the ranking by all prompts."""
+        rows = [
+            {"draw": number, **spread(scores), "tau": _tau(scores, self.whole)}
+            for number, scores in enumerate(self.scores, start=1)
+        ]
+        return pd.DataFrame(rows)
+
+    def between(self) -> list[float]:
+        """Tau of every two draws."""
+        return [_tau(first, second) for first, second in combinations(self.scores, 2)]
+
+
+def _tau(first: TopicScores, second: TopicScores) -> float:
+    """Kendall's tau-b of two rankings of the same scored neurons."""
+    a, b = (scores.table["score"].dropna().to_numpy() for scores in (first, second))
+    return float(kendalltau(a, b).statistic)
+
+
+def draws_agreement(of_draws: Mapping[str, Draws]) -> pd.DataFrame:
+    """Rows like those of `agreement`: draws against all prompts, and against each other; none without draws."""
+    drawn = [own for own in of_draws.values() if own.scores]
+    if not drawn:
+        return pd.DataFrame()
+    n = len(drawn[0].scores)
+    groups = {
+        f"{FEW_PROMPTS} prompts and all": (n, [own.figures()["tau"].tolist() for own in drawn]),
+        f"two draws of {FEW_PROMPTS} prompts": (n * (n - 1) // 2, [own.between() for own in drawn]),
+    }
+    return pd.DataFrame(
+        [
+            {"between": name, "pairs": pairs, "tau": np.mean(tau), "lowest": np.min(tau), "highest": np.max(tau)}
+            for name, (pairs, tau) in groups.items()
+        ]
+    )
+
+
 def scored_by_all(store: Store, embedding_model: EmbeddingModel, topic: Topic) -> dict[tuple[str, int], TopicScores]:
     """A topic's scores under each of RANKINGS with all its prompts, and under each summary with FEW_PROMPTS.
 
@@ -145,9 +201,9 @@ def topic_rankings(
 def run(
     workbench: Workbench, options: ExperimentOptions, progress: Progress = lambda stage, share: None
 ) -> dict[str, pd.DataFrame]:
-    """Tables `distributions` (figures), `distributions-quantiles`, `distributions-tau`, `distributions-agreement`."""
+    """Tables `distributions` (figures), `distributions-` `quantiles`, `tau`, `agreement` and, where drawn, `draws`."""
     figures: list[dict[str, object]] = []
-    drawn, taus = [], []
+    drawn, taus, of_draws = [], [], {}
     for number, topic in enumerate(options.topics):
         progress(topic.title, number / len(options.topics))
         scored = scored_by_all(workbench.store, workbench.embedding_model, topic)
@@ -157,11 +213,20 @@ def run(
                 figures.append({**labels, **spread(scores)})
                 drawn.append(quantiles(scores).assign(**labels)[[*labels, "quantile", "score", "g"]])
         taus.append(tau_table(topic_rankings(workbench, topic, scored)).assign(topic=topic.name))
+        embeddings = workbench.embedding_model.embed(topic.prompts)
+        own = [score_topic(workbench.store, embeddings[few]) for few in draws(topic, options.seed)]
+        of_draws[topic.name] = Draws(own, scored["sum", len(topic.prompts)])
     progress("done", 1.0)
     by_topic = pd.concat(taus, ignore_index=True)[["topic", "first", "second", "tau"]]
     return {
         "distributions": pd.DataFrame(figures),
         "distributions-quantiles": pd.concat(drawn, ignore_index=True),
         "distributions-tau": with_mean(by_topic),
-        "distributions-agreement": agreement(by_topic),
+        "distributions-agreement": pd.concat([agreement(by_topic), draws_agreement(of_draws)], ignore_index=True),
+        **_draws_table(of_draws),
     }
+
+
+def _draws_table(of_draws: Mapping[str, Draws]) -> dict[str, pd.DataFrame]:
+    tables = [own.figures().assign(topic=topic) for topic, own in of_draws.items() if own.scores]
+    return {"distributions-draws": pd.concat(tables, ignore_index=True)} if tables else {}

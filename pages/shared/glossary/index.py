@@ -249,7 +249,7 @@ DISTRIBUTIONS = {
     ),
     "format": Term(
         "Prompts of the topic",
-        "The first 6 prompts of a topic, or all of them.",
+        "The first 6 prompts of a topic, or all of them; below, 6 drawn at random five times.",
         "More prompts bring every reference prompt nearer to the closest of them, so g can only fall.",
     ),
     "kendall": Term(

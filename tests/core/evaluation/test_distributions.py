@@ -16,10 +16,14 @@ from core.catalog import find_setup
 from core.evaluation.distributions import (
     FEW_PROMPTS,
     GROUPS,
+    N_DRAWS,
     N_QUANTILES,
     RANKINGS,
     STRAWMAN,
+    Draws,
     agreement,
+    draws,
+    draws_agreement,
     formats,
     quantiles,
     spread,
@@ -132,6 +136,23 @@ def test_formats_are_six_and_all(n: int, expected: list[int]) -> None:
     assert formats(Topic("", "", ("x",) * n)) == expected
 
 
+def test_draws_are_random_few_and_seeded() -> None:
+    drawn = draws(LAW, 3)
+    assert [len(set(few)) for few in drawn] == [FEW_PROMPTS] * N_DRAWS
+    assert len({tuple(few) for few in drawn}) == N_DRAWS
+    assert [few.tolist() for few in drawn] == [few.tolist() for few in draws(LAW, 3)]
+    assert draws(SOUP, 3) == []
+
+
+def test_draws_are_compared_with_all_prompts_and_each_other() -> None:
+    g = [1.0] * 4
+    up, turned, down = (some_scores(score, g) for score in ([1, 2, 3, 4], [2, 1, 3, 4], [4, 3, 2, 1]))
+    groups = draws_agreement({"law": Draws([up, turned, down], up), "soup": Draws([], up)}).set_index("between")
+    assert groups.loc["6 prompts and all"].tolist() == pytest.approx([3, (1 + 4 / 6 - 1) / 3, -1, 1])
+    assert groups.loc["two draws of 6 prompts"].tolist() == pytest.approx([3, (4 / 6 - 1 - 4 / 6) / 3, -1, 4 / 6])
+    assert draws_agreement({"soup": Draws([], up)}).empty
+
+
 # ---- on a tiny GPT-2 ----
 
 
@@ -149,7 +170,7 @@ def results(bench: Workbench, tmp_path_factory: pytest.TempPathFactory) -> dict[
     """The tables as they come back from the app's store."""
     saved = AppStore(tmp_path_factory.mktemp("results"))
     run_and_save("distributions", bench, ExperimentOptions(topics=(LAW, SOUP)), saved, "tiny")
-    names = ("distributions", "distributions-quantiles", "distributions-tau", "distributions-agreement")
+    names = ["distributions", *(f"distributions-{name}" for name in ("quantiles", "tau", "agreement", "draws"))]
     return {name: table for name in names if (table := saved.result("tiny", name)) is not None}
 
 
@@ -200,6 +221,16 @@ def test_distributions_equal_dense_scores(
             quartiles = np.interp(np.array([0.25, 0.5, 0.75]) * (len(ordered) - 1), np.arange(len(ordered)), ordered)
             found = [row[f"{name}_{quartile}"] for quartile in ("lower_quartile", "median", "upper_quartile")]
             np.testing.assert_allclose(found, quartiles, atol=1e-4)
+
+
+def test_draws_equal_dense_scores(bench: Workbench, reference: Dense, results: dict[str, pd.DataFrame]) -> None:
+    table = results["distributions-draws"]
+    assert table["topic"].tolist() == ["law"] * N_DRAWS  # the other topic has too few prompts
+    whole = expected_scores(bench, reference, LAW.prompts, ScoreSettings())["score"]
+    for few, row in zip(draws(LAW, 0), table.to_dict("records"), strict=True):
+        scored = expected_scores(bench, reference, tuple(LAW.prompts[i] for i in few), ScoreSettings())
+        assert row["score_median"] == pytest.approx(scored["score"].median(), abs=1e-4)
+        assert row["tau"] == pytest.approx(pairwise_tau(scored["score"].to_numpy(), whole.to_numpy()), abs=2e-3)
 
 
 @pytest.mark.parametrize("topic", [LAW, SOUP], ids=lambda topic: topic.name)
