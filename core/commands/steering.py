@@ -202,6 +202,10 @@ def evaluate(
         list[str] | None,
         typer.Option("--also", help="text: steer at this setup's layer of the same model too (repeatable)."),
     ] = None,
+    embedding: Annotated[
+        str | None,
+        typer.Option("--embedding", help="embedding: a second sentence-transformers model, a folder or a hub name."),
+    ] = None,
     dialogues: Annotated[
         Path | None,
         typer.Option("--dialogues", help="reconstruction: .jsonl of conversations instead of the bundled ones."),
@@ -257,6 +261,7 @@ def evaluate(
         also=others,
         judge=judge,
         dialogues=dialogues,
+        embedding=embedding,
     )
     _evaluated(list(experiments), bench, options, results, setup, as_json=as_json)
 

@@ -82,6 +82,7 @@ class ExperimentOptions:
     prompts: tuple[str, ...] = PROMPT_SETS
     also: tuple[Workbench, ...] = ()  # setups at other layers, steered at the same time in the text experiment
     dialogues: Path | None = None  # conversations to reconstruct; None: the bundled ones
+    embedding: str | None = None  # the sentence-embedding model that the setup's is compared with
     judge: bool = False  # whether a judge rates every text; see `core.models.judge`
     saved: Callable[[str], pd.DataFrame | None] = lambda table: None  # looks up a result that the setup already has
     unfinished: Unfinished | None = None  # where an experiment of hours keeps what it has
@@ -201,6 +202,23 @@ EXPERIMENTS: dict[str, Experiment] = {
         "Distances within and between topics",
         (Printed("distances", "Mean distance of a topic's prompts from each other (intra) and from others' (inter)"),),
         needs_model=False,
+    ),
+    "embedding": Experiment(
+        "core.evaluation.embedding",
+        "Another sentence-embedding model",
+        (Printed("embedding", "Kendall's tau between the rankings by the setup's model and by the other one"),),
+        needs_model=False,
+    ),
+    "few": Experiment(
+        "core.evaluation.few",
+        "Few examples, and what texts tell of them",
+        (
+            Printed(
+                "few",
+                "Means by the number of prompts given; exposure above 0: the model shows which prompts it was given",
+                ("given", "edit", "n", "topic_percentile", "perplexity", "distinct_2", "copied", "exposure"),
+            ),
+        ),
     ),
     "example": Experiment(
         "core.evaluation.example",
