@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from core.errors import ModelFolderError, SetupConfigError, SteerscopeError, UnknownSetupError
 from core.files import require_file
-from core.settings import APP_STORE, given_path
+from core.settings import APP_STORE, HookName, given_path
 from core.validated import Context, Count, Dtype, Name, Text, from_table, read_toml, shown, validated
 
 DATA = Path(__file__).resolve().parent.parent / "data"
@@ -45,7 +45,7 @@ class Setup:
     model: Text  # folder, GGUF file, or hub name
     sae: Text  # folder, or "release:id"
     title: str = ""
-    hook_name: Text | None = None  # None: the SAE's own
+    hook_name: HookName | None = None  # None: the SAE's own
     dtype: Dtype = "float32"  # of the language model
     device: Text = "auto"  # auto: cuda, else mps, else cpu
     reference: Text = EMBEDDED_REFERENCE  # or a file of prompts
@@ -312,7 +312,7 @@ def missing_parts(setup: Setup) -> list[str]:
     if model := _missing_model(setup.model):
         missing.append(model)
     if not setup.sae_is_release and not Path(setup.sae).is_dir():
-        missing.append(f"SAE folder '{setup.sae}' (train it: python -m core train)")
+        missing.append(f"SAE folder '{setup.sae}' (train it: python -m core train; one of a hub is release:id)")
     if setup.reference != EMBEDDED_REFERENCE and not Path(setup.reference).is_file():
         missing.append(f"reference prompts '{setup.reference}'")
     if setup.embedding_model != EMBEDDED_MODEL_NAME and (embedding := _missing_model(setup.embedding_model)):

@@ -7,7 +7,7 @@ SteerscopeError
 │       TrainingConfigError, EmptyDatasetError, ConversationError, SettingsError, ExportError, ChatSetupError
 └── StateError        the request is fine, but something on disk or a server is missing, damaged or does not fit
     ├── ModelFolderError, UnsafeWeightsError, AutoencoderError, EmbeddingModelError, HubError, ScoringError,
-    │   CheckpointError, GridError, EngineError, AcceptabilityError, JudgeError
+    │   CheckpointError, DivergedError, GridError, EngineError, AcceptabilityError, JudgeError
     └── StoreError    the store of a setup
         └── StoreNotBuiltError, StoreSchemaError, StoreDamagedError, StoreBusyError, StoreWriteError
 
@@ -178,6 +178,15 @@ class CheckpointError(StateError):
         kept = f"'{intact}' is intact" if intact else "there is no earlier checkpoint"
         reason = str(problem).splitlines()[0]
         super().__init__(f"cannot write to '{folder}' ({reason}); {kept}; free space and run the same command again")
+
+
+class DivergedError(StateError):
+    """A training whose numbers are none any more; nothing of it is copied to the result."""
+
+    exit_code = 1
+
+    def __init__(self, what: str, suspect: str, kept: str) -> None:
+        super().__init__(f"{what}: {suspect} is suspect; {kept}")
 
 
 class GridError(StateError):

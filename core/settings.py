@@ -1,21 +1,34 @@
 """Frozen settings, checked when they are made, and the location of the stores."""
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from core.errors import SettingsError, UsageError
-from core.validated import Count, validated
+from core.validated import Count, Text, validated
 
 Summary = Literal["sum", "max", "mean", "count"]
 Distance = Literal["euclidean", "squared"]
 Variant = Literal["mean", "variance"]
 
+# names of a block as nnsight and transformers (`model.layers.6`, `transformer.h.6`) and sparsify (`layers.6`) have them
+_MODULE = re.compile(r"(?:(?:model|transformer|gpt_neox|language_model|decoder)\.)*(?:layers|h)\.(\d{1,4})(\.mlp)?")
+
 DEFAULT_STORE = Path(__file__).resolve().parent.parent / "data" / "store"
 STORE_VARIABLE = "STEERSCOPE_STORE"
 APP_STORE = "app.duckdb"  # the application's own results, beside the folders of the stores
+
+
+def canonical_hook(name: str) -> str:
+    """TransformerLens's name of a block's output, or its MLP's, that another library names; other names unchanged."""
+    found = _MODULE.fullmatch(name.strip())
+    return name if found is None else f"blocks.{int(found[1])}.hook_{'mlp_out' if found[2] else 'resid_post'}"
+
+
+HookName = Annotated[Text, AfterValidator(canonical_hook)]  # of a hook point, by TransformerLens's name
 
 
 @validated(SettingsError)

@@ -35,7 +35,7 @@ Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]  # what torch and numpy both ta
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(gt=0, le=1)]
-LearningRate = Annotated[float, Field(gt=0, le=1)]  # no training that is known stays finite above 1
+LearningRate = Positive  # a training whose loss is no number any more stops by itself
 Line = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]*$", description="text on one line")]
 Text = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]+$", description="some text, on one line")]
 # becomes the name of a file or folder, and may not lead out of the one it belongs in

@@ -17,6 +17,8 @@ import torch
 from jaxtyping import Float64
 
 from core.build.activations import BATCH_TOKENS, length_sorted_batches
+from core.catalog import DATA
+from core.errors import ConversationError
 from core.evaluation.experiments import ExperimentOptions
 from core.models.language_model import LanguageModel
 from core.models.sparse_autoencoder import SparseAutoencoder, check_fits
@@ -129,8 +131,14 @@ def strongest_neurons(
     Raises:
         ModelFolderError: the tokenizer has no chat template.
         AutoencoderError: the SAE does not fit the model.
+        ConversationError: the chat template refuses a conversation; its number is in the message.
     """
-    prompts = [model.tokenise_chat(messages, max_length=model.n_context) for messages in conversations]
+    prompts = []
+    for number, messages in enumerate(conversations, start=1):
+        try:
+            prompts.append(model.tokenise_chat(messages, max_length=model.n_context))
+        except ConversationError as exc:
+            raise ConversationError(f"conversation {number} of {len(conversations)}: {exc}") from None
     positions = [template_tokens(model.tokenizer, prompt) for prompt in prompts]
     order = dict.fromkeys(token for own in positions for token in sorted(own, key=lambda token: own[token][0]))
     if sae.skip_first:  # an attention sink, on which the SAE was not trained: its values there mean nothing
@@ -172,5 +180,8 @@ def run(
     rows = dialogues()
     n = min(N_DIALOGUES, len(rows))
     spread = [rows[i * len(rows) // n]["messages"] for i in range(n)]  # evenly spaced, to cover all categories
-    table = strongest_neurons(workbench.model, workbench.sae, spread, progress)
+    try:
+        table = strongest_neurons(workbench.model, workbench.sae, spread, progress)
+    except ConversationError as exc:
+        raise ConversationError(f"'{DATA / 'dialogues.jsonl'}', {exc}") from None
     return {"special": table, "special-top": as_printed(table)}

@@ -3,6 +3,7 @@
 import hashlib
 import importlib.util
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +12,8 @@ import numpy as np
 from jaxtyping import Float
 
 from core.catalog import EMBEDDED_MODEL_NAME
-from core.errors import EmbeddingModelError
+from core.errors import EmbeddingModelError, in_one_line
+from core.models.hub import hub_or_cache
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -90,14 +92,13 @@ def load_embedding_model(name: str = EMBEDDED_MODEL_NAME) -> EmbeddingModel:
     from sentence_transformers import SentenceTransformer
 
     place = str(embedded_model_folder()) if name == EMBEDDED_MODEL_NAME else name
-    try:
-        model = SentenceTransformer(
-            place, local_files_only=Path(place).is_dir(), model_kwargs={"use_safetensors": True}
-        )
-    except (OSError, ValueError) as exc:
-        raise EmbeddingModelError(
-            f"cannot load the sentence-embedding model '{name}': {str(exc).splitlines()[0]}"
-        ) from exc
+    local = Path(place).is_dir()
+    with nullcontext() if local else hub_or_cache() as unreachable:
+        try:
+            model = SentenceTransformer(place, local_files_only=local, model_kwargs={"use_safetensors": True})
+        except Exception as exc:  # settings of the wrong shape make it raise whatever its code stumbles over
+            reason = unreachable or in_one_line(exc)
+            raise EmbeddingModelError(f"cannot load the sentence-embedding model '{name}': {reason}") from exc
     return EmbeddingModel(name, model)
 
 

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from core.errors import ConversationError, ModelFolderError, UnknownHookError, in_one_line
 from core.models.tokens import TokenisedPrompt, Tokens
+from core.settings import canonical_hook
 from core.text.chat_template import ROLES, encode_conversation, encode_text
 
 Intervention = Callable[[Tensor], Tensor | None]  # takes the activation, returns its replacement; None: unchanged
@@ -194,6 +195,7 @@ class LanguageModel:
         Raises:
             UnknownHookError: no such hook point, or it is not the input or output of a single module.
         """
+        hook_name = canonical_hook(hook_name)
         if hook_name not in self._sites:
             site = self._find_site(hook_name)
             if site is None:
@@ -259,9 +261,7 @@ class LanguageModel:
         Raises:
             UnknownHookError: see `hook_site`.
         """
-        for hook_name in interventions:
-            self.hook_site(hook_name)
-        mine = {(id(self), name): intervention for name, intervention in interventions.items()}
+        mine = {(id(self), self.hook_site(name).hook_name): made for name, made in interventions.items()}
         token = _interventions.set({**_interventions.get(), **mine})
         try:
             yield

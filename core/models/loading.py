@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from torch import nn
+from torch import Tensor, nn
 
 from core.catalog import Setup, gguf_of
-from core.errors import HubError, ModelFolderError, SetupConfigError, UnsafeWeightsError
+from core.errors import HubError, ModelFolderError, SetupConfigError, UnsafeWeightsError, in_one_line
 from core.models.gguf import dequantised
+from core.models.hub import hub_or_cache
 from core.models.language_model import LanguageModel
 from core.progress import Progress
 
@@ -30,6 +32,11 @@ def _usable_device(name: str) -> str:
     except (RuntimeError, AssertionError) as exc:
         raise SetupConfigError(f"device '{device}' is not available on this machine; use 'cpu' or 'auto'") from exc
     return device
+
+
+def not_finite(tensors: Iterable[tuple[str, Tensor]]) -> str | None:
+    """The name of the first tensor with NaN or an infinity in it; None if there is none."""
+    return next((name for name, tensor in tensors if not bool(tensor.isfinite().all())), None)
 
 
 def _check_folder(folder: Path) -> None:
@@ -62,28 +69,31 @@ def load_language_model(setup: Setup, progress: Progress = lambda stage, share: 
     if local:
         _check_folder(Path(place))
     device = _usable_device(setup.device)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(place, local_files_only=local)
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            place,
-            dtype=getattr(torch, setup.dtype),
-            local_files_only=local,
-            use_safetensors=True,
-            output_loading_info=True,
-        )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as exc:
-        reason = str(exc).splitlines()[0]
-        if local or not isinstance(exc, OSError):
-            raise ModelFolderError(f"cannot load the model in '{setup.model}': {reason}") from exc
-        raise HubError(
-            f"cannot fetch '{setup.model}' ({reason}); connect, or give a folder as `model` in a setup of your own"
-        ) from exc
+    with nullcontext() if local else hub_or_cache() as unreachable:
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(place, local_files_only=local)
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                place,
+                dtype=getattr(torch, setup.dtype),
+                local_files_only=local,
+                use_safetensors=True,
+                output_loading_info=True,
+            )
+        except Exception as exc:  # a config of the wrong shape makes transformers raise whatever its code stumbles over
+            if local or not isinstance(exc, OSError):
+                raise ModelFolderError(f"cannot load the model in '{setup.model}': {in_one_line(exc)}") from exc
+            reason = unreachable or str(exc).splitlines()[0]
+            raise HubError(
+                f"cannot fetch '{setup.model}' ({reason}); connect, or give a folder as `model` in a setup of your own"
+            ) from exc
     model, report = loaded
     if missing := sorted(report["missing_keys"]):  # transformers would initialise them at random
         raise ModelFolderError(
             f"the weights in '{setup.model}' lack {missing[0]} ({len(missing)} tensors in all); copy the folder again"
         )
     module: nn.Module = model
+    if (wrong := not_finite(module.named_parameters())) is not None:
+        raise ModelFolderError(f"the weights in '{setup.model}' hold NaN or infinity in {wrong}; copy the folder again")
     module.to(device).eval().requires_grad_(False)
     made = LanguageModel(setup.model, model, tokenizer, chat=setup.chat, first_token=setup.first_token)
     made.place = place

@@ -7,21 +7,28 @@ pre-activations, and threads can share one SAE. Results equal `sae_lens` bit for
 
 from __future__ import annotations
 
+import difflib
+import json
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
-from safetensors import SafetensorError
 from torch import Tensor
 
 from core.catalog import Setup
-from core.errors import AutoencoderError, HubError, UnsafeWeightsError
+from core.errors import AutoencoderError, HubError, SteerscopeError, UnsafeWeightsError
+from core.models.hub import hub_or_cache
 from core.models.language_model import LanguageModel
-from core.models.loading import load_language_model
+from core.models.loading import load_language_model, not_finite
+from core.models.sparsify import is_sparsify_folder, load_sparsify
+from core.settings import canonical_hook
+from core.validated import shown
 
 ARCHITECTURES = ("standard", "topk", "abstopk", "jumprelu", "gated")
+_WITHOUT_PRE_ACTIVATIONS = "matching_pursuit"
 NORMALISATIONS = ("none", "expected_average_only_in", "layer_norm", "constant_norm_rescale")
 _LAYER_NORM_EPSILON = 1e-5  # as in sae_lens
 
@@ -192,14 +199,14 @@ def sparse(a: Float[Tensor, "token d_sae"]) -> SparseCode:
     return SparseCode(neurons, a.gather(-1, neurons))
 
 
-def from_sae_lens(sae: Any, *, name: str, hook_name: str | None = None) -> SparseAutoencoder:
+def from_sae_lens(sae: Any, name: str, hook_name: str | None = None) -> SparseAutoencoder:
     """Takes weights and settings from an `sae_lens.SAE`.
 
     Raises:
         AutoencoderError: an architecture without pre-activations, an unknown normalisation, or no hook point.
     """
     cfg, architecture = sae.cfg, sae.cfg.architecture()
-    if architecture == "matching_pursuit":
+    if architecture == _WITHOUT_PRE_ACTIVATIONS:
         raise AutoencoderError(f"{name}: matching pursuit picks neurons one by one and has no pre-activations to edit")
     if architecture not in ARCHITECTURES:
         raise AutoencoderError(
@@ -209,7 +216,7 @@ def from_sae_lens(sae: Any, *, name: str, hook_name: str | None = None) -> Spars
         raise AutoencoderError(
             f"{name}: normalisation '{cfg.normalize_activations}' is not supported; fold it into the weights first"
         )
-    hook = hook_name or cfg.metadata.hook_name
+    hook = hook_name or canonical_hook(cfg.metadata.hook_name or "")
     if not hook:
         raise AutoencoderError(f"{name} does not name its hook point; set hook_name in the setup")
     weights = {key: value.detach() for key, value in sae.named_parameters()}
@@ -239,36 +246,86 @@ def from_sae_lens(sae: Any, *, name: str, hook_name: str | None = None) -> Spars
 
 
 def _check_folder(folder: Path) -> None:
+    if not folder.exists() and (near := _nearest_releases(str(folder))):
+        raise AutoencoderError(
+            f"'{folder}' is no folder; an SAE of a hub is written release:id, for example {'; '.join(near)}"
+        )
     if not (folder / "cfg.json").is_file():
-        raise AutoencoderError(f"'{folder}' is not an sae_lens folder: it has no cfg.json")
+        raise AutoencoderError(f"'{folder}' is not an SAE folder of sae_lens or sparsify: it has no cfg.json")
+    table = json.loads((folder / "cfg.json").read_text(encoding="utf-8-sig"))
+    if not isinstance(table, dict):
+        raise AutoencoderError(f"'{folder / 'cfg.json'}' is a table of settings, not a {type(table).__name__}")
+    if (architecture := table.get("architecture", ARCHITECTURES[0])) not in (*ARCHITECTURES, _WITHOUT_PRE_ACTIVATIONS):
+        raise AutoencoderError(
+            f"'{folder}': architecture {shown(architecture)} is not supported; {', '.join(ARCHITECTURES)} are"
+        )
     if not (folder / "sae_weights.safetensors").is_file():
         raise UnsafeWeightsError(str(folder))
 
 
+def _nearest_releases(name: str, n: int = 3) -> list[str]:
+    """Releases of sae_lens with the first of their ids, as `release:id`: those of that repository, then like names."""
+    from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
+
+    known = get_pretrained_saes_directory()
+    same = [release for release, entry in known.items() if name in (release, entry.repo_id)]
+    like = difflib.get_close_matches(name.rpartition("/")[2], known, n=n, cutoff=0.5)
+    return [f"{release}:{next(iter(known[release].saes_map))}" for release in dict.fromkeys([*same, *like])][:n]
+
+
+def _loaded(setup: Setup, device: str) -> SparseAutoencoder:
+    from sae_lens import SAE
+
+    if setup.sae_is_release:
+        release, _, sae_id = setup.sae.partition(":")
+        return from_sae_lens(SAE.from_pretrained(release, sae_id, device=device), setup.sae, setup.hook_name)
+    folder = Path(setup.sae)
+    if is_sparsify_folder(folder):
+        return SparseAutoencoder(**load_sparsify(folder, setup.hook_name, device))
+    _check_folder(folder)
+    return from_sae_lens(SAE.load_from_disk(setup.sae, device=device), setup.sae, setup.hook_name)
+
+
+def _check_weights(sae: SparseAutoencoder) -> None:
+    """Raises AutoencoderError for weights that are no numbers, and a k that cannot be."""
+    tensors = ((name, value) for name, value in vars(sae).items() if isinstance(value, Tensor))
+    if (wrong := not_finite(tensors)) is not None:
+        raise AutoencoderError(f"SAE '{sae.name}' holds NaN or infinity in {wrong}; copy it again")
+    if "topk" in sae.architecture and not (type(sae.k) is int and 1 <= sae.k <= sae.d_sae):
+        raise AutoencoderError(
+            f"k of SAE '{sae.name}' is a whole number from 1 to its {sae.d_sae} neurons, not {shown(sae.k)}"
+        )
+
+
 def load_sparse_autoencoder(setup: Setup, device: str | torch.device = "cpu") -> SparseAutoencoder:
-    """Loads the setup's SAE from a folder in sae_lens's format, or from an sae_lens release (`release:id`).
+    """Loads the setup's SAE from a folder of sae_lens or sparsify, or from an sae_lens release (`release:id`).
 
     Raises:
         AutoencoderError: no such folder or release, or an SAE of an unsupported kind.
         UnsafeWeightsError: the folder has no safetensors weights.
         HubError: the release is neither cached nor can it be downloaded.
     """
-    from sae_lens import SAE
+    with hub_or_cache() if setup.sae_is_release else nullcontext() as unreachable:
+        try:
+            sae = _loaded(setup, str(device))
+        except SteerscopeError:
+            raise
+        except Exception as exc:  # settings of the wrong shape make sae_lens raise whatever its code stumbles over
+            if setup.sae_is_release and isinstance(exc, OSError):
+                reason = unreachable or str(exc).splitlines()[0]
+                raise HubError(
+                    f"cannot fetch SAE '{setup.sae}' ({reason}); connect, or give a folder as `sae`"
+                ) from exc
+            reason = f"{type(exc).__name__}: {' '.join(str(exc).split())}"
+            raise AutoencoderError(f"cannot load SAE '{setup.sae}': {reason}{_releases(setup)}") from exc
+    _check_weights(sae)
+    return sae
 
-    try:
-        if setup.sae_is_release:
-            release, _, sae_id = setup.sae.partition(":")
-            sae = SAE.from_pretrained(release, sae_id, device=str(device))
-        else:
-            _check_folder(Path(setup.sae))
-            sae = SAE.load_from_disk(setup.sae, device=str(device))
-    except OSError as exc:
-        raise HubError(
-            f"cannot fetch SAE '{setup.sae}' ({str(exc).splitlines()[0]}); connect, or give a folder as `sae`"
-        ) from exc
-    except (KeyError, ValueError, TypeError, RuntimeError, SafetensorError) as exc:
-        raise AutoencoderError(f"cannot load SAE '{setup.sae}': {' '.join(str(exc).split())}") from exc
-    return from_sae_lens(sae, name=setup.sae, hook_name=setup.hook_name)
+
+def _releases(setup: Setup) -> str:
+    """The nearest releases, where the setup names one."""
+    near = _nearest_releases(setup.sae.partition(":")[0]) if setup.sae_is_release else []
+    return f"; releases like it are {'; '.join(near)}" if near else ""
 
 
 def check_fits(sae: SparseAutoencoder, d_in: int, model_name: str) -> None:

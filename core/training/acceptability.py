@@ -24,7 +24,7 @@ from pydantic import Field
 from safetensors.torch import save_file
 from torch import nn
 
-from core.errors import CheckpointError, TrainingConfigError
+from core.errors import CheckpointError, DivergedError, TrainingConfigError
 from core.files import written_whole
 from core.models.acceptability import WEIGHTS, MiniLMClassifier, tokenise
 from core.progress import Progress
@@ -120,6 +120,11 @@ def fit(
         for batch in batches:
             logits = model(tokenise(model.tokenizer, [s.text for s in batch]))
             loss = nn.functional.cross_entropy(logits, torch.tensor([int(s.acceptable) for s in batch]))
+            if not torch.isfinite(loss):
+                what = f"{config.name} stopped training, as the loss is {loss.item()} in epoch {number + 1}"
+                raise DivergedError(
+                    what, f"lr ({config.lr:g}) or head_lr ({config.head_lr:g})", "lower it; nothing is kept"
+                )
             optimizer.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], 1.0)

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from core.errors import TrainingConfigError
 from core.files import require_file
+from core.settings import HookName
 from core.training.corpus import TextSource
 from core.training.precision import Autocast
 from core.validated import (
@@ -66,7 +67,7 @@ class AutoencoderConfig:
     name: Name  # of the folder that it is trained in
     variant: Name | None = None  # what tells this SAE from others of its method, for tables
     model: Text  # folder, relative to the working folder, or hub name
-    hook_name: Text
+    hook_name: HookName
     model_dtype: Dtype = "float32"
     sources: Several[TextSource]
 

@@ -52,7 +52,7 @@ class BlockBatches:
 
     def describe(self) -> str:
         """The contents of one pass in words, for the card."""
-        return f"{len(self._texts):,} documents, {len(self._ids):,} blocks in a pass"
+        return f"{len(self._texts):,} documents, {len(self._ids):,} blocks in a pass{self._texts.left_out}"
 
     def batch(self, number: int) -> TrainingTokens:
         """The blocks of one forward pass [block pos]; all tokens that are not content count as special."""

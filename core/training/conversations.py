@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 from jaxtyping import Int
-from jinja2 import TemplateError
 
 from core.errors import ConversationError, TrainingConfigError
 from core.models.language_model import LanguageModel
@@ -43,9 +42,12 @@ def token_kinds(
 
 
 def encode_conversations(
-    documents: Iterator[Document], model: LanguageModel
+    documents: Iterator[Document], model: LanguageModel, refused: list[str] | None = None
 ) -> Iterator[tuple[Int[np.ndarray, "token"], Int[np.ndarray, "token"]]]:
     """Token ids and kinds of each conversation in the chat template, without truncation.
+
+    Args:
+        refused: takes the reasons of conversations that the template refuses, which are then left out.
 
     Raises:
         TrainingConfigError: the tokenizer has no chat template.
@@ -62,8 +64,11 @@ def encode_conversations(
         check_messages(document.messages, f"conversation {number}")
         try:
             prompt = model.tokenise_chat(document.messages)
-        except TemplateError as exc:
-            raise ConversationError(f"the chat template refuses conversation {number}: {exc}; leave it out") from exc
+        except ConversationError as exc:
+            if refused is None:
+                raise ConversationError(f"conversation {number}: {exc}; leave it out") from exc
+            refused.append(str(exc))
+            continue
         roles = {message["role"] for message in document.messages} | {"system"}  # templates may add a system turn
         yield np.array(prompt.ids, dtype=np.uint32), token_kinds(model, prompt.ids, prompt.special, roles)
 
@@ -81,7 +86,8 @@ class ConversationBatches:
     def describe(self) -> str:
         """The contents of one pass in words, for the card."""
         truncated = int((np.diff(self._texts.starts) > self._max_tokens).sum())
-        return f"{len(self._texts):,} conversations in a pass, {truncated:,} truncated at {self._max_tokens:,} tokens"
+        told = f"{len(self._texts):,} conversations in a pass, {truncated:,} truncated at {self._max_tokens:,} tokens"
+        return told + self._texts.left_out
 
     def _begin_pass(self, number: int, first_number: int) -> None:
         rng = np.random.default_rng([self._seed, number])

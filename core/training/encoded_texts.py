@@ -3,9 +3,10 @@
 Texts are encoded once per tokenizer and set of sources; the jobs of a grid share the result.
 """
 
+import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from core.models.tokens import Tokens
 CONTENT, TEMPLATE, ROLE, MARKER = 0, 1, 2, 3
 
 _PARTS = ("ids", "kinds", "starts")
+_REFUSED = "refused.json"  # of conversations only
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,13 @@ class EncodedTexts:
     ids: Int[np.ndarray, "token"]
     kinds: UInt8[np.ndarray, "token"]
     starts: Int[np.ndarray, "text+1"]  # first token of each text; the last entry is the number of tokens
+    refused: tuple[int, str] = (0, "")  # conversations that the chat template refused, and the first one's reason
+
+    @property
+    def left_out(self) -> str:
+        """What the chat template refused, in words that follow a description of the rest; empty if nothing."""
+        n, reason = self.refused
+        return f", {n:,} left out that the chat template refuses ({reason})" if n else ""
 
     def __len__(self) -> int:
         return len(self.starts) - 1
@@ -72,20 +81,24 @@ class EncodedTexts:
         return np.concatenate([self.ids[s] for s in spans]), np.concatenate([self.kinds[s] for s in spans])
 
     @classmethod
-    def join(cls, texts: Iterator[tuple[np.ndarray, np.ndarray]], what: str) -> "EncodedTexts":
+    def join(
+        cls, texts: Iterator[tuple[np.ndarray, np.ndarray]], what: str, refused: Sequence[str] = ()
+    ) -> "EncodedTexts":
         """Concatenates the (ids, kinds) of each text.
 
         Args:
             what: what is missing, for the error message.
+            refused: why the chat template refused conversations; filled while the texts are read.
 
         Raises:
             EmptyDatasetError: no text has a content token.
         """
         pairs = [(ids, kinds) for ids, kinds in texts if len(ids)]
         if not any((kinds == CONTENT).any() for _, kinds in pairs):
-            raise EmptyDatasetError(what)
+            raise EmptyDatasetError(f"{what} ({refused[0]})" if refused else what)
         starts = np.cumsum([0] + [len(ids) for ids, _ in pairs], dtype=np.int64)
-        return cls(np.concatenate([i for i, _ in pairs]), np.concatenate([k for _, k in pairs]), starts)
+        told = (len(refused), refused[0]) if refused else (0, "")
+        return cls(np.concatenate([i for i, _ in pairs]), np.concatenate([k for _, k in pairs]), starts, told)
 
     def save(self, folder: Path) -> None:
         """Writes the folder completely or not at all; an existing one is kept, as its name identifies its contents."""
@@ -94,6 +107,8 @@ class EncodedTexts:
         partial.mkdir(parents=True)
         for part in _PARTS:
             np.save(partial / f"{part}.npy", getattr(self, part))
+        if self.refused[0]:
+            (partial / _REFUSED).write_text(json.dumps(self.refused), encoding="utf-8")
         try:
             os.replace(partial, folder)
         except OSError:
@@ -104,4 +119,7 @@ class EncodedTexts:
     @classmethod
     def load(cls, folder: Path) -> "EncodedTexts":
         """Memory-maps a saved folder."""
-        return cls(*(np.load(folder / f"{part}.npy", mmap_mode="r", allow_pickle=False) for part in _PARTS))
+        arrays = (np.load(folder / f"{part}.npy", mmap_mode="r", allow_pickle=False) for part in _PARTS)
+        told = json.loads((folder / _REFUSED).read_text(encoding="utf-8")) if (folder / _REFUSED).exists() else (0, "")
+        ids, kinds, starts = arrays
+        return cls(ids, kinds, starts, tuple(told))

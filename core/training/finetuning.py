@@ -11,8 +11,9 @@ from typing import Any, cast
 import torch
 from transformers import DataCollatorForLanguageModeling, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from core.errors import EmptyTopicError
+from core.errors import DivergedError, EmptyTopicError
 from core.models.language_model import LanguageModel
+from core.models.loading import not_finite
 from core.training.precision import Autocast, in_bfloat16
 
 
@@ -60,6 +61,7 @@ def finetune(
 
     Raises:
         EmptyTopicError: there are no prompts.
+        DivergedError: the weights are no numbers any more.
     """
     if not prompts:
         raise EmptyTopicError
@@ -83,6 +85,10 @@ def finetune(
         trainer.remove_callback(PrinterCallback)  # it writes to stdout, where commands print their tables
         trainer.train()
         trained = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)  # ends the autocast
+    if wrong := not_finite(trained.named_parameters()):
+        raise DivergedError(
+            f"fine-tuning {model.name} ended with no number in {wrong}", f"lr ({settings.lr:g})", "lower it"
+        )
     losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
     trained.to(model.device)
     copied = LanguageModel(

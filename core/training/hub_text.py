@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from core.errors import ConversationError, HubError
+from core.models.hub import hub_or_cache
 from core.training.corpus import Document
 
 _PREFIX = "hub:"
@@ -27,13 +28,16 @@ def read_hub_documents(path: str) -> Iterator[Document]:
     import datasets
 
     name = path.removeprefix(_PREFIX)
-    try:
-        rows = datasets.load_dataset(name, split="train", streaming=True).shuffle(seed=0, buffer_size=_SHUFFLED_ROWS)
-        for number, row in enumerate(rows, start=1):
-            yield document_of(row, f"row {number} of {name}")
-    except (OSError, ValueError) as exc:
-        reason = str(exc).splitlines()[0]
-        raise HubError(f"cannot read dataset '{name}' ({reason}); connect, or name a local file as source") from exc
+    with hub_or_cache() as unreachable:
+        try:
+            rows = datasets.load_dataset(name, split="train", streaming=True).shuffle(
+                seed=0, buffer_size=_SHUFFLED_ROWS
+            )
+            for number, row in enumerate(rows, start=1):
+                yield document_of(row, f"row {number} of {name}")
+        except (OSError, ValueError) as exc:
+            reason = unreachable or str(exc).splitlines()[0]
+            raise HubError(f"cannot read dataset '{name}' ({reason}); connect, or name a local file as source") from exc
 
 
 def document_of(row: Mapping[str, Any], where: str) -> Document:

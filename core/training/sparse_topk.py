@@ -33,7 +33,7 @@ class _SparseAutoencode(torch.autograd.Function):
         k: int,
     ) -> tuple[Float[Tensor, "token d_in"], Float[Tensor, "token k"], Int[Tensor, "token k"]]:
         values, neurons = torch.addmm(b_enc, x, W_enc).topk(k, dim=-1, sorted=False)
-        values = values.relu()
+        values = values.relu().to(W_dec.dtype)  # under autocast the product is in bfloat16
         ctx.save_for_backward(x, W_enc, W_dec, values, neurons)
         ctx.mark_non_differentiable(values, neurons)
         return embedding_bag(neurons, W_dec, per_sample_weights=values, mode="sum"), values, neurons

@@ -69,11 +69,13 @@ def _plain_texts(documents: Iterator[Document], tokenizer: Any, end: int) -> Ite
         yield ids, kinds
 
 
-def run_alone(documents: Iterator[Document], model: LanguageModel) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def run_alone(
+    documents: Iterator[Document], model: LanguageModel, refused: list[str] | None = None
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Token ids and kinds of texts that run alone: chats in their template, plain documents after the first token."""
     for is_chat, group in groupby(documents, key=lambda document: bool(document.messages)):
         if is_chat:
-            yield from encode_conversations(group, model)
+            yield from encode_conversations(group, model, refused)
         else:
             for ids, kinds in _plain_texts(group, model.tokenizer, model.first_token_id):
                 yield np.roll(ids, 1), np.roll(kinds, 1)
@@ -107,17 +109,18 @@ def encoded_texts(
 
 def _encode(config: AutoencoderConfig, model: LanguageModel, text_folder: Path, *, held_out: bool) -> EncodedTexts:
     documents = chosen_documents(config, text_folder, held_out=held_out)
+    refused: list[str] = []
     match config.method:
         case "fast":
-            texts = run_alone(documents, model)
+            texts = run_alone(documents, model, refused)
         case "btf":
-            texts = encode_conversations(documents, model)
+            texts = encode_conversations(documents, model, refused)
         case "btp":
             texts = _plain_texts(documents, model.tokenizer, model.first_token_id)
             if config.in_template:
-                texts = encode_conversations((_as_message(document) for document in documents), model)
+                texts = encode_conversations(map(_as_message, documents), model, refused)
     names = ", ".join(source.path for source in config.sources)
-    return EncodedTexts.join(texts, f"no {'held-out' if held_out else 'training'} text in {names}")
+    return EncodedTexts.join(texts, f"no {'held-out' if held_out else 'training'} text in {names}", refused)
 
 
 def _cache_name(config: AutoencoderConfig, model: LanguageModel, text_folder: Path, held_out: bool) -> str:

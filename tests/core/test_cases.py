@@ -15,16 +15,15 @@ TRAIN = {
     "expfloat": "expansion is a whole number from 1 to 4096, not 1.5",
     "grid_fmt": "job_name is text with any of {architecture}, {k}, {layer}",
     "grid_layerint": "entry 1 of models: layers is a list, each entry a whole number from 0 up, not 2",
-    "hugelr": "lr is a number above 0 and at most 1, not 1e+30",
     "kbig": "k is a whole number from 1 to the SAE's 32 neurons, not 100000",
     "listtable": "is a table, not [{'name': 'x'}]",
     "median0": "median_tokens is a whole number from 1 up, not 0",
     "nameslash": "name is at most 200 letters, digits, '_', '-' and '.', the first a letter or digit, not '../../evil'",
-    "neglr": "lr is a number above 0 and at most 1, not -1.0",
+    "neglr": "lr is a finite number above 0, not -1.0",
     "seedneg": "seed is a whole number from 0 to 9223372036854775807, not -1",
     "sharestr": "entry 1 of sources: share is a number above 0 and at most 1, not 'x'",
     "sparsneg": "sparsity is a finite number from 0 up, not -1.0",
-    "strlr": "lr is a number above 0 and at most 1, not 'fast'",
+    "strlr": "lr is a finite number above 0, not 'fast'",
 }
 SETUPS = {
     "markup_title": None,  # right as it is: shown as written

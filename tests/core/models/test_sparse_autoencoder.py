@@ -244,6 +244,12 @@ def _without(name: str) -> Callable[[Path], None]:
     return remove
 
 
+def _with_nan(folder: Path) -> None:
+    weights = load_file(folder / "sae_weights.safetensors")
+    weights["W_dec"][0, 0] = float("nan")
+    save_file(weights, folder / "sae_weights.safetensors")
+
+
 def _narrower(folder: Path) -> None:
     weights = load_file(folder / "sae_weights.safetensors")
     save_file({k: v[:7].contiguous() for k, v in weights.items()}, folder / "sae_weights.safetensors")
@@ -257,14 +263,31 @@ def _cut(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda folder: (folder / "cfg.json").unlink(), "is not an sae_lens folder: it has no cfg.json"),
+        (
+            lambda folder: (folder / "cfg.json").unlink(),
+            "is not an SAE folder of sae_lens or sparsify: it has no cfg.json",
+        ),
         (lambda folder: (folder / "cfg.json").write_text("{"), "cannot load SAE"),
-        (lambda folder: (folder / "cfg.json").write_text('{"architecture": "wavelet"}'), "cannot load SAE"),
+        (
+            lambda folder: (folder / "cfg.json").write_text('{"architecture": "wavelet"}'),
+            "'wavelet' is not supported; standard",
+        ),
+        (lambda folder: (folder / "cfg.json").write_text("[]"), "cfg.json' is a table of settings, not a list"),
+        (_with_nan, "holds NaN or infinity in W_dec"),
         (_without("W_enc"), "cannot load SAE .*W_enc"),
         (_narrower, "cannot load SAE .*size mismatch"),
         (_cut, "cannot load SAE"),
     ],
-    ids=["no cfg", "broken cfg", "unknown architecture", "tensor missing", "wrong shape", "file cut short"],
+    ids=[
+        "no cfg",
+        "broken cfg",
+        "unknown architecture",
+        "a list",
+        "NaN",
+        "tensor missing",
+        "wrong shape",
+        "file cut short",
+    ],
 )
 def test_damaged_folder_is_named_in_one_line(damage: Callable[[Path], None], message: str, tmp_path: Path) -> None:
     random_sae("topk").save_model(tmp_path)
@@ -276,7 +299,7 @@ def test_damaged_folder_is_named_in_one_line(damage: Callable[[Path], None], mes
 
 
 def test_missing_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(AutoencoderError, match=r"'.*nothing-here' is not an sae_lens folder"):
+    with pytest.raises(AutoencoderError, match=r"'.*nothing-here' is not an SAE folder"):
         load(tmp_path / "nothing-here")
 
 

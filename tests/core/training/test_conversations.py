@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.catalog import Setup
-from core.errors import ConversationError, TrainingConfigError
+from core.errors import ConversationError, EmptyDatasetError, TrainingConfigError
 from core.models.language_model import LanguageModel
 from core.models.loading import load_language_model
 from core.training.activation_source import ActivationSource, kept_positions
@@ -151,8 +151,31 @@ def test_conversation_that_the_template_refuses_is_named(
 ) -> None:
     template = "{{ raise_exception('roles must alternate') }}"
     monkeypatch.setattr(chat_model.tokenizer, "chat_template", template)
-    with pytest.raises(ConversationError, match="the chat template refuses conversation 1: roles must alternate"):
+    with pytest.raises(
+        ConversationError, match="conversation 1: the chat template of .* refuses it: .*roles must alternate"
+    ):
         encode(chat_model, chat("a", "b"))
+
+
+def test_refused_conversations_are_counted_and_left_out(
+    chat_model: LanguageModel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    template = chat_model.tokenizer.chat_template
+    guarded = "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    monkeypatch.setattr(chat_model.tokenizer, "chat_template", guarded + template)
+    system = Document("", ({"role": "system", "content": "Be brief."}, {"role": "user", "content": "hello"}))
+    documents = [chat("one", "two"), system, chat("three", "four"), system]
+    refused: list[str] = []
+    texts = EncodedTexts.join(encode_conversations(iter(documents), chat_model, refused), "test", refused)
+    assert len(texts) == 2
+    texts.save(tmp_path / "texts")
+    batches = ConversationBatches(EncodedTexts.load(tmp_path / "texts"), max_tokens=99, tokens_per_batch=99, seed=0)
+    told = batches.describe()
+    assert "2 conversations in a pass" in told
+    assert "2 left out that the chat template refuses" in told
+    assert "System role not supported" in told
+    with pytest.raises(EmptyDatasetError, match="test .*System role not supported"):
+        EncodedTexts.join(encode_conversations(iter([system]), chat_model, refused), "test", refused)
 
 
 def test_missing_template_is_named(gpt2_folder: Path) -> None:

@@ -1,10 +1,13 @@
 """bfloat16 where the hardware has it, and what was asked for otherwise."""
 
 import pytest
+import sae_lens
 import torch
+from sae_lens.saes.sae import TrainStepInput
 
 from core.errors import TrainingConfigError
 from core.training.precision import Autocast, has_bfloat16_units, in_bfloat16
+from core.training.sparse_topk import SparseTopKTrainingSAE
 from tests.core.training.conftest import Configure
 
 CPU = torch.device("cpu")
@@ -41,3 +44,18 @@ def test_this_processor_is_known() -> None:
 def test_other_answers_are_refused(configure: Configure) -> None:
     with pytest.raises(TrainingConfigError, match="autocast is true, false or 'auto', not 'bfloat16'"):
         configure(autocast="bfloat16")
+
+
+def test_topk_trains_in_bfloat16() -> None:
+    config = sae_lens.TopKTrainingSAEConfig(d_in=8, d_sae=32, k=4)
+    sae = SparseTopKTrainingSAE(config)
+    x = torch.randn(16, 8, generator=torch.Generator().manual_seed(0))
+    losses = []
+    for autocast in (False, True):
+        sae.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            step = sae.training_forward_pass(TrainStepInput(x, {}, torch.zeros(32, dtype=torch.bool), 0, False))
+        step.loss.backward()
+        assert all(bool(weight.grad.isfinite().all()) for weight in sae.parameters())
+        losses.append(step.loss.item())
+    assert losses[1] == pytest.approx(losses[0], rel=0.02)
