@@ -28,13 +28,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from core.catalog import Setup
-from core.errors import CheckpointError, DivergedError
+from core.errors import CheckpointError
 from core.models.language_model import LanguageModel
 from core.models.loading import load_language_model, not_finite
 from core.progress import Progress
 from core.training.activation_source import ActivationSource, TokenBatches
 from core.training.autoencoder_config import AutoencoderConfig
 from core.training.checkpoints import check_same_settings, latest_checkpoint, load_checkpoint, save_checkpoint
+from core.training.divergence import diverged
 from core.training.geometric_median import geometric_median
 from core.training.mixing_buffer import MixingBuffer
 from core.training.precision import in_bfloat16
@@ -48,7 +49,6 @@ from core.training.unit_decoder import keep_decoder_direction, normalise_decoder
 
 SETTINGS_FILE = "training.json"
 _LOG_EVERY_STEPS = 10
-_USUAL_LR, _USUAL_SPARSITY, _USUAL_BANDWIDTH = 1e-2, 1e3, 1e-4  # beyond these a setting is suspect where a run diverges
 
 
 def new_autoencoder(config: AutoencoderConfig, d_in: int) -> TrainingSAE[Any]:
@@ -220,8 +220,9 @@ class AutoencoderRun:
             while trainer.n_training_steps < config.steps:
                 trainer.maybe_reset_sparsity()
                 output = trainer.step(next(self.buffer))
+                step = trainer.n_training_steps
                 if not math.isfinite(loss := output.loss.item()):
-                    raise self._diverged(f"the loss is {loss} at step {trainer.n_training_steps + 1}", output.sae_in)
+                    raise diverged(config, self.folder, f"the loss is {loss} at step {step + 1}", output.sae_in)
                 if config.normalise_decoder:
                     normalise_decoder(trainer.sae)
                 trainer.n_training_steps += 1
@@ -234,23 +235,8 @@ class AutoencoderRun:
                     progress(f"{config.name}: {rate:,.0f} tokens/s, {left / 60:.0f} min left", step / config.steps)
                 if step % config.checkpoint_steps == 0 or step == config.steps:
                     if wrong := not_finite(trainer.sae.named_parameters()):
-                        raise self._diverged(f"{wrong} is no number after step {step}", output.sae_in)
+                        raise diverged(config, self.folder, f"{wrong} is no number after step {step}", output.sae_in)
                     save_checkpoint(self.folder / "checkpoints", config, trainer, self.buffer, self.source)
-
-    def _diverged(self, what: str, activations: torch.Tensor) -> DivergedError:
-        """The error of a run that cannot go on, with the setting that is most likely wrong."""
-        config, checkpoint = self.config, latest_checkpoint(self.folder / "checkpoints")
-        if not bool(activations.isfinite().all()):
-            suspect = f"model_dtype ({config.model_dtype}), as the model's own activations overflow,"
-        elif config.architecture == "jumprelu" and config.bandwidth < _USUAL_BANDWIDTH:
-            suspect = f"bandwidth ({config.bandwidth:g})"
-        elif config.lr <= _USUAL_LR and config.sparsity > _USUAL_SPARSITY:
-            suspect = f"sparsity ({config.sparsity:g})"
-        else:
-            suspect = f"lr ({config.lr:g})"
-        kept = f"'{checkpoint}' is the last good one" if checkpoint else "there was no checkpoint yet"
-        anew = f"change it, and give the config another name, or delete '{self.folder}' to start anew"
-        return DivergedError(f"{config.name} stopped training, as {what}", suspect, f"{kept}; {anew}")
 
     @torch.no_grad()
     def _log_row(self, output: Any) -> dict[str, float]:

@@ -152,7 +152,7 @@ def test_conversation_that_the_template_refuses_is_named(
     template = "{{ raise_exception('roles must alternate') }}"
     monkeypatch.setattr(chat_model.tokenizer, "chat_template", template)
     with pytest.raises(
-        ConversationError, match="conversation 1: the chat template of .* refuses it: .*roles must alternate"
+        ConversationError, match=r"conversation 1: the chat template of .* refuses it: .*roles must alternate"
     ):
         encode(chat_model, chat("a", "b"))
 
@@ -174,7 +174,7 @@ def test_refused_conversations_are_counted_and_left_out(
     assert "2 conversations in a pass" in told
     assert "2 left out that the chat template refuses" in told
     assert "System role not supported" in told
-    with pytest.raises(EmptyDatasetError, match="test .*System role not supported"):
+    with pytest.raises(EmptyDatasetError, match=r"test .*System role not supported"):
         EncodedTexts.join(encode_conversations(iter([system]), chat_model, refused), "test", refused)
 
 

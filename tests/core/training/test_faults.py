@@ -263,3 +263,34 @@ def test_full_disk_loses_nothing(train: Train, tmp_path: Path, monkeypatch: pyte
     assert train() == (0, [])
     unbroken = load_file(tmp_path / "out" / "sae_weights.safetensors")
     assert all(torch.equal(resumed[name], unbroken[name]) for name in unbroken)
+
+
+# ---- numbers that are none ----
+
+
+def test_first_loss_that_is_no_number_stops_the_run(train: Train, tmp_path: Path) -> None:
+    code, (line,) = train({"warmup_steps = 2": "warmup_steps = 2\nlr = 1e30"})
+    assert code == 1
+    assert re.search(r"tiny stopped training, as the loss is (nan|inf) at step \d+: lr \(1e\+30\) is suspect", line)
+    assert "there was no checkpoint yet; change it, and give the config another name" in line
+    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "work" / "saes" / "tiny" / "sae").exists()
+
+
+def test_last_good_checkpoint_outlives_a_loss_that_is_no_number(
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save = autoencoders.save_checkpoint
+
+    def then_spoil(folder: Path, config: Any, trainer: Any, *rest: Any) -> Path:
+        kept = save(folder, config, trainer, *rest)
+        trainer.sae.W_enc.data[0, 0] = float("nan")
+        return kept
+
+    monkeypatch.setattr(autoencoders, "save_checkpoint", then_spoil)
+    code, (line,) = train()
+    checkpoint = tmp_path / "work" / "saes" / "tiny" / "checkpoints" / "step-3"
+    assert code == 1
+    assert f"'{checkpoint}' is the last good one" in line
+    assert checkpoint.is_dir()
+    assert not (tmp_path / "out").exists()
