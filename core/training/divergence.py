@@ -1,4 +1,4 @@
-"""What to tell of a training whose numbers are none any more: the setting that is most likely wrong, and what is kept."""
+"""What to tell of a training whose numbers are none any more: the setting most likely wrong, and what is kept."""
 
 from pathlib import Path
 
