@@ -1,13 +1,12 @@
 """Sparse autoencoders as stateless functions of their weights: pre-activations, activation function, decoder.
 
-Outside training, only this module imports sae_lens, to load SAEs. An `sae_lens.SAE` stores the normalisation statistics
+Outside training, only this module and `releases` import sae_lens. An `sae_lens.SAE` stores the normalisation statistics
 of each batch on itself, so concurrent calls would overwrite each other's. Here they are returned with the
 pre-activations, and threads can share one SAE. Results equal `sae_lens` bit for bit (tested for every architecture).
 """
 
 from __future__ import annotations
 
-import difflib
 import json
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from core.errors import AutoencoderError, HubError, SteerscopeError, UnsafeWeigh
 from core.models.hub import hub_or_cache
 from core.models.language_model import LanguageModel
 from core.models.loading import load_language_model, not_finite
+from core.models.releases import nearest_releases
 from core.models.sparsify import is_sparsify_folder, load_sparsify
 from core.settings import canonical_hook
 from core.validated import shown
@@ -246,7 +246,7 @@ def from_sae_lens(sae: Any, name: str, hook_name: str | None = None) -> SparseAu
 
 
 def _check_folder(folder: Path) -> None:
-    if not folder.exists() and (near := _nearest_releases(str(folder))):
+    if not folder.exists() and (near := nearest_releases(str(folder))):
         raise AutoencoderError(
             f"'{folder}' is no folder; an SAE of a hub is written release:id, for example {'; '.join(near)}"
         )
@@ -261,16 +261,6 @@ def _check_folder(folder: Path) -> None:
         )
     if not (folder / "sae_weights.safetensors").is_file():
         raise UnsafeWeightsError(str(folder))
-
-
-def _nearest_releases(name: str, n: int = 3) -> list[str]:
-    """Releases of sae_lens with the first of their ids, as `release:id`: those of that repository, then like names."""
-    from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
-
-    known = get_pretrained_saes_directory()
-    same = [release for release, entry in known.items() if name in (release, entry.repo_id)]
-    like = difflib.get_close_matches(name.rpartition("/")[2], known, n=n, cutoff=0.5)
-    return [f"{release}:{next(iter(known[release].saes_map))}" for release in dict.fromkeys([*same, *like])][:n]
 
 
 def _loaded(setup: Setup, device: str) -> SparseAutoencoder:
@@ -324,7 +314,7 @@ def load_sparse_autoencoder(setup: Setup, device: str | torch.device = "cpu") ->
 
 def _releases(setup: Setup) -> str:
     """The nearest releases, where the setup names one."""
-    near = _nearest_releases(setup.sae.partition(":")[0]) if setup.sae_is_release else []
+    near = nearest_releases(setup.sae.partition(":")[0]) if setup.sae_is_release else []
     return f"; releases like it are {'; '.join(near)}" if near else ""
 
 
