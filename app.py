@@ -14,6 +14,7 @@ PAGES = (
     st.Page("pages/layer_output.py", title="Layer output"),
     st.Page("pages/texts.py", title="Texts"),
     st.Page("pages/cost.py", title="Cost"),
+    st.Page("pages/my_text.py", title="My text"),
     st.Page("pages/generate.py", title="Generate"),
     st.Page("pages/special_tokens.py", title="Special tokens"),
     st.Page("pages/sae_training.py", title="SAE training"),

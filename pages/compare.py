@@ -15,14 +15,15 @@ from pages.shared.messages import count, show_error
 from pages.shared.resources import app_store
 from pages.shared.setups import chosen_setup
 
-KINDS = {"text": "Texts", "sweep": "Amplified answers", "neuron": "Neurons"}
+KINDS = {"text": "Texts", "sweep": "Amplified answers", "neuron": "Neurons", "inspected": "Neurons on texts"}
 FILTERS = ("setup", "topic", "edit", "case")
 _FIRST = {
     "text": ("edit", "topic", "text", *(figure for figure, _, _ in FIGURES), "n_tokens", "prompt", "setup"),
     "sweep": ("neuron", "alpha", "question", "text", "perplexity", "distinct_2", "repetition", "confidence", "setup"),
     "neuron": ("neuron", "topic", "score", "rank", "g", "prompts", "case", "top_tokens", "setup"),
+    "inspected": ("neuron", "name", "text", "sum", "max", "tokens", "topic", "rank", "score", "setup"),
 }
-_WHOLE = ("id", "neuron", "rank", "prompts", "seed", "max_new_tokens", "top_k", "n", "n_tokens")
+_WHOLE = ("id", "neuron", "rank", "prompts", "seed", "max_new_tokens", "top_k", "n", "n_tokens", "tokens")
 _FIGURE_TERMS = {
     **{figure: key for figure, key, _ in FIGURES},
     **{name: name for name in ("score", "g", "prompts", "case")},

@@ -234,6 +234,11 @@ EXPERIMENTS: dict[str, Experiment] = {
             Printed("reconstruction-edits", "Squared error under each edit, mean over topics", overview=True),
         ),
     ),
+    "inspected": Experiment(
+        "core.evaluation.inspected",
+        "The text that the page My text opens with",
+        (Printed("inspected-tokens", "Its tokens", ("token", "special")),),
+    ),
     "special": Experiment(
         "core.evaluation.special",
         "Special tokens",

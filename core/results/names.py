@@ -70,10 +70,12 @@ class Names(Mapping[int, NeuronName]):
 
 
 def top_words(tokens: Iterable[str], n: int = NAME_TOKENS) -> str:
-    """The first `n` tokens that differ as words, with commas between them."""
+    """The first `n` tokens that differ as words, with commas between them; punctuation stands in quotes."""
     words: dict[str, str] = {}
     for token in tokens:
         word = token.strip() or token.translate(_HIDDEN)
+        if not any(map(str.isalnum, word)):
+            word = f'"{word}"'
         words.setdefault(word.casefold(), word)
     return ", ".join(list(words.values())[:n])
 

@@ -24,11 +24,15 @@ _HIDDEN = {"\n": "↵\n", "\t": "⇥\t"}  # made visible, with the same effect o
 
 @dataclass(frozen=True)
 class Shaded:
-    """A token with the figure that shades it (None: not defined, no shading) and its hover text."""
+    """A token with the figure that shades it (None: not defined, no shading) and its hover text.
+
+    With a `pin`, HTML, a click on the token keeps that beside the text, until another token is clicked.
+    """
 
     text: str
     value: float | None = None
     tip: str = ""
+    pin: str = ""
 
 
 def _visible(text: str) -> str:
@@ -48,8 +52,15 @@ def token_spans(tokens: Sequence[Shaded], largest: float, *, least: float = 0.0,
     for token in tokens:
         step = "" if token.value is None else f" ss-{ramp_step(token.value - least, largest - least)}"
         tip = f' data-tip="{escape(token.tip)}"' if token.tip else ""
-        spans.append(f'<span class="ss{step}"{tip}>{_visible(token.text)}</span>')
-    return f'<p class="ss-text" dir="auto">{"".join(spans)}</p>'
+        if token.pin:
+            spans.append(
+                f'<label class="ss{step}"{tip}><input type="radio" name="ss-pin">{_visible(token.text)}'
+                f'<span class="ss-pin">{token.pin}</span></label>'
+            )
+        else:
+            spans.append(f'<span class="ss{step}"{tip}>{_visible(token.text)}</span>')
+    block = "div" if any(token.pin for token in tokens) else "p"  # a paragraph cannot hold a pin's table
+    return f'<{block} class="ss-text" dir="auto">{"".join(spans)}</{block}>'
 
 
 def legend(low: str, high: str, label: str) -> str:

@@ -78,6 +78,7 @@ def test_topic_share_is_what_the_scores_weigh_in(bench: Workbench, activations: 
     expected = (activations * weight).sum(1) / activations.sum(1)
     assert np.isnan(found.tokens["topic_share"][0])  # a special token
     np.testing.assert_allclose(found.tokens["topic_share"][1:], expected[1:], rtol=1e-4)
+    np.testing.assert_allclose(found.tokens["contamination"], [np.nan, *(activations @ (1 - weight))[1:]], rtol=1e-4)
     ranked = scored.scores.ranked().set_index("neuron")
     known = found.neurons.dropna(subset="rank").set_index("neuron")
     assert len(known)
@@ -128,25 +129,35 @@ def test_command_prints_the_texts_neurons(run: Command, bench: Workbench) -> Non
     printed = json.loads(out)
     expected = inspect_text(bench, TEXT)
     assert [row["neuron"] for row in printed["neurons"]] == expected.neurons["neuron"].head(4).tolist()
-    assert all(row["top_tokens"] for row in printed["neurons"])
+    assert all(row["name"] for row in printed["neurons"])
     assert [row["token"] for row in printed["tokens"]] == expected.tokens["token"].tolist()
 
 
 def test_command_reads_a_file_and_lists_tokens(run: Command, tmp_path: Path) -> None:
     (tmp_path / "t.txt").write_text(TEXT, encoding="utf-8")
-    code, _, _ = run("--text-file", tmp_path / "t.txt", "--tokens", "--out", tmp_path / "tokens.csv")
+    code, _, _ = run("--file", tmp_path / "t.txt", "--tokens", "--out", tmp_path / "tokens.csv")
     assert code == 0
     lines = (tmp_path / "tokens.csv").read_text(encoding="utf-8").splitlines()
     assert lines[0] == "token,special,n_active,topic_share,strongest"
     assert len(lines) > 5
 
 
+def test_command_prints_one_neurons_activation_on_every_token(run: Command, activations: np.ndarray) -> None:
+    neuron = int(activations[1:].sum(0).argmax())
+    code, out, _ = run("--text", TEXT, "--neuron", neuron, "--json")
+    assert code == 0
+    shown = [row["activation"] for row in json.loads(out)["tokens"]]
+    assert shown == pytest.approx(activations[:, neuron].tolist(), rel=1e-4)
+    code, _, err = run("--text", TEXT, "--neuron", "192")
+    assert (code, "neuron 192 is out of range" in err) == (2, True)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "give the text either as --text TEXT or as --text-file FILE"),
-        (("--text", "a", "--text-file", "b"), "give the text either as"),
-        (("--text-file", "none.txt"), "no file 'none.txt'; name a text file"),
+        ((), "give the text either as --text TEXT or as --file FILE"),
+        (("--text", "a", "--file", "b"), "give the text either as"),
+        (("--file", "none.txt"), "no file 'none.txt'; name a text file"),
     ],
 )
 def test_command_refuses_what_is_no_text(run: Command, arguments: tuple[str, ...], message: str) -> None:
@@ -157,5 +168,5 @@ def test_command_refuses_what_is_no_text(run: Command, arguments: tuple[str, ...
 
 def test_command_refuses_bytes_that_are_not_utf_8(run: Command, tmp_path: Path) -> None:
     (tmp_path / "t.txt").write_bytes(b"caf\xe9")
-    code, _, err = run("--text-file", tmp_path / "t.txt")
+    code, _, err = run("--file", tmp_path / "t.txt")
     assert (code, "is not UTF-8 (byte 3); save it as UTF-8" in err) == (2, True)

@@ -5,6 +5,7 @@ from html import escape
 from core.scoring.scores import CASE_SHARE
 from pages.shared.glossary.amplifying import AMPLIFYING
 from pages.shared.glossary.layer import BETWEEN_TOPICS, LAYER, OUTPUT
+from pages.shared.glossary.own_text import OWN_TEXT
 from pages.shared.glossary.steering import STEERING
 from pages.shared.glossary.term import Term
 from pages.shared.glossary.text import TEXT
@@ -323,6 +324,7 @@ SECTIONS = {
     "Distributions": DISTRIBUTIONS,
     "Coverage and reference sets": COVERAGE,
     "Distances between topics": BETWEEN_TOPICS,
+    "Your own text": OWN_TEXT,
     "Steering": STEERING,
     "Layer output": LAYER,
     "Amplifying a neuron": AMPLIFYING,

@@ -23,12 +23,13 @@ def _names(app: AppStore) -> Names:
 
 
 def test_name_is_the_number_and_three_words(app: AppStore) -> None:
-    assert [str(name) for name in _names(app).values()] == ["0 heart, beat, chest", "1 ↵, ␣", "2"]
+    assert [str(name) for name in _names(app).values()] == ["0 heart, beat, chest", '1 "↵", "␣"', "2"]
     assert _names(app)[0].source == "tokens"
 
 
 def test_words_that_differ_in_case_alone_count_once() -> None:
     assert top_words([" a", "A", "b", " c", "d"], n=3) == "a, b, c"
+    assert top_words([",", " ,", " it's"]) == '",", it\'s'
 
 
 def test_users_label_comes_before_the_judges(app: AppStore) -> None:
