@@ -90,9 +90,9 @@ def fired_on(bench: Workbench, text: str | Messages) -> Fired:
     contents = [text] if isinstance(text, str) else [message["content"] for message in text]
     if (length := sum(map(len, contents))) > MAX_CHARACTERS:
         raise UsageError(f"the text has {length:,} characters; at most {MAX_CHARACTERS:,} are inspected: take a part")
-    prompt = model.tokenise(text) if isinstance(text, str) else model.tokenise_chat(text)
-    if all(prompt.special):
+    if not any(content.strip() for content in contents):
         raise UsageError("the text is empty; type at least one word")
+    prompt = model.tokenise(text) if isinstance(text, str) else model.tokenise_chat(text)
     if len(prompt.ids) > model.n_context:
         raise UsageError(f"the text has {len(prompt.ids):,} tokens; {model.name} reads {model.n_context:,}: shorten it")
     x = model.activations(model.pad([prompt]), bench.sae.hook_name)[0]

@@ -5,8 +5,9 @@ from typing import Annotated
 
 import typer
 
-from core.commands.options import AsJson, Out, SetupName, StoreDir, app, open_store, show
-from core.errors import MissingFileError, UsageError
+from core.commands.options import AsJson, Out, SetupName, StoreDir, app, open_store, path_option, show
+from core.errors import UsageError
+from core.files import require_file
 from core.settings import store_root
 
 
@@ -16,7 +17,7 @@ def labels(
     neuron: Annotated[int | None, typer.Option("--neuron", help="Give this neuron a label.")] = None,
     label: Annotated[str | None, typer.Option("--label", help="The label; an empty one removes it.")] = None,
     source_file: Annotated[
-        Path | None, typer.Option("--import", help="A .csv file with columns neuron, label and, if any, source.")
+        Path | None, path_option("--import", "A .csv file with columns neuron, label and, if any, source.")
     ] = None,
     out: Out = None,
     store: StoreDir = None,
@@ -30,9 +31,8 @@ def labels(
         raise UsageError("a label takes both --neuron NUMBER and --label TEXT")
     opened, results = open_store(setup, store), AppStore(store_root(store))
     if source_file is not None:
-        if not source_file.is_file():
-            raise MissingFileError(source_file, "name a .csv file of labels")
-        for source, imported in parse_labels(source_file.read_bytes(), opened.d_sae).items():
+        content = require_file(source_file, "name a .csv file of labels").read_bytes()
+        for source, imported in parse_labels(content, opened.d_sae).items():
             results.save_labels(setup, imported, source)
             typer.echo(f"{len(imported):,} labels of source {source} imported", err=True)
     if neuron is not None and label is not None:
