@@ -128,7 +128,7 @@ def _take_away(series: Series, shown: Comparison, store: Store) -> None:
             st.code(shown.request.command(), language=None, wrap_lines=True)
             if score_settings() != ScoreSettings():
                 st.caption("The command scores with the default settings.")
-        with st.popover("Copy as Python", help="One column as a script that needs transformers and sae_lens alone"):
+        with st.popover("Copy as Python", help="One column as a script that needs no Steerscope"):
             _script(shown, store)
         checked = st.button("Check at zero strength", help=help_text("zero strength"))
     if checked:
@@ -169,6 +169,9 @@ def _script(comparison: Comparison, store: Store) -> None:
         show_error(exc)
         return
     name = (comparison.request.setup.name, edit)
+    files = "".join(f", and {file} from the folder where it runs" for file in snippet.files)
+    needs = "torch, transformers and sae_lens" if "sae_lens import" in snippet.code else "torch and transformers"
+    st.caption(f"Needs {needs}; reads the model and the SAE from the places that it names{files}.")
     with st.container(horizontal=True):
         st.download_button("Script", snippet.code, file_name(*name, suffix="py"), "text/x-python", on_click="ignore")
         for file, table in snippet.files.items():

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from core.errors import EditError
 from core.models.language_model import LanguageModel
-from core.models.sparse_autoencoder import SparseAutoencoder
-from core.models.tokens import Tokens
+from core.models.sparse_autoencoder import Encoding, SparseAutoencoder
+from core.models.tokens import TokenisedPrompt, Tokens
 from core.settings import GenerationSettings
-from core.steering.code_edits import Edit, Reconstruct
+from core.steering.code_edits import Edit, Reconstruct, Watch
 from core.steering.generation import Generator
 from core.steering.placement import PlacedEdit, Recorder, placed_edit, steered
 from core.steering.selection import Reach
@@ -231,3 +231,66 @@ def test_threads_that_steer_one_model_never_mix(
     with ThreadPoolExecutor(len(edits)) as pool:
         for _ in range(3):
             assert list(pool.map(ids, edits)) == expected
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_edits_side_by_side_share_one_encoding_and_do_what_each_does_alone(
+    name: str,
+    gpt2: LanguageModel,
+    saes: Mapping[str, SparseAutoencoder],
+    tokens: Tokens,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sae = saes[name]
+    edits = list(every_edit(sae, some_scores(sae)).values())
+    encoded: list[int] = []
+    encode = SparseAutoencoder.encoding
+
+    def counted(self: SparseAutoencoder, x: Tensor) -> Encoding:
+        encoded.append(len(x))
+        return encode(self, x)
+
+    monkeypatch.setattr(SparseAutoencoder, "encoding", counted)
+    first, second = torch.tensor([True, False]), torch.tensor([False, True])
+    for one, other in zip(edits, [*edits[1:], Watch(sae=sae)], strict=True):
+        encoded.clear()
+        _, together, masks = run(gpt2, tokens, [PlacedEdit(one, "all", first), PlacedEdit(other, "all", second)])
+        assert encoded == [int(tokens.attention.sum())]
+        assert masks[0].sum() == tokens.attention[0].sum()
+        _, alone, _ = run(gpt2, tokens, [PlacedEdit(one, "all", first)])
+        torch.testing.assert_close(together[0], alone[0], rtol=1e-4, atol=1e-4)
+        _, alone, _ = run(gpt2, tokens, [PlacedEdit(other, "all", second)])
+        torch.testing.assert_close(together[1], alone[1], rtol=1e-4, atol=1e-4)
+
+
+def test_edits_in_turn_encode_each_for_itself(
+    gpt2: LanguageModel, saes: Mapping[str, SparseAutoencoder], tokens: Tokens
+) -> None:
+    sae = saes["gpt2-topk"]
+    swap, clamp = (every_edit(sae, some_scores(sae))[edit] for edit in ("swap", "clamp"))
+    _, both, _ = run(gpt2, tokens, [PlacedEdit(swap, "all"), PlacedEdit(clamp, "all")])
+    _, before, _ = run(gpt2, tokens, [])
+    expected = before.clone()
+    expected[tokens.attention] = clamp.apply(swap.apply(before[tokens.attention]))
+    torch.testing.assert_close(both, expected)
+
+
+def test_watching_changes_nothing_and_counts_as_no_edit(
+    gpt2: LanguageModel, saes: Mapping[str, SparseAutoencoder]
+) -> None:
+    settings, sae = GenerationSettings(max_new_tokens=6), saes["gpt2-topk"]
+    score = torch.linspace(0, 1, sae.d_sae)
+    plain = Generator(gpt2, ["The surgeon"], [], settings).finish()[0]
+    watched = Generator(gpt2, ["The surgeon"], [PlacedEdit(Watch(sae=sae), "generated")], settings, score=score)
+    (made,) = watched.finish()
+    assert made.ids == plain.ids
+    assert (made.edit, made.positions_edited) == ("none", 0)
+    assert made.prompt_tokens is not None
+    ids = [*made.prompt_tokens.ids, *made.ids]
+    read = gpt2.pad([TokenisedPrompt(ids, [False] * len(ids))])
+    x = gpt2.activations(read, HOOK)[0, -len(made.ids) :]
+    a = sae.encoding(x).a
+    shares = (a.values * (1 - score[a.neurons])).sum(-1) / a.values.sum(-1)
+    assert [figures.own_share for figures in made.figures] == pytest.approx(shares.tolist(), abs=1e-4)
+    strongest = a.neurons.gather(-1, a.values.argmax(-1, keepdim=True))[:, 0].tolist()
+    assert [figures.top_neurons[0][0] for figures in made.figures] == strongest
