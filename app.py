@@ -18,6 +18,7 @@ PAGES = (
     st.Page("pages/generate.py", title="Generate"),
     st.Page("pages/special_tokens.py", title="Special tokens"),
     st.Page("pages/sae_training.py", title="SAE training"),
+    st.Page("pages/interpretability.py", title="Interpretability"),
     st.Page("pages/compare.py", title="Compare and export"),
     st.Page("pages/glossary.py", title="Glossary"),
 )

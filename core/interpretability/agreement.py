@@ -53,6 +53,11 @@ def shares(ratings: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*_SHARE_COLUMNS])
 
 
+def rater_names(table: pd.DataFrame) -> pd.Series:
+    """A judge by its model's name, a person as `NAME (person)`."""
+    return table["rater"].where(table["kind"] == "judge", table["rater"] + " (person)")
+
+
 def _mean(values: np.ndarray) -> float:
     return float(np.mean(values)) if len(values) else float("nan")
 
@@ -80,11 +85,11 @@ def agreement(ratings: pd.DataFrame) -> pd.DataFrame:
     """One row per two raters who rated the same neurons, on all setups together.
 
     Returns:
-        first, second (`judge NAME` or `person NAME`), n (neurons that both rated), same (share with one score), kappa
+        first, second (see `rater_names`), n (neurons that both rated), same (share with one score), kappa
         and kappa_weighted (quadratic weights) with their 95% bootstrap intervals, and the difference of their means.
     """
     valid = ratings.dropna(subset="score")
-    named = valid.assign(name=valid["kind"] + " " + valid["rater"])
+    named = valid.assign(name=rater_names(valid))
     scores = named.pivot_table(index=["setup", "neuron", "question"], columns="name", values="score", aggfunc="last")
     rows = []
     for first, second in combinations(scores.columns, 2):

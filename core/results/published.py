@@ -57,6 +57,18 @@ def shipped_autoencoders() -> pd.DataFrame:
     return pd.DataFrame([_card(folder) for folder in folders])
 
 
+def training_method(sae: str) -> str | None:
+    """The method that trained the SAE in a folder (`fast`, `btp`, `btf`); None where its files do not say.
+
+    Raises:
+        AutoencoderError: one of them cannot be read.
+    """
+    folder = Path(sae)
+    metadata = _json(folder / "cfg.json").get("metadata") or {}
+    method: str | None = _json(folder / "training.json").get("method") or metadata.get("training_method")
+    return method
+
+
 def _card(folder: Path) -> dict[str, Any]:
     config = _json(folder / "cfg.json")
     settings = _json(folder / "training.json") or _settings_of(config, folder)

@@ -4,6 +4,7 @@ from html import escape
 
 from core.scoring.scores import CASE_SHARE
 from pages.shared.glossary.amplifying import AMPLIFYING
+from pages.shared.glossary.interpretability import INTERPRETABILITY
 from pages.shared.glossary.layer import BETWEEN_TOPICS, LAYER, OUTPUT
 from pages.shared.glossary.own_text import OWN_TEXT
 from pages.shared.glossary.steering import STEERING
@@ -331,6 +332,7 @@ SECTIONS = {
     "Figures of a text": FIGURES,
     "Results and texts compared": TEXT,
     "Training of SAEs": TRAINING,
+    "Interpretability": INTERPRETABILITY,
 }
 TERMS = {key: term for section in SECTIONS.values() for key, term in section.items()}
 

@@ -65,7 +65,7 @@ def test_agreement_is_over_what_both_rated() -> None:
     table = agreement(ratings({"m": [5, 4, 3, 1, None], "n": [5, 4, 2, 1, 1], "o": [None] * 5}))
     assert len(table) == 1
     line = table.iloc[0]
-    assert (line["first"], line["second"], line["n"], line["same"]) == ("judge m", "judge n", 4, 0.75)
+    assert (line["first"], line["second"], line["n"], line["same"]) == ("m", "n", 4, 0.75)
     assert line["kappa"] == pytest.approx(cohen_kappa_score([5, 4, 3, 1], [5, 4, 2, 1]))
     assert line["kappa_weighted"] > line["kappa"]
     assert line["kappa_low"] <= line["kappa"] <= line["kappa_high"]
