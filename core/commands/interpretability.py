@@ -33,7 +33,7 @@ def interpret(
             "--model", help="The judge's name there (or $STEERSCOPE_JUDGE_MODEL); repeatable: several judges."
         ),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the draw.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, max=2**63 - 1, help="Seed of the draw.")] = 0,
     instances: Annotated[
         str | None,
         typer.Option(
@@ -63,6 +63,7 @@ def interpret(
     setups = [setup_named(name).name for name in dict.fromkeys(setup)]
     judges = [judge_from_environment(judge, name) for name in dict.fromkeys(model or [""])]
     results = RatingStore(store_root(store))
+    results.check()
     chosen = _instances(instances, n_instances, neurons, seed, special=special)
     plans = []
     for name in setups:

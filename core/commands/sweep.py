@@ -13,8 +13,10 @@ from core.settings import store_root
 if TYPE_CHECKING:
     import pandas as pd
 
+    from core.models.judge import Judge
     from core.results.app_store import AppStore
     from core.store.reader import Store
+    from core.sweep.request import SweepSettings
 
 _SHOWN = (
     *("alpha", "shift", "perplexity_ratio", "perplexity", "distinct_2", "distinct_3", "repetition"),
@@ -44,6 +46,13 @@ def _neurons(
     return neurons
 
 
+def _say_cost(judge: "Judge", n_neurons: int, settings: "SweepSettings", auto: int) -> None:
+    """Says how often the judge is asked at most; `auto` is the number of alphas where none are named."""
+    n_alphas = auto if settings.alphas is None else len(settings.alphas)
+    requests = n_neurons * len(settings.questions) * n_alphas
+    typer.echo(f"at most {requests:,} requests to {judge.model} at {judge.url}", err=True)
+
+
 @app.command()
 def sweep(
     setup: SetupName,
@@ -65,28 +74,35 @@ def sweep(
         Path | None, path_option("--questions", "File of questions, instead of the ten bundled ones.")
     ] = None,
     tokens: Tokens = 64,
+    judge: Annotated[
+        bool, typer.Option("--judge", help="Let $STEERSCOPE_JUDGE_URL rate every answer that it has not rated yet.")
+    ] = False,
     resume: Annotated[bool, typer.Option("--resume/--no-resume", help="Continue a sweep that was stopped.")] = True,
     store: StoreDir = None,
     as_json: AsJson = False,
 ) -> None:
     """Amplify neurons by a range of alphas and measure the answers of a chat model."""
+    from core.models.judge import judge_from_environment
     from core.results.app_store import AppStore
     from core.sweep.request import SweepSettings, check_chat, parse_alphas, read_questions
 
     settings = SweepSettings(alphas=parse_alphas(alphas), questions=read_questions(questions), max_new_tokens=tokens)
     chosen = setup_named(setup)
     check_chat(chosen.has_template, "an alpha sweep")
+    rater = judge_from_environment() if judge else None
     opened, results = open_store(setup, store), AppStore(store_root(store))
     results.check()
     neurons = _neurons(setup, opened, results, neuron or [], strongest or [], random, seed)
 
     from core import api
-    from core.sweep.run import MEASURES, available_measures
+    from core.sweep.run import AUTO_ALPHAS, MEASURES, available_measures
     from core.sweep.windows import RULES, compare_neurons, means_by_alpha
 
     bench = api.open_setup(setup, store=store)
     rows: dict[int, "pd.DataFrame"] = {}
-    measures = available_measures()
+    measures = available_measures(rater)
+    if rater is not None:
+        _say_cost(rater, len(neurons), settings, AUTO_ALPHAS)
     with stage_progress(f"Sweeping {len(neurons)} of {bench.sae.d_sae:,} neurons") as progress:
         for number in neurons:
             rows[number] = api.sweep(bench, number, settings, resume=resume, measures=measures, progress=progress)

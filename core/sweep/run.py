@@ -7,7 +7,8 @@ its own edit. Results are saved after each question, so that a killed sweep can 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,14 +16,15 @@ import pandas as pd
 import torch
 
 from core.errors import EditError
-from core.models.acceptability import ACCEPTED, load_acceptability
+from core.models.acceptability import ACCEPTED, Acceptability, load_acceptability
+from core.models.judge import Judge
 from core.progress import Progress
 from core.results.app_store import AppStore
 from core.settings import GenerationSettings
 from core.steering.edits import add_neurons
 from core.steering.generated import Generation
 from core.steering.generation import Generator, tokenise_prompts
-from core.steering.metrics import distinct_n, language_switch
+from core.steering.metrics import distinct_n, harmonic_mean, language_switch
 from core.steering.placement import DEFAULT_POSITIONS, PlacedEdit
 from core.steering.workbench import Workbench
 from core.sweep.request import SweepSettings, check_chat, check_neuron, means_table, rows_table, run_key
@@ -36,20 +38,30 @@ Measure = Callable[[Sequence[str], Sequence[str]], Sequence[float]]
 MEASURES = ("acceptability", "judge")  # not available unless the caller passes one
 
 
-def available_measures() -> dict[str, Measure]:
-    """The measures available on this machine: acceptability, 1 where the classifier accepts the answer, else 0.
+def available_measures(judge: Judge | None = None) -> dict[str, Measure]:
+    """The measures available on this machine, by name.
+
+    acceptability: 1 where the classifier accepts the answer, else 0.
+    judge: harmonic mean of the two ratings, 0 to 2, that the `judge` gives; only where there is one.
 
     Raises:
         AcceptabilityError, UnsafeWeightsError: a classifier is configured but cannot be loaded.
     """
-    classifier = load_acceptability()
-    if classifier is None:
-        return {}
+    found: dict[str, Measure] = {}
+    if (classifier := load_acceptability()) is not None:
+        found["acceptability"] = partial(_accepted, classifier)
+    if judge is not None:
+        found["judge"] = partial(_judged, judge)
+    return found
 
-    def accepted(_questions: Sequence[str], answers: Sequence[str]) -> Sequence[float]:
-        return [math.nan if math.isnan(p) else float(p >= ACCEPTED) for p in classifier.probabilities(answers)]
 
-    return {"acceptability": accepted}
+def _accepted(classifier: Acceptability, _questions: Sequence[str], answers: Sequence[str]) -> Sequence[float]:
+    return [math.nan if math.isnan(p) else float(p >= ACCEPTED) for p in classifier.probabilities(answers)]
+
+
+def _judged(judge: Judge, questions: Sequence[str], answers: Sequence[str]) -> Sequence[float]:
+    ratings = judge.rate_answers(list(zip(questions, answers, strict=True)))
+    return [harmonic_mean(rating.instruction, rating.fluency) for rating in ratings]
 
 
 # ---- alphas ----
@@ -122,10 +134,9 @@ def answer_rows(
     question: str,
     alphas: Sequence[float],
     made: Sequence[Generation],
-    measures: Mapping[str, Measure] | None = None,
     unsteered: Mapping[str, Any] | None = None,
 ) -> pd.DataFrame:
-    """One row per answer with its figures, in the order of `alphas`.
+    """One row per answer with its figures, in the order of `alphas`; those of `MEASURES` are left to `measure`.
 
     An answer whose output overflowed counts as collapsed; if nothing was written, its figures are not defined.
 
@@ -133,7 +144,6 @@ def answer_rows(
         alphas: must include 0, unless the unsteered answer is given; it is the reference for language switch and
             collapse.
         made: the answer at each alpha.
-        measures: extra figures by name, out of `MEASURES`.
         unsteered: the row of the unsteered answer, where it is known already.
     """
     ids, texts = [generation.ids for generation in made], [generation.text for generation in made]
@@ -147,14 +157,20 @@ def answer_rows(
         language_switch=[language_switch(text, usual) for text in texts],
         confidence=[generation.confidence for generation in made],
     )
-    written = table["text"].str.strip() != ""
-    for name in MEASURES:
-        table[name] = math.nan
-        if (measure := (measures or {}).get(name)) and written.any():
-            table.loc[written, name] = measure([question] * int(written.sum()), table.loc[written, "text"].tolist())
+    table = table.assign(**dict.fromkeys(MEASURES, math.nan))
     known_too = table if unsteered is None else pd.concat([table, pd.DataFrame([unsteered])], ignore_index=True)
     collapsed = mark_collapsed(known_too).iloc[: len(table)].astype(bool)
     return table.assign(collapsed=collapsed, neuron=neuron, question_text=question)
+
+
+def measure(rows: pd.DataFrame, question: int, measures: Mapping[str, Measure]) -> Iterator[str]:
+    """Fills in what is missing of the measures of one question's answers; yields the name of each that it filled in."""
+    written = (rows["question"] == question) & (rows["text"].str.strip() != "")
+    for name, figure in measures.items():
+        due = written & rows[name].isna()
+        if due.any():
+            rows.loc[due, name] = list(figure(rows.loc[due, "question_text"].tolist(), rows.loc[due, "text"].tolist()))
+            yield name
 
 
 # ---- a sweep ----
@@ -186,8 +202,9 @@ def run_sweep(
 ) -> pd.DataFrame:
     """Answers every question at every alpha, and saves the rows and the means per alpha after each question.
 
-    A stopped or killed run of the same sweep (setup, neuron, alphas, questions, tokens) continues where it left off.
-    The saved rows of a sweep with other settings are replaced.
+    A stopped or killed run of the same sweep (setup, neuron, alphas, questions, tokens) continues where it left off; of
+    answers that are there, only measures that are missing are taken. The saved rows of a sweep with other settings are
+    replaced.
 
     Args:
         resume: False starts again from the first question.
@@ -201,6 +218,7 @@ def run_sweep(
         ChatSetupError: the setup's model answers without a chat template.
         NeuronRangeError: the SAE has no such neuron.
         PromptTooLongError, UsageError: a question cannot be asked; checked before anything is generated.
+        JudgeError: a measure asks a judge that does not answer; the answers are saved.
         StoreBusyError, StoreWriteError, StoreDamagedError: see `AppStore`.
     """
     check_chat(workbench.model.has_template, "an alpha sweep")
@@ -214,14 +232,20 @@ def run_sweep(
     row_norm = float(workbench.sae.W_dec[neuron].float().norm())
     done = set() if rows is None else set(rows["question"])
     for number, question in enumerate(settings.questions, start=1):
-        if number not in done:
+        if fresh := number not in done:
             made = answers(workbench, neuron, question, alphas, settings.max_new_tokens).finish()
-            table = answer_rows(workbench, neuron, question, alphas, made, measures)
+            table = answer_rows(workbench, neuron, question, alphas, made)
             table = table.assign(question=number, n_questions=len(settings.questions), run=key)
             table["shift"] = table["alpha"] * row_norm / mean_norm  # in units of the residual stream's mean norm
             rows = table if rows is None else pd.concat([rows, table], ignore_index=True)
-            results.save_result(setup, rows_table(neuron), rows)
-            results.save_result(setup, means_table(neuron), means_by_alpha(rows).assign(run=key))
+        assert rows is not None  # this question's are among them
+        try:
+            for _ in measure(rows, number, measures or {}):
+                fresh = True
+        finally:  # where a judge gave up, the answers are kept all the same
+            if fresh:
+                results.save_result(setup, rows_table(neuron), rows)
+                results.save_result(setup, means_table(neuron), means_by_alpha(rows).assign(run=key))
         progress(f"neuron {neuron}", number / len(settings.questions))
     assert rows is not None  # there is at least one question
     return rows

@@ -122,7 +122,7 @@ def test_results_stand_beside_the_published_ones(open_page: OpenPage, store: Sto
     traces = figure(app, 0)["data"]
     ours = next(trace for trace in traces if trace["y"] == [f"{SETUP}, m"])
     assert ours["x"] == pytest.approx([0.4])
-    assert sorted(len(trace["y"]) for trace in traces) == [1, 6]
+    assert [len(trace["y"]) for trace in traces] == [1, 6, 7]  # ours, published, the figures beside them
     assert figure(app, 1)["data"][0]["y"] == pytest.approx([0.4, 0.4, 0.6, 0.8, 1.0])
     assert len(figure(app, 2)["data"]) == 5
     table = next(frame.value for frame in app.main.dataframe if "share_4_5" in frame.value)

@@ -1,5 +1,7 @@
 """What the FAST paper published of interpretability, in the form of our own rows."""
 
+import math
+
 import pandas as pd
 import streamlit as st
 
@@ -27,12 +29,12 @@ def _rank(method: str) -> int:
 
 
 def published_shares() -> pd.DataFrame:
-    """Published shares of neurons rated 4 or 5: label, method, published, share_4_5; no interval is published."""
+    """Published shares of neurons rated 4 or 5: label, method, published, share_4_5; low and high are not published."""
     table = _table()
     printed = table["statistic"] == "share_4_5"
-    return table.assign(published=True, share_4_5=table["value"].where(printed, 1 - table["value"]))[
-        ["label", "method", "published", "share_4_5"]
-    ]
+    shares = table["value"].where(printed, 1 - table["value"])
+    table = table.assign(published=True, share_4_5=shares, low=math.nan, high=math.nan)
+    return table[["label", "method", "published", "share_4_5", "low", "high"]]
 
 
 def published_points() -> pd.DataFrame:

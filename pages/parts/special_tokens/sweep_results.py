@@ -51,7 +51,8 @@ def show_sweeps(setup: Setup, neuron: int, others: list[int], drawn: int | None,
     lines = charts_sweep.neuron_lines(neuron, others, drawn, names)
     _show_curves(sweeps, neuron, {n: line for n, line in lines.items() if n in sweeps}, windows)
     if missing := [TERMS[name].title for name in _MAY_BE_MISSING if sweep.rows[name].isna().all()]:
-        st.caption(f"Not available here: {' and '.join(missing)}.", help=help_text("judge"))
+        how = " A judge rates these answers by the command, with --judge." if sweep.rows["judge"].isna().all() else ""
+        st.caption(f"Not available here: {' and '.join(missing)}.{how}", help=help_text("judge"))
     with st.expander("Rules of the windows"):
         for rule in RULES.values():
             st.markdown(rule)

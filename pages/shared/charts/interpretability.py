@@ -41,14 +41,19 @@ def high_shares(rows: pd.DataFrame) -> go.Figure:
                 "line": {"color": colours, "width": 2 if published else 0},
             },
             error_x=None if published else {**ends, "color": UNALIGNED, "thickness": 1.5, "width": 4},
-            text=[f"{share:.1%}" for share in mine["share_4_5"]],
-            textposition="inside",
-            insidetextanchor="start",
-            textangle=0,
-            constraintext="none",
-            hovertemplate="<b>%{y}</b><br>%{text} rated 4 or 5<extra></extra>",
+            hovertemplate="<b>%{y}</b><br>%{x:.1%} rated 4 or 5<extra></extra>",
         )
-    figure.update_xaxes(tickformat=".0%", rangemode="tozero", title="neurons rated 4 or 5")
+    right = rows["high"].fillna(rows["share_4_5"])
+    figure.add_scatter(
+        x=right,
+        y=rows["label"],
+        mode="text",
+        text=[f" {share:.1%}" for share in rows["share_4_5"]],
+        textposition="middle right",
+        hoverinfo="skip",
+    )
+    room = 1.2 * right.max() if len(right) else 1.0  # for the figures beside the bars
+    figure.update_xaxes(tickformat=".0%", range=[0, room or 1.0], title="neurons rated 4 or 5")
     labels = rows["label"].tolist()
     figure.update_yaxes(categoryorder="array", categoryarray=labels[::-1], ticks="", showgrid=False)
     return layout(figure, 70 + _ROW * len(rows), bargap=0.35, barmode="overlay")

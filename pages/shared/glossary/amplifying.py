@@ -51,7 +51,12 @@ AMPLIFYING = {
         "Acceptability",
         "Whether a classifier of well-formed English (CoLA) accepts the answer, 1 or 0; not available without one.",
     ),
-    "judge": Term("Judge's score", "Score of a language model that judges the answers; not available without one."),
+    "judge": Term(
+        "Judge's score",
+        "How a language model rates the answers, 0 to 2; not available without one (`sweep --judge`).",
+        "Harmonic mean of two ratings, each 0, 1 or 2: whether it answers the question rightly, and whether it is "
+        "readable. The words are ours, the scale is AxBench's.",
+    ),
     "improved": Term(
         "Improvement",
         "The figure by which an answer counts as better than the unsteered one.",

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from core.catalog import DATA, read_setups
 from core.errors import UsageError
 from core.interpretability.contexts import (
     FROM_STORE,
@@ -14,7 +15,9 @@ from core.interpretability.contexts import (
     drawn_from_store,
     shown_part,
 )
+from core.results.published import published
 from core.store.reader import Context, Store
+from core.training.grid import load_grid
 
 
 def test_drawn_neurons_fire_on_five_prompts(store: Store) -> None:
@@ -61,3 +64,18 @@ def test_contexts_survive_being_saved(sample: list[NeuronContexts]) -> None:
         assert all(
             np.array_equal(a.activations, b.activations) for a, b in zip(one.contexts, other.contexts, strict=True)
         )
+
+
+def test_config_of_the_paper_names_jobs_of_its_grid() -> None:
+    setups = read_setups(DATA / "configs" / "paper_interpretability.toml")
+    table = published("fast_interpreted_saes")
+    assert len(table) == 12
+    assert len(setups) == 36
+    jobs = {job.name: job for job in load_grid(DATA / "configs" / "paper_grid.toml").jobs}
+    rated = [jobs[setup.sae.split("/")[-2]] for setup in setups]
+    assert {job.architecture for job in rated} == {"jumprelu"}
+    found = {(job.model.split("/")[1], job.hook_name, job.expansion, job.method) for job in rated}
+    hooks = "blocks." + table["layer"].astype(str) + ".hook_resid_post"
+    rows = list(zip(table["model"], hooks, table["expansion"], strict=True))
+    assert found == {(*row, method) for row in rows for method in ("btp", "btf", "fast")}
+    assert all(jobs[setup.sae.split("/")[-2]].model == setup.model for setup in setups)

@@ -20,7 +20,16 @@ from hypothesis import strategies as st
 from core.build.pipeline import build
 from core.catalog import find_setup
 from core.cli import main
-from core.errors import ChatSetupError, EditError, NeuronRangeError, PromptTooLongError, SettingsError, UsageError
+from core.errors import (
+    ChatSetupError,
+    EditError,
+    JudgeError,
+    NeuronRangeError,
+    PromptTooLongError,
+    SettingsError,
+    UsageError,
+)
+from core.models.judge import Judge
 from core.results.app_store import AppStore
 from core.steering.metrics import distinct_n, language_switch, repetition
 from core.steering.workbench import Workbench, open_workbench
@@ -30,16 +39,27 @@ from core.sweep.request import (
     MAX_ALPHAS,
     SweepSettings,
     check_neuron,
+    means_table,
     parse_alphas,
     random_neuron,
     read_questions,
+    rows_table,
     strongest_on,
     swept_neurons,
     wide_enough,
 )
-from core.sweep.run import answer_rows, answers, auto_alphas, mean_residual_norm, run_sweep, sweep_alphas
+from core.sweep.run import (
+    answer_rows,
+    answers,
+    auto_alphas,
+    available_measures,
+    mean_residual_norm,
+    run_sweep,
+    sweep_alphas,
+)
 from core.sweep.windows import compare_neurons, find_windows, mark_collapsed, means_by_alpha
 from tests.fixtures.autoencoders import HOOK_LAYER
+from tests.fixtures.judge_endpoint import Endpoint
 
 SETUP = "qwen2-jumprelu"
 NEURON = 5
@@ -262,6 +282,40 @@ def test_further_measures_are_asked_only_of_answers(bench: Workbench, tmp_path: 
     assert rows["judge"].tolist()[:2] == [1.0, 2.0]
     assert math.isnan(rows["judge"][2])
     assert find_windows(rows).improved_by == "judge"
+
+
+def test_answers_that_are_there_are_only_measured(
+    bench: Workbench, tmp_path: Path, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, results = SweepSettings(alphas=(0.0, 3.0), questions=QUESTIONS[:2], max_new_tokens=4), AppStore(tmp_path)
+    plain = run_sweep(bench, NEURON, settings, results, SETUP)
+    assert plain["judge"].isna().all()
+    monkeypatch.setattr("core.sweep.run.answers", lambda *_: pytest.fail("answered again"))
+    monkeypatch.setattr("core.sweep.run.load_acceptability", lambda: None)
+    endpoint.answer = lambda asked: "2 1" if QUESTIONS[0] in asked else "2 2"
+    measures = available_measures(Judge(endpoint.url, "m"))
+    rows = run_sweep(bench, NEURON, settings, results, SETUP, measures=measures)
+    assert rows["judge"].tolist() == pytest.approx([4 / 3, 4 / 3, 2, 2])
+    assert rows["text"].tolist() == plain["text"].tolist()
+    saved, means = (results.result(SETUP, table(NEURON)) for table in (rows_table, means_table))
+    assert saved is not None
+    assert means is not None
+    assert saved["judge"].tolist() == rows["judge"].tolist()
+    assert means["judge"].tolist() == pytest.approx([5 / 3, 5 / 3])
+    run_sweep(bench, NEURON, settings, results, SETUP, measures=measures)
+    assert len(endpoint.asked) == 4  # no answer is rated twice
+
+
+def test_a_judge_that_gives_up_leaves_the_answers(bench: Workbench, tmp_path: Path, endpoint: Endpoint) -> None:
+    settings, results = SweepSettings(alphas=(0.0, 3.0), questions=QUESTIONS[:2], max_new_tokens=4), AppStore(tmp_path)
+    endpoint.answer = lambda asked: "2 1" if QUESTIONS[0] in asked else 401
+    measures = available_measures(Judge(endpoint.url, "m"))
+    with pytest.raises(JudgeError, match="status 401"):
+        run_sweep(bench, NEURON, settings, results, SETUP, measures=measures)
+    saved = results.result(SETUP, rows_table(NEURON))
+    assert saved is not None
+    assert saved["question"].tolist() == [1, 1, 2, 2]
+    assert saved["judge"].isna().tolist() == [False, False, True, True]
 
 
 # ---- windows ----
