@@ -156,7 +156,7 @@ def _show_scores(item: Item, shown: NeuronContexts, fingerprint: str) -> None:
             st.button(
                 "Back", shortcut="B", on_click=_back, help="Shows the last neuron again; a new score replaces its"
             )
-        keys = "Keys: 1 to 5, S, B; Enter leaves the line." if named else "Your name first: it stands with each rating."
+        keys = "Keys: 1 to 5, S, B; Tab leaves the line." if named else "Your name first: it stands with each rating."
         st.caption(keys, help=help_text("blind"))
     if (problem := st.session_state.pop(_ERROR, None)) is not None:
         show_error(plain(problem))
