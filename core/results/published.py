@@ -75,8 +75,9 @@ def _card(folder: Path) -> dict[str, Any]:
     figures = pd.json_normalize(_json(folder / "evaluation.json"), sep="_").rename(
         columns={"tokens": "evaluated_tokens"}
     )
+    counts = _json(folder / "text.json")  # of conversations that deduplication read and dropped
     row = {key: settings.get(key) for key in _SETTINGS} | {name: column.iloc[0] for name, column in figures.items()}
-    return row | {"folder": folder.name, "error": None, "d_sae": config["d_sae"]}
+    return row | counts | {"folder": folder.name, "error": None, "d_sae": config["d_sae"]}
 
 
 def _settings_of(config: dict[str, Any], folder: Path) -> dict[str, Any]:

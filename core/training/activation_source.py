@@ -26,6 +26,9 @@ class TokenBatches(Protocol):
 
     def describe(self) -> str: ...
 
+    @property
+    def duplicates(self) -> tuple[int, int]: ...
+
 
 class ActivationSource:
     """Activations at one hook point, batch after batch."""

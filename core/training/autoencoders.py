@@ -48,6 +48,7 @@ from core.training.training_text import held_out_text, token_batches
 from core.training.unit_decoder import keep_decoder_direction, normalise_decoder
 
 SETTINGS_FILE = "training.json"
+TEXT_FILE = "text.json"  # how many conversations deduplication read and dropped
 _LOG_EVERY_STEPS = 10
 
 
@@ -264,11 +265,11 @@ class AutoencoderRun:
             dtype = getattr(torch, self.config.saved_dtype)
             save_file({name: tensor.to(dtype) for name, tensor in load_file(weights).items()}, weights)
 
-    def finish(self, model: LanguageModel, held_out: HeldOutText, data: str) -> Path:
+    def finish(self, model: LanguageModel, held_out: HeldOutText, batches: TokenBatches) -> Path:
         """Saves and evaluates the SAE, writes its settings and card, and deletes the checkpoints.
 
         Args:
-            data: describes the training text, for the card.
+            batches: those it was trained on, which the card describes.
 
         Raises:
             CheckpointError: the disk is full; the last checkpoint is intact.
@@ -281,7 +282,10 @@ class AutoencoderRun:
             evaluation = evaluate_autoencoder(sae, model, held_out)
             settings = json.dumps(self.config.as_dict(), indent=2)
             (partial / SETTINGS_FILE).write_text(settings + "\n", encoding="utf-8")
-            write_card(partial, self.config, evaluation, sae.d_in, data)
+            write_card(partial, self.config, evaluation, sae.d_in, batches.describe())
+            dropped, read = batches.duplicates
+            counts = json.dumps({"duplicates": dropped, "conversations_read": read}, indent=2)
+            (partial / TEXT_FILE).write_text(counts + "\n", encoding="utf-8")
             os.replace(partial, finished)
         except (OSError, SafetensorError) as exc:
             raise CheckpointError(finished, latest_checkpoint(checkpoints), exc) from exc
@@ -345,4 +349,4 @@ def train_autoencoder(
     run = AutoencoderRun(config, model, batches, folder, kept)
     run.train(progress)
     progress(f"{config.name}: evaluating on held-out text", 1.0)
-    return run.finish(model, held_out, batches.describe())
+    return run.finish(model, held_out, batches)

@@ -54,6 +54,11 @@ class BlockBatches:
         """The contents of one pass in words, for the card."""
         return f"{len(self._texts):,} documents, {len(self._ids):,} blocks in a pass{self._texts.left_out}"
 
+    @property
+    def duplicates(self) -> tuple[int, int]:
+        """Conversations that deduplication dropped, and those that it read."""
+        return self._texts.duplicates
+
     def batch(self, number: int) -> TrainingTokens:
         """The blocks of one forward pass [block pos]; all tokens that are not content count as special."""
         of_pass, place = divmod(number, self.batches_in_first_pass)

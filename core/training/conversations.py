@@ -89,6 +89,11 @@ class ConversationBatches:
         told = f"{len(self._texts):,} conversations in a pass, {truncated:,} truncated at {self._max_tokens:,} tokens"
         return told + self._texts.left_out
 
+    @property
+    def duplicates(self) -> tuple[int, int]:
+        """Conversations that deduplication dropped, and those that it read."""
+        return self._texts.duplicates
+
     def _begin_pass(self, number: int, first_number: int) -> None:
         rng = np.random.default_rng([self._seed, number])
         self._pass, self._first_number = number, first_number

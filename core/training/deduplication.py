@@ -87,11 +87,14 @@ class Deduplicator:
 
     def __init__(self, n: int = N_GRAM, *, max_bytes: int = 2**30) -> None:
         self._n, self._seen = n, HashSet(max_bytes)
+        self.read = self.dropped = 0  # conversations that were asked about, and those that were not new
 
     def is_new(self, messages: Sequence[Mapping[str, str]]) -> bool:
         """Whether the conversation shares no n-gram with a kept one; if so, remembers its n-grams."""
         hashes = gram_hashes(words(messages), self._n)
+        self.read += 1
         if self._seen.has_any(hashes):
+            self.dropped += 1
             return False
         self._seen.add(hashes)
         return True

@@ -22,7 +22,7 @@ from core.models.tokens import Tokens
 CONTENT, TEMPLATE, ROLE, MARKER = 0, 1, 2, 3
 
 _PARTS = ("ids", "kinds", "starts")
-_REFUSED = "refused.json"  # of conversations only
+_REFUSED, _DUPLICATES = "refused.json", "duplicates.json"  # of conversations only
 
 
 @dataclass(frozen=True)
@@ -61,12 +61,15 @@ class EncodedTexts:
     kinds: UInt8[np.ndarray, "token"]
     starts: Int[np.ndarray, "text+1"]  # first token of each text; the last entry is the number of tokens
     refused: tuple[int, str] = (0, "")  # conversations that the chat template refused, and the first one's reason
+    # conversations that deduplication dropped, and those that it read, for training and held-out text together
+    duplicates: tuple[int, int] = (0, 0)
 
     @property
     def left_out(self) -> str:
-        """What the chat template refused, in words that follow a description of the rest; empty if nothing."""
-        n, reason = self.refused
-        return f", {n:,} left out that the chat template refuses ({reason})" if n else ""
+        """What was left out of conversations, in words that follow a description of the rest; empty if nothing."""
+        (n, reason), (dropped, read) = self.refused, self.duplicates
+        refused = f", {n:,} left out that the chat template refuses ({reason})" if n else ""
+        return refused + (f"; deduplication dropped {dropped:,} of {read:,} conversations" if read else "")
 
     def __len__(self) -> int:
         return len(self.starts) - 1
@@ -109,6 +112,8 @@ class EncodedTexts:
             np.save(partial / f"{part}.npy", getattr(self, part))
         if self.refused[0]:
             (partial / _REFUSED).write_text(json.dumps(self.refused), encoding="utf-8")
+        if self.duplicates[1]:
+            (partial / _DUPLICATES).write_text(json.dumps(self.duplicates), encoding="utf-8")
         try:
             os.replace(partial, folder)
         except OSError:
@@ -121,5 +126,7 @@ class EncodedTexts:
         """Memory-maps a saved folder."""
         arrays = (np.load(folder / f"{part}.npy", mmap_mode="r", allow_pickle=False) for part in _PARTS)
         told = json.loads((folder / _REFUSED).read_text(encoding="utf-8")) if (folder / _REFUSED).exists() else (0, "")
+        counts = folder / _DUPLICATES
+        duplicates = json.loads(counts.read_text(encoding="utf-8")) if counts.exists() else (0, 0)
         ids, kinds, starts = arrays
-        return cls(ids, kinds, starts, tuple(told))
+        return cls(ids, kinds, starts, tuple(told), tuple(duplicates))

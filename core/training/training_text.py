@@ -38,16 +38,26 @@ def _file(source: TextSource, text_folder: Path) -> Path:
     return Path(source.path) if source.path.startswith("./") else text_folder / source.path
 
 
-def chosen_documents(config: AutoencoderConfig, text_folder: Path, *, held_out: bool) -> Iterator[Document]:
+def new_deduplicator(config: AutoencoderConfig) -> Deduplicator | None:
+    """What deduplicates the conversations of a config; None if they are not."""
+    if config.method == "btp" or not config.n_gram:
+        return None
+    return Deduplicator(config.n_gram, max_bytes=config.deduplication_mb * 2**20)
+
+
+def chosen_documents(
+    config: AutoencoderConfig, text_folder: Path, *, held_out: bool, deduplicator: Deduplicator | None = None
+) -> Iterator[Document]:
     """The training or the held-out documents of all sources, a random `share` of each.
 
     Held-out documents are few, so their shares are scaled up until the largest is 1: more text, the same mixture.
     Conversations are deduplicated before the split, so no n-gram is on both sides.
+
+    Args:
+        deduplicator: a new one, which counts what it drops; None: the config's own, if it has one.
     """
     largest = max(source.share for source in config.sources)
-    deduplicator = None
-    if config.method != "btp" and config.n_gram:
-        deduplicator = Deduplicator(config.n_gram, max_bytes=config.deduplication_mb * 2**20)
+    deduplicator = deduplicator or new_deduplicator(config)
     for number, source in enumerate(config.sources):
         rng = np.random.default_rng(number)
         for document in documents_of(source, text_folder):
@@ -108,7 +118,8 @@ def encoded_texts(
 
 
 def _encode(config: AutoencoderConfig, model: LanguageModel, text_folder: Path, *, held_out: bool) -> EncodedTexts:
-    documents = chosen_documents(config, text_folder, held_out=held_out)
+    deduplicator = new_deduplicator(config)
+    documents = chosen_documents(config, text_folder, held_out=held_out, deduplicator=deduplicator)
     refused: list[str] = []
     match config.method:
         case "fast":
@@ -120,7 +131,9 @@ def _encode(config: AutoencoderConfig, model: LanguageModel, text_folder: Path, 
             if config.in_template:
                 texts = encode_conversations(map(_as_message, documents), model, refused)
     names = ", ".join(source.path for source in config.sources)
-    return EncodedTexts.join(texts, f"no {'held-out' if held_out else 'training'} text in {names}", refused)
+    joined = EncodedTexts.join(texts, f"no {'held-out' if held_out else 'training'} text in {names}", refused)
+    counts = (deduplicator.dropped, deduplicator.read) if deduplicator else (0, 0)
+    return replace(joined, duplicates=counts)
 
 
 def _cache_name(config: AutoencoderConfig, model: LanguageModel, text_folder: Path, held_out: bool) -> str:

@@ -43,7 +43,7 @@ def show_shipped() -> None:
         hide_index=True,
         key="training_cards",
         placeholder="n/a",
-        column_order=("name", "hook_name", "method", "architecture", "d_sae", "tokens", *figures),
+        column_order=("name", "hook_name", "method", "architecture", "d_sae", "tokens", "duplicates", *figures),
         column_config={
             **figures,
             "name": st.column_config.TextColumn("name", width=160),
@@ -53,6 +53,9 @@ def show_shipped() -> None:
             "d_sae": st.column_config.NumberColumn("neurons", width=62, format="localized", help=help_text("neuron")),
             "tokens": st.column_config.NumberColumn(
                 "trained on", width=68, format="compact", help="Activations that it was trained on"
+            ),
+            "duplicates": st.column_config.NumberColumn(
+                "duplicates", width=74, format="localized", help=help_text("duplicates")
             ),
         },
     )

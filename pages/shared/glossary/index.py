@@ -146,6 +146,11 @@ TRAINING = {
         "BT(F)",
         "Block training on fine-tuning data: conversations in the chat template, concatenated and cut into blocks.",
     ),
+    "duplicates": Term(
+        "Duplicates",
+        "How many conversations 20-gram deduplication dropped before training; not known of older SAEs.",
+        "A conversation that has a run of 20 words of an earlier one is dropped: Algorithm 1 of the FAST paper.",
+    ),
     "special tokens": Term(
         "Special tokens and role words",
         "What the chat template adds: marks such as <|im_start|>, and words such as user that name who speaks.",

@@ -250,6 +250,7 @@ def test_run_saves_an_sae_that_sae_lens_reads(
     card = (folder / "README.md").read_text()
     assert f"{12 * 128:,} activations" in card
     assert "`texts.jsonl` | CC0" in card
+    assert json.loads((folder / "text.json").read_text()) == {"duplicates": 0, "conversations_read": 0}  # plain text
 
 
 def test_folding_leaves_the_trained_function_as_it_was(
@@ -335,6 +336,7 @@ def test_run_killed_while_it_is_evaluated_is_finished_later(
         "sae_weights.safetensors",
         "training.json",
         "evaluation.json",
+        "text.json",
         "README.md",
     }
 

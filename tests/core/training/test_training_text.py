@@ -85,6 +85,21 @@ def test_conversations_are_deduplicated(configure: Configure, tmp_path: Path) ->
     assert sum(len(texts_of(configure, tmp_path, side, sources=sources)) for side in (False, True)) == 120
 
 
+def test_dropped_conversations_are_counted_and_told(
+    configure: Configure, chat_model: LanguageModel, tmp_path: Path
+) -> None:
+    write_chats(tmp_path / "c.jsonl", [f"{i % 40} words that come again" for i in range(120)])
+    config = configure(method="fast", sources=(source("c.jsonl"),), n_gram=20)
+    for _ in range(2):  # encoded, then from the cache
+        batches = token_batches(config, chat_model, tmp_path, tmp_path / "cache")
+        assert batches.duplicates == (80, 120)
+        assert batches.describe().endswith("; deduplication dropped 80 of 120 conversations")
+    config = configure(method="fast", sources=config.sources, n_gram=0)
+    batches = token_batches(config, chat_model, tmp_path, tmp_path / "cache")
+    assert batches.duplicates == (0, 0)
+    assert "deduplication" not in batches.describe()
+
+
 def test_documents_end_with_a_special_token(
     configure: Configure, chat_model: LanguageModel, small_corpus: Path, tmp_path: Path
 ) -> None:
