@@ -20,6 +20,7 @@ from core.commands import (  # noqa: F401 - they register their commands
     stores,
     sweep,
     training,
+    vector,
 )
 from core.commands.options import app
 from core.errors import SteerscopeError, UsageError, in_one_line

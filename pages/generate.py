@@ -11,6 +11,7 @@ from core.store.reader import Store
 from pages.parts.generate.chat_view import show_chat
 from pages.parts.generate.controls import asked_request, show_controls
 from pages.parts.generate.series import MIN_SEEDS, Series
+from pages.shared.collecting import collect
 from pages.shared.columns import FIGURES, comparison_html, figure_table, interval_cell
 from pages.shared.comparison import COLUMNS, Comparison, Layer, Request
 from pages.shared.entry import enter
@@ -19,7 +20,7 @@ from pages.shared.links import file_name, link_button
 from pages.shared.messages import count, show_error
 from pages.shared.names import neuron_names, with_names
 from pages.shared.pacing import paced
-from pages.shared.resources import ScoredIn, app_store, layers_beside, open_store, saved_result, score, setups
+from pages.shared.resources import ScoredIn, layers_beside, open_store, saved_result, score, setups
 from pages.shared.setups import chosen_setup, open_chosen_store
 from pages.shared.topics import score_settings
 
@@ -188,13 +189,7 @@ def _script(comparison: Comparison, store: Store) -> None:
 
 def _collect(series: Series) -> None:
     rows = [row for run in series.complete for row in run.rows()]
-    try:
-        for row in rows:
-            app_store().collect(row)
-    except SteerscopeError as exc:
-        show_error(exc)
-    else:
-        st.toast(f"{count(len(rows), 'text')} in Compare and export.")
+    collect(rows, "text")
 
 
 def _continue(setup: Setup, store: Store) -> None:

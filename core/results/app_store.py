@@ -122,10 +122,12 @@ class AppStore:
 
     # ---- rows for comparison ----
 
-    def collect(self, row: Mapping[str, Any]) -> int:
-        """Saves a row for comparison; returns its id."""
+    def collect(self, row: Mapping[str, Any]) -> int | None:
+        """Saves a row for comparison; returns its id, or None where the same row is there already."""
         content = json.dumps(dict(row), default=_plain, ensure_ascii=False)
         with self._connection() as con:
+            if con.execute("SELECT 1 FROM collected WHERE content = ?", [content]).fetchone():
+                return None
             added = con.execute(
                 "INSERT INTO collected (collected_at, content) VALUES (?, ?) RETURNING id", [_now(), content]
             ).fetchall()

@@ -268,3 +268,20 @@ def test_labels_are_set_listed_exported_and_imported(run: Run, stores: Path, tmp
     assert (code, "neuron 192 is out of range" in err) == (2, True)
     assert run(*common, "--neuron", "1")[0] == 2
     assert run(*common, "--import", tmp_path / "none.csv")[0] == 2
+
+
+def test_vector_writes_what_an_edit_adds(run: Run, stores: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    common = ("vector", "gpt2-topk", "--store", stores, "--out", tmp_path / "v.safetensors")
+    lengths = []
+    for alpha in ("4", "8"):
+        code, out, err = run(*common, "--neuron", "17", "--alpha", alpha, "--json")
+        assert code == 0, err
+        direction = load_file(tmp_path / "v.safetensors")["direction"]
+        assert json.loads(out)["length"] == pytest.approx(float(direction.norm()))
+        lengths.append(float(direction.norm()))
+    assert lengths[1] == pytest.approx(2 * lengths[0], rel=1e-4)
+    assert run(*common, "--edit", "swap", "--topic", "law")[0] == 0
+    for wrong in (("--edit", "prompt", "--topic", "law"), ("--edit", "swap"), ("--neuron", "17")):
+        assert run(*common, *wrong)[0] == 2

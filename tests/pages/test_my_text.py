@@ -168,3 +168,13 @@ def test_special_tokens_are_not_shaded(found: Inspection, bench: Workbench, stor
     shown = shades(fired, found, "contamination", names[0], D_SAE)
     assert np.isnan(shown.values[fired.special]).all()
     assert text_html(found, shown, names).count('<label class="ss"') == fired.special.sum()
+
+
+def test_collecting_twice_makes_one_row_and_says_so(open_page: OpenPage, stores: Path) -> None:
+    app = opened(open_page, text=TEXT)
+    said = []
+    for _ in range(2):
+        next(b for b in app.button if b.label == "Collect").click().run()
+        said += [toast.value for toast in checked(app).toast]
+    assert said == ["1 neuron in Compare and export.", "Already collected."]
+    assert len(AppStore(stores).collected()) == 1

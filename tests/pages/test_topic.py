@@ -172,7 +172,7 @@ def test_collected_neuron_is_kept_with_its_figures(open_page: OpenPage, store: S
     app = open_page()
     next(button for button in app.button if button.label == "Collect").click().run()
     row = AppStore(stores).collected().iloc[-1]
-    assert checked(app).toast[0].value == f"Neuron {best['neuron']:,} is in Compare and export."
+    assert checked(app).toast[0].value == "1 neuron in Compare and export."
     assert (row["kind"], row["setup"], row["topic"]) == ("neuron", SETUP, "heart surgery")
     assert (row["neuron"], row["rank"], row["prompts"]) == (best["neuron"], 1, best["prompts"])
     assert (row["score"], row["g"]) == (pytest.approx(best["score"]), pytest.approx(best["g"]))

@@ -12,6 +12,7 @@ from core.errors import SteerscopeError
 from core.steering.chat import Chat, Turn
 from core.store.reader import Store
 from pages.parts.generate.controls import asked_request, show_chat_controls
+from pages.shared.collecting import collect
 from pages.shared.columns import (
     FIGURES,
     columns_html,
@@ -24,10 +25,10 @@ from pages.shared.columns import (
 from pages.shared.columns import number as format_number
 from pages.shared.comparison import COLUMNS, Column, Comparison, Request, format_alphas
 from pages.shared.links import link_button
-from pages.shared.messages import count, show_error
+from pages.shared.messages import show_error
 from pages.shared.names import neuron_names, with_names
 from pages.shared.pacing import paced
-from pages.shared.resources import app_store, layers_beside, score, workbench
+from pages.shared.resources import layers_beside, score, workbench
 from pages.shared.setups import chosen_setup
 from pages.shared.topics import score_settings
 
@@ -199,10 +200,7 @@ def _below(session: ChatSession, store: Store) -> None:
         st.caption("  \n".join(with_names(note, names) for note in notes))
     with st.container(horizontal=True):
         if st.button("Collect", help="Adds every answer, with its figures, to Compare and export"):
-            rows = _rows(session)
-            for row in rows:
-                app_store().collect(row)
-            st.toast(f"{count(len(rows), 'text')} in Compare and export.")
+            collect(_rows(session), "text")
         st.button("New conversation", on_click=_forget, help="The turns so far are forgotten")
         link_button("A link carries the settings, not the turns.")
 

@@ -4,15 +4,13 @@ import pandas as pd
 import streamlit as st
 
 from core.catalog import Setup
-from core.errors import SteerscopeError
 from core.inspection import Inspection
 from core.results.names import Names
 from core.text.prompts import Topic
+from pages.shared.collecting import collect
 from pages.shared.downloads import download_buttons
 from pages.shared.glossary.index import help_text
-from pages.shared.messages import plain, show_error
 from pages.shared.names import NAME_COLUMN, linked
-from pages.shared.resources import app_store
 
 SHOWN = 300
 
@@ -112,9 +110,4 @@ def collect_button(setup: Setup, topic: Topic, text: str, found: Inspection, neu
         **{name: value for name, value in mine.iloc[0].items() if name != "neuron" and pd.notna(value)},
         "text": text,
     }
-    try:
-        app_store().collect(row)
-    except SteerscopeError as exc:
-        show_error(exc)
-    else:
-        st.toast(f"{plain(str(names[neuron]))} on this text is in Compare and export.")
+    collect([row], "neuron")

@@ -10,12 +10,12 @@ from core.store.reader import Store
 from core.text.prompts import questions
 from pages.parts.special_tokens.amplified import Answers, Asked, answers_html
 from pages.parts.special_tokens.sweeps import SavedSweep, largest_alpha
+from pages.shared.collecting import collect
 from pages.shared.glossary.index import help_text
 from pages.shared.links import link_button
-from pages.shared.messages import count, plain, show_error
+from pages.shared.messages import plain, show_error
 from pages.shared.names import neuron_names
 from pages.shared.pacing import paced
-from pages.shared.resources import app_store
 
 NEW_TOKENS = 64
 AUTO_S = 3.0  # answers that take longer are only written on a button
@@ -150,8 +150,6 @@ def _take_away(asked: Asked, answers: Answers) -> None:
     assert asked.neuron is not None
     if st.button("Collect", help="Adds these answers, with their figures, to Compare and export"):
         rows = [answers.row(one, asked.neuron) for one in asked.due]
-        for row in rows:
-            app_store().collect(row)
-        st.toast(f"{count(len(rows), 'answer')} in Compare and export.")
+        collect(rows, "answer")
     link_button()
     st.caption(f"Greedy decoding, at most {NEW_TOKENS} tokens. Shaded: words that differ.")

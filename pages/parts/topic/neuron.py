@@ -9,15 +9,15 @@ import pandas as pd
 import streamlit as st
 
 from core.catalog import Setup
-from core.errors import SteerscopeError
 from core.scoring.scores import TopicScores
 from core.settings import Distance, ScoreSettings, Summary
 from core.store.reader import Store
 from core.text.prompts import Topic
 from pages.shared.charts import figures as charts
+from pages.shared.collecting import collect
 from pages.shared.glossary.index import help_text, term_link
-from pages.shared.messages import count, show_error
-from pages.shared.resources import app_store, score
+from pages.shared.messages import count
+from pages.shared.resources import score
 from pages.shared.tokens import Shaded, case_mark, legend, token_list, token_spans
 
 _GROUPS = 6  # shown, largest first
@@ -183,9 +183,4 @@ def collect_button(setup: Setup, topic: Topic, neuron: OpenNeuron, output_score:
         "case": neuron.figures["case"],
         "top_tokens": " ".join(neuron.known["top_tokens"]),
     }
-    try:
-        app_store().collect(row)
-    except SteerscopeError as exc:
-        show_error(exc)
-    else:
-        st.toast(f"Neuron {neuron.number:,} is in Compare and export.")
+    collect([row], "neuron")

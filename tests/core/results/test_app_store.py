@@ -81,7 +81,15 @@ def test_collected_rows_keep_their_order_and_columns(app: AppStore) -> None:
     assert table[["distance", "perplexity"]].loc[1].isna().all()
     app.discard([first, 999])
     assert app.collected()["id"].tolist() == [second]
-    assert app.collect({"edit": "sae"}) > second
+    assert app.collect({"edit": "sae"}) == second + 1
+
+
+def test_row_collected_twice_is_one_row(app: AppStore) -> None:
+    row = {"edit": "swap", "distance": np.float32(0.5)}
+    first = app.collect(row)
+    assert app.collect(dict(row)) is None
+    assert app.collected()["id"].tolist() == [first]
+    assert app.collect({**row, "seed": 1}) is not None
 
 
 def test_content_is_json(app: AppStore) -> None:
