@@ -6,11 +6,11 @@ import streamlit as st
 
 from core.catalog import Setup
 from core.interpretability.contexts import N_NEURONS, contexts_from_store
-from core.interpretability.ratings import Rated, make_plan
+from core.interpretability.ratings import Plan, Rated
+from core.interpretability.rubric import question
 from core.models.judge import Judge
 from core.store.reader import Store
 from pages.parts.interpretability.contexts import drawn
-from pages.parts.interpretability.rated import rating_store
 from pages.shared.glossary.index import help_text
 
 _URL = "http://localhost:8000/v1"
@@ -19,8 +19,8 @@ _URL = "http://localhost:8000/v1"
 @st.cache_data(max_entries=16, show_spinner=False)
 def _cost(fingerprint: str, _store: Store) -> tuple[int, int, int]:
     """Requests, and tokens to read and to write, where nothing is answered yet."""
-    sample = [contexts_from_store(_store, neuron) for neuron in drawn(_store)]
-    plan = make_plan(sample, Rated("", fingerprint), Judge(_URL, ""), rating_store())
+    sample = tuple(contexts_from_store(_store, neuron) for neuron in drawn(_store))
+    plan = Plan(Rated("", fingerprint), Judge(_URL, ""), sample, 0, tuple(map(question, sample)))
     return len(plan.due), plan.tokens_in, plan.tokens_out
 
 

@@ -16,7 +16,7 @@ from core.store.reader import Store
 from pages.parts.interpretability.contexts import SEED, drawn, heading, show_contexts
 from pages.parts.interpretability.rated import rating_store
 from pages.shared.glossary.index import help_text
-from pages.shared.messages import plain, show_error
+from pages.shared.messages import show_error
 from pages.shared.resources import open_store, setups
 
 PART_RATE = "Rate blind"  # the page's part with this form
@@ -159,4 +159,4 @@ def _show_scores(item: Item, shown: NeuronContexts, fingerprint: str) -> None:
         keys = "Keys: 1 to 5, S, B; Tab leaves the line." if named else "Your name first: it stands with each rating."
         st.caption(keys, help=help_text("blind"))
     if (problem := st.session_state.pop(_ERROR, None)) is not None:
-        show_error(plain(problem))
+        show_error(problem)
