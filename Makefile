@@ -2,6 +2,7 @@
 #   make app    installs, builds the embedded setup's store (first time), serves the app on localhost
 #   make test   installs test tools too, runs the whole test suite
 #   make check  formatting, lint and types
+#   make soak   half an hour of kills, fuzzed inputs, sessions side by side, and a look at memory
 # PYTHON=/path/to/python chooses the interpreter; TORCH_INDEX=URL a package index to take torch from (a CPU build).
 
 PYTHON ?= python3
@@ -10,11 +11,11 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help app test check
+.PHONY: help app test check soak
 .DELETE_ON_ERROR:
 
 help:
-	@sed -n '2,5s/^# *//p' Makefile
+	@sed -n '2,6s/^# *//p' Makefile
 
 app: $(VENV)/installed
 	$(BIN)/python -m core build smollm2
@@ -27,6 +28,9 @@ check: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+soak: $(VENV)/installed-dev
+	$(BIN)/python -m tests.soak --minutes 30
 
 # The two stamps: reinstalled when a requirements file is newer, otherwise instant.
 $(VENV)/installed: requirements.txt requirements-embedded.txt | $(BIN)/python

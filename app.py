@@ -3,6 +3,7 @@
 import streamlit as st
 
 from pages.shared.entry import THROUGH_APP
+from pages.shared.links import ignore_wrong_numbers
 from pages.shared.setups import choose_setup
 from pages.shared.tokens import style_sheet
 
@@ -26,6 +27,7 @@ PAGES = (
 st.set_page_config(page_title="Steerscope", layout="wide", initial_sidebar_state=250)
 page = st.navigation(list(PAGES), position="hidden")
 st.html(style_sheet())
+ignore_wrong_numbers()
 with st.sidebar:
     choose_setup()
     st.divider()

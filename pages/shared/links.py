@@ -1,10 +1,16 @@
 """Links that reproduce a page: the values of its bound controls are in the address."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlencode, urlsplit, urlunsplit
 
 import streamlit as st
+
+from pages.shared.messages import plain
+
+_IGNORED = "ignored_of_the_link"
+TEXTS = ("topic", "prompt", "question", "text")  # controls of free text, where "inf" is a word
 
 # what a link to another page takes along of this one: the topic and how it is scored
 CARRIED = ("topic", "bundled", "summary", "distance", "variant", "min_prompts")
@@ -33,6 +39,28 @@ def steering_query(neurons: Sequence[int]) -> dict[str, str | list[str]]:
     st.switch_page("pages/generate.py", query_params=steering_query([2032, 17]))
     """
     return {**carried_query(), "added": " ".join(map(str, neurons)), "columns": ["Original", "Add"]}
+
+
+def ignore_wrong_numbers() -> None:
+    """Drops what a link gives as a number and is none, such as `inf`, and says so; the control has its default then."""
+    ignored = {
+        name: value for name, value in st.query_params.to_dict().items() if name not in TEXTS and _endless(value)
+    }
+    if ignored and _IGNORED not in st.session_state:
+        for name in ignored:
+            del st.query_params[name]
+        st.session_state[_IGNORED] = ignored
+        st.rerun()  # controls take their values from the address that a run began with
+    for name, value in st.session_state.pop(_IGNORED, {}).items():
+        st.warning(plain(f"The link's {name} is {value}, which is no number: ignored."))
+
+
+def _endless(value: str) -> bool:
+    """Whether a value is read as a number and is none: NaN or an infinity, also as 1e999."""
+    try:
+        return not math.isfinite(float(value))
+    except ValueError:
+        return False
 
 
 def link_button(note: str = "") -> None:

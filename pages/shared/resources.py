@@ -13,7 +13,7 @@ import pandas as pd
 import streamlit as st
 from jaxtyping import Float32
 
-from core.catalog import Setup, all_setups, missing_parts
+from core.catalog import Setup, listed_setups, missing_parts
 from core.errors import StoreError
 from core.results.app_store import AppStore
 from core.scoring.scores import TopicScores, score_topic
@@ -40,13 +40,15 @@ class ScoredIn:
 
 @st.cache_data(ttl="1min", show_spinner=False)
 def setups() -> dict[str, tuple[Setup, list[str]]]:
-    """Every setup by name, with what it still needs to run here; those that can run come first.
-
-    Raises:
-        SetupConfigError, MissingFileError: the user's file of setups is wrong.
-    """
-    found = {name: (setup, missing_parts(setup)) for name, setup in all_setups().items()}
+    """Every setup by name, with what it still needs to run here; those that can run come first."""
+    found = {name: (setup, missing_parts(setup)) for name, setup in listed_setups()[0].items()}
     return dict(sorted(found.items(), key=lambda item: bool(item[1][1])))
+
+
+@st.cache_data(ttl="1min", show_spinner=False)
+def setup_problems() -> list[str]:
+    """What is wrong with the user's file of setups, entry by entry."""
+    return [str(problem) for problem in listed_setups()[1]]
 
 
 def open_store(setup_name: str) -> Store:

@@ -12,7 +12,7 @@ from core.store.reader import Store
 from core.store.schema import build_command
 from pages.shared.glossary.index import help_text
 from pages.shared.messages import plain, show_error
-from pages.shared.resources import open_store, setups
+from pages.shared.resources import open_store, setup_problems, setups
 
 _STAGES = {
     "load": "Loading the language model and the SAE",
@@ -28,11 +28,9 @@ def _on_setup() -> None:
 
 def choose_setup() -> None:
     """Shows the choice of the setup, what the chosen one still needs, and the facts of its store."""
-    try:
-        known = setups()
-    except SteerscopeError as exc:
-        show_error(exc)
-        st.stop()
+    known = setups()
+    for problem in setup_problems():
+        show_error(problem)
     asked = st.query_params.get("setup")
     if asked is not None and asked not in known:
         st.warning(plain(f"The link asks for a setup '{asked}', which is not among these."))

@@ -1,4 +1,8 @@
-"""Files that once went wrong, in `tests/cases`: each is refused in one line, before anything is loaded or written."""
+"""Files that once went wrong, in `tests/cases`: each is refused in one line, before anything is loaded or written.
+
+Two are run elsewhere: `hugelr` trains until its loss is no number (`training/test_faults.py`), and the
+SAE's `cfg.json` is built with (`test_command_cases.py`, which has the command lines and the stores).
+"""
 
 from pathlib import Path
 
@@ -73,4 +77,5 @@ def test_case_is_told_in_one_line(
 
 
 def test_every_case_is_run() -> None:
-    assert {str(file.relative_to(CASES).with_suffix("")) for file in CASES.rglob("*.toml")} == set(CASE_MESSAGES)
+    elsewhere = {"train/hugelr"}
+    assert {str(f.relative_to(CASES).with_suffix("")) for f in CASES.rglob("*.toml")} == set(CASE_MESSAGES) | elsewhere

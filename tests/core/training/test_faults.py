@@ -42,6 +42,7 @@ path = "chats.jsonl"
 licence = "CC0"
 """
 
+CASES = Path(__file__).resolve().parents[2] / "cases" / "train"
 Train = Callable[..., tuple[int, list[str]]]
 
 
@@ -269,6 +270,7 @@ def test_full_disk_loses_nothing(train: Train, tmp_path: Path, monkeypatch: pyte
 
 
 def test_first_loss_that_is_no_number_stops_the_run(train: Train, tmp_path: Path) -> None:
+    assert "lr=1e30" in (CASES / "hugelr.toml").read_text(encoding="utf-8")
     code, (line,) = train({"warmup_steps = 2": "warmup_steps = 2\nlr = 1e30"})
     assert code == 1
     assert re.search(r"tiny stopped training, as the loss is (nan|inf) at step \d+: lr \(1e\+30\) is suspect", line)
