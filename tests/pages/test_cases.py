@@ -62,7 +62,7 @@ def test_tables_own_download_is_off() -> None:
 
 def test_neuron_collected_twice_is_one_row(open_page: OpenPage, stores: Path) -> None:
     app = open_page(neuron="5")
-    for told in ("is in Compare and export.", "is in Compare and export already."):
+    for told in ("1 neuron in Compare and export.", "Already collected."):
         (button,) = [button for button in app.button if button.label == "Collect"]
         app = checked(button.click().run())
         assert app.toast[0].value.endswith(told)
