@@ -221,13 +221,11 @@ class AutoencoderRun:
             while trainer.n_training_steps < config.steps:
                 trainer.maybe_reset_sparsity()
                 output = trainer.step(next(self.buffer))
-                step = trainer.n_training_steps
+                step = trainer.n_training_steps = trainer.n_training_steps + 1
                 if not math.isfinite(loss := output.loss.item()):
-                    raise diverged(config, self.folder, f"the loss is {loss} at step {step + 1}", output.sae_in)
+                    raise diverged(config, self.folder, f"the loss is {loss} at step {step}", output.sae_in)
                 if config.normalise_decoder:
                     normalise_decoder(trainer.sae)
-                trainer.n_training_steps += 1
-                step = trainer.n_training_steps
                 if step % _LOG_EVERY_STEPS == 0 or step == config.steps:
                     log.write(json.dumps(self._log_row(output)) + "\n")
                     log.flush()
