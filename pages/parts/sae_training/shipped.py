@@ -1,5 +1,6 @@
 """The SAEs that come with the app, with the figures from their cards."""
 
+import pandas as pd
 import streamlit as st
 
 from core.errors import SteerscopeError
@@ -29,6 +30,17 @@ def show_shipped() -> None:
     if cards.empty:
         st.markdown("None is here.")
         return
+    _show_cards(cards)
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.caption(
+            "On held-out text, as their cards have it: SAEs of one language model compare, those of two do not. 'all' "
+            "leaves special tokens out where the text is plain.",
+            width="stretch",
+        )
+        download_table(cards, "shipped SAEs")
+
+
+def _show_cards(cards: pd.DataFrame) -> None:
     shown = cards.assign(
         hook_name=cards["hook_name"].map(lambda name: name.rpartition(".")[0], na_action="ignore"),
         method=cards["method"].map(METHODS),
@@ -59,10 +71,3 @@ def show_shipped() -> None:
             ),
         },
     )
-    with st.container(horizontal=True, vertical_alignment="center"):
-        st.caption(
-            "On held-out text, as their cards have it: SAEs of one language model compare, those of two do not. 'all' "
-            "leaves special tokens out where the text is plain.",
-            width="stretch",
-        )
-        download_table(cards, "shipped SAEs")
