@@ -7,8 +7,9 @@ import streamlit as st
 
 from core.catalog import Setup
 from core.errors import SteerscopeError
-from core.evaluation.reference import DISJOINT, MIN_SHARE, N_TOP, by_size
+from core.evaluation.reference import DISJOINT, MIN_SHARE, N_TOP, by_size, coactivation_sets
 from core.results.app_store import AppStore
+from core.results.names import Names
 from core.store.reader import Store
 from core.text.prompts import bundled_topics
 from pages.shared.charts import coverage as figures
@@ -18,9 +19,9 @@ from pages.shared.charts.methods import swatches
 from pages.shared.entry import enter
 from pages.shared.experiments import experiment_tables, run_again, table_heading
 from pages.shared.glossary.index import help_text
-from pages.shared.links import choose_part
+from pages.shared.links import choose_part, steering_query
 from pages.shared.messages import count, show_error
-from pages.shared.names import NAME_COLUMN, linked, neuron_names
+from pages.shared.names import NAME_COLUMN, linked, neuron_markdown, neuron_names
 from pages.shared.resources import app_store
 from pages.shared.setups import open_chosen_store
 
@@ -244,6 +245,26 @@ def _show_coactivation(setup: Setup, store: Store, table: pd.DataFrame) -> None:
                 ),
             },
         )
+    _show_sets(pairs, names, topics[topic].title if topic in topics else topic)
+
+
+def _show_sets(pairs: pd.DataFrame, names: Names, title: str) -> None:
+    """The sets of neurons that fire together, each with a button that steers with all of them."""
+    st.markdown("**Sets that fire together**", help=help_text("coactivation sets"))
+    sets = coactivation_sets(pairs)
+    if not sets:
+        st.markdown("No two of these neurons fire together often enough to make a set.")
+    for number, neurons in enumerate(sets):
+        with st.container(horizontal=True, vertical_alignment="center", gap="medium"):
+            st.markdown(", ".join(neuron_markdown(names[neuron]) for neuron in neurons))
+            if st.button(
+                f"Steer with these {len(neurons)}",
+                key=f"coverage_set_{number}",
+                help="Opens Generate, where all of them are added, with a slider for their strength",
+            ):
+                # the setup stays by itself: Streamlit lets no code set a parameter that is bound to a widget here
+                query = {name: value for name, value in steering_query(neurons).items() if name in ("added", "columns")}
+                st.switch_page("pages/generate.py", query_params={**query, "bundled": title})
 
 
 def _show_reference(setup: Setup, store: Store) -> None:

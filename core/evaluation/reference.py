@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from core.scoring.scorer import Scorer  # imports torch
 
 N_TOP = 20  # best neurons of a topic, of which `top` and coactivation are taken
+SET_JACCARD = 0.15  # mean index from which neurons count as a set; all of a topic's pairs average 0.02 to 0.06
 SAME_TAU = 0.9  # Kendall's tau from which a ranking counts as the whole set's
 MIN_SHARE = 0.9  # of the neurons scored by the whole set, which a suggested set has to score
 _ORDERS_PART = 0.3  # share of the time that goes into choosing prompts, mostly farthest points
@@ -253,6 +254,28 @@ def coactivation(summaries: csr_array | csc_array, neurons: Int[np.ndarray, "bes
             "jaccard": both / (in_first + in_second - both),
         }
     )
+
+
+def coactivation_sets(pairs: pd.DataFrame, min_jaccard: float = SET_JACCARD) -> list[list[int]]:
+    """Sets of a topic's best neurons that fire together: average linkage of their Jaccard indices, cut at a mean.
+
+    Args:
+        pairs: the table of `coactivation` for one topic.
+        min_jaccard: mean index at which two sets are still joined.
+
+    Returns:
+        Sets of at least two neurons, the largest first; in each, the best-scored first.
+    """
+    from scipy.cluster.hierarchy import fcluster, linkage  # takes a while to import
+
+    if pairs.empty:
+        return []
+    ordered = pairs.sort_values(["rank_first", "rank_second"])
+    neurons = [*ordered["first"].iloc[:1], *ordered.loc[ordered["rank_first"] == 1, "second"]]
+    joined = linkage(1 - ordered["jaccard"].fillna(0.0).to_numpy(), "average")
+    labels = fcluster(joined, 1 - min_jaccard, "distance")
+    sets = [[int(n) for n, own in zip(neurons, labels, strict=True) if own == label] for label in dict.fromkeys(labels)]
+    return sorted((each for each in sets if len(each) > 1), key=len, reverse=True)
 
 
 def run(

@@ -163,6 +163,16 @@ def test_histogram_has_dead_neurons_apart() -> None:
     assert bars.marker.color[0] not in bars.marker.color[1:]
 
 
+def test_set_that_fires_together_is_steered_with(open_page: OpenPage, saved: AppStore) -> None:
+    app = open_page("coverage", coverage_part="Reference set", coverage_topic="Law")
+    # 5 and 9 fire together in a quarter of their prompts; 2 with both of them in less than 0.152 on average
+    button = next(button for button in app.main.button if button.label.startswith("Steer with these"))
+    assert button.label == "Steer with these 3"
+    checked(button.click().run())
+    assert app.title[0].value.startswith("What does each way of steering do")
+    assert app.query_params["added"] == "5 9 2"
+
+
 def test_design_curves_keep_their_sizes_in_sight() -> None:
     means = pd.DataFrame(
         {"design": ["random", "random", DISJOINT], "size": [64, 128, 64], "share": 0.9, "top": [0.1, 0.2, 0.1]}

@@ -235,6 +235,11 @@ COVERAGE = {
         "ranking as much. Both ask that 90% of the neurons that the whole set scores are scored. Sizes tried are "
         "powers of 2.",
     ),
+    "coactivation sets": Term(
+        "Coactivation sets",
+        "Best neurons of a topic that fire in the same prompts, joined while their mean Jaccard index is at least .15.",
+        "Average linkage; a neuron that fires with no other stands in no set. Steering adds all of a set at once.",
+    ),
     "coactivation": Term(
         "Coactivation",
         "Jaccard index of two neurons: the prompts on which both fire, over those on which at least one does.",

@@ -24,6 +24,7 @@ from core.evaluation.reference import (
     best,
     by_size,
     coactivation,
+    coactivation_sets,
     orders,
     run,
     suggested_sizes,
@@ -373,3 +374,19 @@ def test_run_on_too_few_prompts_says_so(tmp_path: Path) -> None:
         scorer = Scorer(store, FakeEmbeddings())  # type: ignore[arg-type]
         with pytest.raises(ScoringError, match="sets of 64 prompts and more are compared, the store has 40"):
             run(scorer, ExperimentOptions(topics=TOPICS))
+
+
+def test_sets_are_joined_while_their_mean_index_is_high_enough() -> None:
+    jaccard = {(7, 3): 0.5, (7, 9): 0.3, (7, 4): 0.0, (3, 9): 0.1, (3, 4): 0.0, (9, 4): 0.1}
+    ranks = {7: 1, 3: 2, 9: 3, 4: 4}
+    pairs = pd.DataFrame(
+        [
+            {"rank_first": ranks[a], "first": a, "rank_second": ranks[b], "second": b, "jaccard": value}
+            for (a, b), value in jaccard.items()
+        ]
+    ).sample(frac=1, random_state=0)
+    assert coactivation_sets(pairs, 0.4) == [[7, 3]]
+    assert coactivation_sets(pairs, 0.19) == [[7, 3, 9]]  # the mean of 0.3 and 0.1
+    assert coactivation_sets(pairs, 0.21) == [[7, 3]]
+    assert coactivation_sets(pairs, 0.6) == []
+    assert coactivation_sets(pairs[:0]) == []
