@@ -4,6 +4,8 @@ import pandas as pd
 import streamlit as st
 
 from core.errors import SteerscopeError
+from core.results.export import export_bytes
+from pages.parts.compare.labels import show_labels
 from pages.parts.compare.saved_tables import show_saved_tables
 from pages.shared.charts import figures as charts
 from pages.shared.columns import FIGURES
@@ -84,12 +86,31 @@ def _remove(ids: list[int]) -> None:
         st.session_state["compare_error"] = str(exc)
 
 
-def _actions(table: pd.DataFrame, selected: pd.DataFrame, kind: str) -> None:
+def _choose_columns(table: pd.DataFrame, kind: str) -> list[str]:
+    """The columns to show and to export, in the order in which they were chosen; by default the most important."""
+    names = [name for name in table if name != "id"]
+    return (
+        st.multiselect(
+            "Columns",
+            names,
+            [name for name in _FIRST[kind] if name in names],
+            format_func=lambda name: name.replace("_", " "),
+            key=f"{kind}_columns",
+            help="What the table shows and what is exported, in this order; none chosen: all",
+        )
+        or names
+    )
+
+
+def _actions(table: pd.DataFrame, selected: pd.DataFrame, kind: str, columns: list[str]) -> None:
     """Buttons that export the selected rows (or all shown, if none is selected), and that remove rows."""
-    chosen = selected if len(selected) else table
+    chosen = (selected if len(selected) else table)[columns]
     with st.container(horizontal=True):
-        help = f"{count(len(chosen), 'row')}: those selected, otherwise all that are shown"
-        download_buttons(chosen.drop(columns="id"), "steerscope", KINDS[kind], key=kind, help=help)
+        help = f"{count(len(chosen), 'row')} of {count(len(columns), 'column')}: those selected, otherwise all shown"
+        download_buttons(chosen, "steerscope", KINDS[kind], key=kind, help=help)
+        with st.popover("Copy", help="The same as text, ready to copy"):
+            format = st.segmented_control("As", ["md", "latex", "csv"], default="md", required=True, key=f"{kind}_copy")
+            st.code(export_bytes(chosen, format).decode(), language=None, height=240)
         st.button(
             "Remove selected",
             key=f"{kind}_remove",
@@ -135,6 +156,7 @@ def _show_kind(collected: pd.DataFrame, kind: str) -> None:
     if figure:
         title = TERMS[_FIGURE_TERMS[figure]].title
         st.plotly_chart(charts.figure_strip(table, figure, title, COLUMNS), config=charts.CONFIG, key="strip")
+    columns = _choose_columns(table, kind)
     selection = st.dataframe(
         table,
         hide_index=True,
@@ -142,10 +164,11 @@ def _show_kind(collected: pd.DataFrame, kind: str) -> None:
         on_select="rerun",
         selection_mode="multi-row",
         placeholder="",
+        column_order=columns,
         column_config=_column_config(table),
     )
     rows = [row for row in selection["selection"]["rows"] if row < len(table)]
-    _actions(table, table.iloc[rows], kind)
+    _actions(table, table.iloc[rows], kind, columns)
 
 
 def main() -> None:
@@ -164,6 +187,7 @@ def main() -> None:
         )
     for kind in KINDS:
         _show_kind(collected, kind)
+    show_labels(chosen_setup()[0])
     show_saved_tables(chosen_setup()[0])
 
 

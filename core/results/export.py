@@ -17,7 +17,7 @@ from core.errors import ExportError
 from core.files import written_whole
 
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")  # of text that spreadsheets run: OWASP, "CSV Injection"
-_DIGITS = 6  # significant digits in Markdown and LaTeX
+_DIGITS = 4  # significant digits in Markdown and LaTeX
 _LATEX = str.maketrans(
     {
         **{c: f"\\{c}" for c in "&%$#_{}"},
@@ -72,7 +72,7 @@ def _markdown_cell(value: Any) -> str:
 
 
 def _markdown(table: pd.DataFrame) -> bytes:
-    """A GitHub table; six significant digits."""
+    """A GitHub table; four significant digits."""
     rules = ["---:" if is_numeric_dtype(kind) else "---" for kind in table.dtypes]
     rows = [[_markdown_cell(str(name)) for name in table.columns], rules]
     rows += [[_markdown_cell(value) for value in row] for row in table.itertuples(index=False, name=None)]
@@ -80,7 +80,7 @@ def _markdown(table: pd.DataFrame) -> bytes:
 
 
 def _latex(table: pd.DataFrame) -> bytes:
-    """A LaTeX tabular with booktabs rules; six significant digits."""
+    """A LaTeX tabular with booktabs rules; four significant digits."""
 
     def line(cells: Iterable[Any]) -> str:
         escaped = (_CONTROL.sub("", " ".join(_readable(cell).split())).translate(_LATEX) for cell in cells)

@@ -7,7 +7,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from core.results.app_store import AppStore
-from tests.pages.conftest import OpenPage, checked
+from tests.pages.conftest import SETUP, OpenPage, checked
 
 TEXT = {"kind": "text", "setup": "gpt2-topk", "topic": "law", "prompt": "The", "text": " judge", "seed": 1}
 ROWS = (
@@ -150,3 +150,33 @@ def test_result_of_a_link_is_downloaded_in_every_format(open_page: OpenPage, sav
 def test_other_setup_has_its_own_results(open_page: OpenPage, saved: AppStore) -> None:
     app = open_page("compare", setup="qwen2-jumprelu")
     assert app.selectbox(key="result").options == ["layer"]
+
+
+# ---- columns and labels ----
+
+
+def test_chosen_columns_are_shown_and_exported_in_their_order(open_page: OpenPage, collected: AppStore) -> None:
+    app = open_page("compare")
+    chosen = app.multiselect(key="text_columns")
+    assert chosen.value[:2] == ["edit", "topic"]
+    chosen.set_value(["text", "edit"]).run()
+    copied = next(code.value for code in checked(app).code if code.value.startswith("|"))
+    assert copied.splitlines()[0] == "| text | edit |"
+    app.multiselect(key="text_columns").set_value([]).run()
+    assert any("max_new_tokens" in code.value or "distance" in code.value for code in checked(app).code)
+
+
+def test_labels_are_listed(open_page: OpenPage, stores: Path) -> None:
+    assert any("None on" in text.value for text in open_page("compare").markdown)
+    AppStore(stores).save_labels(SETUP, {3: "about law"}, "user")
+    shown = next(table.value for table in checked(open_page("compare")).dataframe if "label" in table.value)
+    assert shown[["neuron", "label", "source"]].to_numpy().tolist() == [[3, "about law", "user"]]
+
+
+def test_labels_come_from_a_file_and_a_wrong_file_says_why(open_page: OpenPage, stores: Path) -> None:
+    app = open_page("compare")
+    app.file_uploader(key="labels_file").set_value(("l.csv", b"neuron,label\n3,about law\n", "text/csv")).run()
+    assert AppStore(stores).labels(SETUP)["label"].tolist() == ["about law"]
+    assert checked(app).info[0].value == r"1 label imported\."
+    app.file_uploader(key="labels_file").set_value(("l.csv", b"neuron,label\n999,x\n", "text/csv")).run()
+    assert "neuron 999 is out of range" in checked(app).info[0].value
