@@ -60,7 +60,8 @@ def _readable(value: Any) -> str:
     if value is None or value is pd.NaT or value is pd.NA or (isinstance(value, float) and math.isnan(value)):
         return ""
     if isinstance(value, float | np.floating):
-        return f"{value:.{_DIGITS}g}"
+        whole = 1e4 <= abs(float(value)) < 1e15  # no digit before the point is lost
+        return f"{value:.0f}" if whole else f"{value:.{_DIGITS}g}"
     return str(_plain(value))
 
 

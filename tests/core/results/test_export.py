@@ -56,7 +56,7 @@ def test_markdown_escapes_pipes_lines_and_markup() -> None:
     assert export_bytes(table, "md").decode() == (
         "| n | x | te\\|xt | l |\n"
         "| ---: | ---: | --- | --- |\n"
-        '| 1 | 0.333333 | a\\|b<br>c<br>d | ["\\|"] |\n'
+        '| 1 | 0.3333 | a\\|b<br>c<br>d | ["\\|"] |\n'
         "| 2 |  | &lt;b&gt;&amp;\\\\\\| | [] |\n"
         "| 3 | 2e-09 |  | [1] |\n"
     )
@@ -70,11 +70,17 @@ def test_latex_escapes_what_latex_would_run() -> None:
         "% \\usepackage{booktabs}\n"
         "\\begin{tabular}{rrll}\n\\toprule\n"
         "n & x & a\\_b & l \\\\\n\\midrule\n"
-        "1 & 0.333333 & 50\\% \\& \\$x\\_1 \\textbackslash{}\\textasciicircum{}\\textasciitilde{}\\#\\{\\} & "
+        "1 & 0.3333 & 50\\% \\& \\$x\\_1 \\textbackslash{}\\textasciicircum{}\\textasciitilde{}\\#\\{\\} & "
         '{[}"|"] \\\\\n'
         '2 &  &  & {[}"\\textbackslash{}u0001 a\\textbackslash{}nb"] \\\\\n'
         "\\bottomrule\n\\end{tabular}\n"
     )
+
+
+def test_large_numbers_keep_their_whole_digits() -> None:
+    table = pd.DataFrame({"x": [16384.25, -123456.7, 1e300, np.inf]})
+    shown = [line.strip("| ") for line in export_bytes(table, "md").decode().splitlines()[2:]]
+    assert shown == ["16384", "-123457", "1e+300", "inf"]
 
 
 def test_latex_is_a_tex_file_too(tmp_path: Path) -> None:
