@@ -78,6 +78,18 @@ _EMBEDDED = (
     ("smollm2", "SmolLM2-135M-Instruct, TopK SAE of 16,384 neurons after block 14 of 30"),
     ("smollm2-9", "SmolLM2-135M-Instruct, TopK SAE of 4,608 neurons after block 9 of 30"),
     ("smollm2-20", "SmolLM2-135M-Instruct, TopK SAE of 4,608 neurons after block 20 of 30"),
+    (
+        "smollm2-fast-jumprelu",
+        "SmolLM2-135M-Instruct, JumpReLU SAE trained by FAST, 4,608 neurons after block 14 of 30",
+    ),
+    (
+        "smollm2-btf-jumprelu",
+        "SmolLM2-135M-Instruct, JumpReLU SAE trained by BT(F), 4,608 neurons after block 14 of 30",
+    ),
+    (
+        "smollm2-btp-jumprelu",
+        "SmolLM2-135M-Instruct, JumpReLU SAE trained by BT(P), 4,608 neurons after block 14 of 30",
+    ),
 )
 
 
