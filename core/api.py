@@ -1,10 +1,11 @@
 """What a researcher needs from Python, in one place; the commands and the pages use the same.
 
-from core.api import generate, inspect, open_setup, score, sweep
+from core.api import cases, generate, inspect, open_setup, score, sweep
 
 bench = open_setup("smollm2")
 scored = score(bench, "heart surgery")
-scored.scores.ranked(10)                                    # the neurons that carry the topic
+scored.scores.ranked(10)                                    # the neurons closest to the topic
+cases(bench, scored)                                        # which of them stand out beyond chance
 generate(bench, "My heart is broken, so I should", scored)  # the text under each way of steering
 inspect(bench, "The surgeon washed her hands.", scored).neurons
 """
@@ -43,6 +44,7 @@ __all__ = [
     "SweepSettings",
     "Topic",
     "Workbench",
+    "cases",
     "generate",
     "inspect",
     "open_setup",
@@ -91,6 +93,17 @@ def score(bench: Scorer, topic: str | Topic, settings: ScoreSettings | None = No
         EmptyTopicError, TopicTooLongError, ScoringError: a topic that cannot be scored.
     """
     return bench.score(find_topic(topic) if isinstance(topic, str) else topic, settings)
+
+
+def cases(bench: Scorer, scored: ScoredTopic, progress: Progress = lambda stage, share: None) -> pd.DataFrame:
+    """Which neurons stand out for the topic beyond chance; the number that are 'aligned' says whether it is carried.
+
+    The first call for a number of prompts measures what topics of random words show: seconds. It is kept afterwards.
+
+    Returns:
+        One row per neuron: neuron, z, p, case; see `core.scoring.chance.Chance.cases`.
+    """
+    return bench.cases(scored, progress)
 
 
 def generate(

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from core.errors import SettingsError, UsageError
-from core.validated import Count, Text, validated
+from core.validated import Count, Share, Text, validated
 
 Summary = Literal["sum", "max", "mean", "count"]
 Distance = Literal["euclidean", "squared"]
@@ -43,6 +43,7 @@ class ScoreSettings:
     distance: Distance = "euclidean"  # squared: also what cosine distance gives, dist^2 / 2 on unit vectors
     variant: Variant = "mean"  # variance: the distance squared once more, inside g
     min_prompts: Count = 20  # a neuron active in fewer reference prompts has no score
+    max_density: Share | None = None  # ours: one active on a larger share of reference tokens has none either
 
     @property
     def distance_power(self) -> int:

@@ -30,6 +30,7 @@ TABLES = ("topk", "topk-summary", "topk-ahead", "topk-tokens")
 DEFAULT_K = 16
 SHOWN_NAMES = 16
 FEW_TOKENS = 200  # with fewer tokens a curve has only a few steps
+SPARSE_K = (64,)  # where the summary also says what dense neurons do
 _DIFFERENCES = ("difference_4", "difference_16", "difference_64")
 
 
@@ -60,6 +61,21 @@ def _show_figures(one: "TopK") -> None:
             f"Only {count(n, 'token')}: each is {1 / n:.1%} of the curve. More lines, or a bundled topic (20 prompts, "
             "about 1,000 tokens), tell more."
         )
+
+
+def _show_dense(one: "TopK", k: int) -> None:
+    """Says how many dense neurons are among the k best, and what the others show."""
+    dense, k = one.dense, min(k, len(one.curves))
+    n, row = int(dense.count[k - 1]), one.curves.iloc[k - 1]
+    if not n:
+        words = "None of them is dense, active on more than 10% of the reference tokens."
+    else:
+        words = (
+            f"{count(n, 'dense neuron')} among them, active on more than 10% of the reference tokens. Without: "
+            f"{dense.aligned[k - 1]:.1%} of the topic's tokens and {dense.unaligned[k - 1]:.1%} of the unaligned, "
+            f"instead of {row['aligned']:.1%} and {row['unaligned']:.1%}."
+        )
+    st.caption(words, help=help_text("dense"))
 
 
 def _choose_k(tokens: pd.DataFrame) -> int:
@@ -108,6 +124,7 @@ def _show_topic(setup: Setup, store: Store, topic: Topic, one: "TopK") -> None:
     with right:
         k = _choose_k(one.tokens)
         _show_names(store, score(setup, store, topic, score_settings()).scores.ranked(k)["neuron"].tolist())
+        _show_dense(one, k)
         _show_tokens(one.tokens, k, "aligned", "Fires on, in the topic's text")
         _show_tokens(one.tokens, k, "unaligned", "Fires on, in unaligned text")
     with left:
@@ -143,18 +160,32 @@ def _show_summary(summary: pd.DataFrame) -> None:
 
     table = summary.assign(topic=summary["topic"].map(topic_title))
     table[list(_DIFFERENCES)] *= 100
+    sparse = {f"difference_sparse_{k}": f"k = {k} without, %" for k in SPARSE_K if f"difference_sparse_{k}" in table}
+    table[list(sparse)] *= 100
     st.dataframe(
         table,
         hide_index=True,
         key="topk_summary",
         height=38 + 35 * len(table),
-        column_order=("topic", "area", "area_chance", "area_linear", *_DIFFERENCES, "tokens_aligned", "n_scored"),
+        column_order=(
+            "topic",
+            "area",
+            "area_chance",
+            "area_linear",
+            *_DIFFERENCES,
+            *(f"dense_{k}" for k in SPARSE_K),
+            *sparse,
+            "tokens_aligned",
+            "n_scored",
+        ),
         column_config={
             "topic": st.column_config.TextColumn("topic", help=help_text("topic")),
             "area": number("area", "area", "%.3f"),
             "area_chance": number("chance", "chance", "%.3f"),
             "area_linear": number("linear area", "area", "%.3f"),
             **{name: number(f"k = {name.split('_')[1]}, %", "top-k", "%+.1f") for name in _DIFFERENCES},
+            **{f"dense_{k}": number(f"dense at {k}", "dense", "%d") for k in SPARSE_K},
+            **{name: number(label, "dense", "%+.1f") for name, label in sparse.items()},
             "tokens_aligned": number("tokens", "top-k", "localized"),
             "n_scored": number("neurons", "neuron", "localized"),
         },

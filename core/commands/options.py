@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from core.console import print_table
+from core.console import print_table, stage_progress
 from core.errors import UsageError
 from core.scoring.sharpness import parse_sharpness
 from core.settings import ScoreSettings, given_path, store_root
@@ -126,9 +126,13 @@ def show(frame: "pd.DataFrame", *, as_json: bool, out: Path | None = None, title
     print_table(frame, as_json=as_json, title=title)
 
 
-def score_in(setup: str, topic: "Topic", store: Path | None, settings: ScoreSettings) -> tuple["Store", "ScoredTopic"]:
-    """A setup's store, and a topic scored in it."""
+def score_in(
+    setup: str, topic: "Topic", store: Path | None, settings: ScoreSettings
+) -> tuple["Store", "ScoredTopic", "pd.DataFrame"]:
+    """A setup's store, a topic scored in it, and every neuron's case: neuron, z, p, case."""
     from core import api
 
     bench = api.open_topics(setup, store=store)
-    return bench.store, api.score(bench, topic, settings)
+    scored = api.score(bench, topic, settings)
+    with stage_progress("Measuring what chance gives") as progress:
+        return bench.store, scored, bench.cases(scored, progress)

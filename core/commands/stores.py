@@ -34,8 +34,11 @@ from core.files import require_file
 from core.settings import Distance, ScoreSettings, Summary, Variant, given_path, store_root
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
+    from jaxtyping import Float64
 
+    from core.scoring.scorer import ScoredTopic
     from core.store.reader import Store
 
 
@@ -145,25 +148,49 @@ def score(
     distance: Annotated[str, typer.Option(help="euclidean or squared (the ranking of cosine distance).")] = "euclidean",
     variant: Annotated[str, typer.Option(help="mean (Eq. 1) or variance (Eq. 1 with squared distances).")] = "mean",
     min_prompts: Annotated[int, typer.Option(help="A neuron active in fewer prompts has no score.")] = 20,
+    max_density: Annotated[
+        float | None, typer.Option(help="A neuron active on a larger share of the reference tokens has no score.")
+    ] = None,
+    strawman: Annotated[
+        bool, typer.Option("--strawman", help="Also the share of the topic's own tokens it fires on; loads the model.")
+    ] = False,
     out: Out = None,
     store: StoreDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Score every neuron by how close to a topic the prompts are on which it fires."""
+    """Score every neuron by how close to a topic the prompts are on which it fires, and say which stand out."""
+    from core.scoring.chance import verdict
+
     settings = ScoreSettings(
         summary=cast(Summary, summary),
         distance=cast(Distance, distance),
         variant=cast(Variant, variant),
         min_prompts=min_prompts,
+        max_density=max_density,
     )
-    opened, scored = score_in(setup, one_topic(topic, topic_file), store, settings)
+    opened, scored, cases = score_in(setup, one_topic(topic, topic_file), store, settings)
     ranked = scored.scores.ranked(None if neuron else top)
     if groups:
         show(_group_table(opened, ranked["neuron"].tolist()), as_json=as_json, out=out)
         return
     details = opened.neurons(neuron or ranked["neuron"].tolist())[["neuron", "top_tokens"]]
-    frame = ranked.merge(details, on="neuron", how="right" if neuron else "left")
+    frame = ranked.merge(cases, on="neuron").merge(details, on="neuron", how="right" if neuron else "left")
+    if strawman:
+        frame.insert(3, "strawman", _strawman(setup, store, scored)[frame["neuron"]])
     show(frame, as_json=as_json, out=out, title=f"{scored.topic.title}: neurons of {setup}")
+    second, median = scored.scores.standing()
+    typer.echo(f"{verdict(cases)}; second-best score {second:.2f}, median {median:.2f}", err=True)
+
+
+def _strawman(setup: str, store: Path | None, scored: "ScoredTopic") -> "Float64[np.ndarray, 'd_sae']":
+    """Share of the topic's own tokens on which each neuron fires, by the setup's model."""
+    from core.api import open_setup
+    from core.build.activations import token_activations
+    from core.scoring.scores import strawman
+
+    bench = open_setup(setup, store=store)
+    active = token_activations(bench.model, bench.sae, scored.topic.prompts, max_length=bench.model.n_context)
+    return strawman(active, bench.sae.d_sae)
 
 
 def _group_table(store: "Store", neurons: list[int]) -> "pd.DataFrame":
@@ -202,8 +229,9 @@ def _exported(setup: str, what: str, store: Path | None, topic: str | None, file
     from core.results.app_store import AppStore
 
     if what == "scores":
-        opened, scored = score_in(setup, one_topic(topic, file), store, ScoreSettings())
-        return scored.scores.ranked(None).merge(opened.neurons()[["neuron", "top_tokens"]], on="neuron")
+        opened, scored, cases = score_in(setup, one_topic(topic, file), store, ScoreSettings())
+        known = opened.neurons()[["neuron", "top_tokens"]]
+        return scored.scores.ranked(None).merge(cases, on="neuron").merge(known, on="neuron")
     if what in ("neurons", "prompts", "groups"):
         opened = open_store(setup, store)
         return {"neurons": opened.neurons, "prompts": opened.prompts, "groups": opened.group_mass}[what]()

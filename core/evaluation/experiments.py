@@ -27,6 +27,7 @@ if TYPE_CHECKING:  # slow to import
 ALL_TOPICS = "all"  # in place of a topic's name: the mean over topics
 PROMPT_SETS = ("main", "aligned", "unaligned")  # prompts that texts continue; see `evaluation.text`
 PAPER_COLUMNS = ("ft", "none", "sae", "clamp", "swap", "swap-shuffled")  # the paper's columns and a control
+_AT_K = ("difference_4", "difference_16", "difference_64")  # of top-k tokens
 SHARPNESSES, MULTIPLIERS = ("1.5", "2", "2.5", "3", "auto"), ("0.5", "1", "2")  # beside the paper's 1 and 10
 SHUFFLED_SHARPNESSES = ("2", "3")  # of the controls with shuffled scores, the error kept
 KEPT = "-keep-error"  # ends the name of a column that adds the SAE's error back
@@ -158,8 +159,8 @@ EXPERIMENTS: dict[str, Experiment] = {
             Printed("topk-ahead", "Topics whose own text fires more on the k best neurons than unaligned text"),
             Printed(
                 "topk-summary",
-                "Area between the curves, and the difference at k",
-                ("topic", "area", "area_linear", "area_chance", "difference_4", "difference_16", "difference_64"),
+                "Area between the curves, and the difference at k; at 64 also dense neurons, and without them",
+                ("topic", "area", "area_chance", *_AT_K, "dense_64", "difference_sparse_64"),
             ),
         ),
     ),

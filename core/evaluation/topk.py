@@ -24,7 +24,7 @@ from core.errors import ScoringError
 from core.evaluation.experiments import ExperimentOptions
 from core.progress import Progress
 from core.scoring.scorer import ScoredTopic
-from core.scoring.scores import TopicScores
+from core.scoring.scores import DENSE, TopicScores
 from core.steering.workbench import Workbench
 from core.store.batch import ActivationBatch
 from core.text.prompts import unaligned_prompts
@@ -136,6 +136,31 @@ def curves(ranks: Ranks, aligned: Firing, unaligned: Firing) -> pd.DataFrame:
     return pd.DataFrame(table)[order]
 
 
+@dataclass(frozen=True)
+class Dense:
+    """The dense neurons among the k best, and what the k best show without them, for k from 1 to `n_scored`."""
+
+    count: Int[np.ndarray, "k"]  # neurons among the k best that are active on more than DENSE of the reference tokens
+    aligned: Float[np.ndarray, "k"]  # token shares, as in `curves`, of the other neurons among the k best
+    unaligned: Float[np.ndarray, "k"]
+
+    @classmethod
+    def of(cls, ranks: Ranks, density: Float[np.ndarray, "d_sae"], aligned: Firing, unaligned: Firing) -> Dense:
+        dense = density > DENSE
+        others = Ranks(np.where(dense, ranks.n_scored + 1, ranks.of_neuron), ranks.n_scored)
+        count = ranks.cumulated(ranks.of_neuron[dense])
+        return cls(count, others.token_shares(aligned), others.token_shares(unaligned))
+
+    def figures(self, k: int) -> dict[str, float]:
+        """Columns of the table `topk-summary` for one k; NaN with fewer scored neurons than k."""
+        if k > len(self.count):
+            return {f"dense_{k}": float("nan"), f"difference_sparse_{k}": float("nan")}
+        return {
+            f"dense_{k}": int(self.count[k - 1]),
+            f"difference_sparse_{k}": float(self.aligned[k - 1] - self.unaligned[k - 1]),
+        }
+
+
 def area(difference: Float[np.ndarray, "k"]) -> float:
     """Area between the curves, the main figure: mean difference over log k, -1 to 1.
 
@@ -187,6 +212,7 @@ class TopK:
     curves: pd.DataFrame  # every k
     summary: dict[str, float]
     tokens: pd.DataFrame
+    dense: Dense
 
     @property
     def drawn(self) -> pd.DataFrame:
@@ -194,9 +220,16 @@ class TopK:
         return thinned(self.curves)
 
 
-def top_k(scored: ScoredTopic, aligned: Firing, unaligned: Firing, seed: int = 0) -> TopK:
-    """Curves, summary and tokens of one topic; the summary is a row of the table `topk-summary`."""
+def top_k(
+    scored: ScoredTopic, aligned: Firing, unaligned: Firing, density: Float[np.ndarray, "d_sae"], seed: int = 0
+) -> TopK:
+    """Curves, summary and tokens of one topic; the summary is a row of the table `topk-summary`.
+
+    Args:
+        density: of every neuron, see `Store.density`.
+    """
     ranks = Ranks.of(scored.scores)
+    dense = Dense.of(ranks, density, aligned, unaligned)
     table = curves(ranks, aligned, unaligned)
     difference, chance = table["difference"].to_numpy(), shuffled_areas(ranks, aligned, unaligned, seed)
     summary: dict[str, float] = {
@@ -209,7 +242,9 @@ def top_k(scored: ScoredTopic, aligned: Firing, unaligned: Firing, seed: int = 0
     for k in SHOWN_K:  # NaN with fewer scored neurons than k
         summary[f"difference_{k}"] = float(difference[k - 1]) if k <= ranks.n_scored else float("nan")
     summary |= {"tokens_aligned": len(aligned.tokens), "tokens_unaligned": len(unaligned.tokens)}
-    return TopK(table, summary, fired_tokens(ranks, aligned, unaligned))
+    for k in SHOWN_K:
+        summary |= dense.figures(k)
+    return TopK(table, summary, fired_tokens(ranks, aligned, unaligned), dense)
 
 
 def ahead(summary: pd.DataFrame) -> pd.DataFrame:
@@ -234,7 +269,9 @@ def run(
     for number, topic in enumerate(options.topics):
         progress(topic.title, number / len(options.topics))
         aligned = firing_on(workbench, topic.prompts)
-        found.append((topic.name, top_k(workbench.score(topic), aligned, unaligned, options.seed)))
+        found.append(
+            (topic.name, top_k(workbench.score(topic), aligned, unaligned, workbench.store.density(), options.seed))
+        )
     progress("done", 1.0)
     summary = pd.DataFrame([{"topic": name, **one.summary} for name, one in found])
     return {

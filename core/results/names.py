@@ -59,6 +59,15 @@ class Names(Mapping[int, NeuronName]):
             return NeuronName(int(neuron), *self._labels[neuron])
         return NeuronName(int(neuron), top_words(self._top_tokens[neuron]), "tokens")
 
+    def find(self, text: str) -> list[int]:
+        """The neurons whose label has this text in it, or that fire on such a token, by number; case is ignored."""
+        wanted = text.casefold().strip()
+        by_token = {
+            n for n, tokens in enumerate(self._top_tokens) if any(wanted == t.casefold().strip() for t in tokens)
+        }
+        by_label = {n for n, (label, _) in self._labels.items() if wanted in label.casefold()}
+        return sorted(by_token | by_label)
+
     def __contains__(self, neuron: object) -> bool:
         return isinstance(neuron, int) and 0 <= neuron < len(self)
 

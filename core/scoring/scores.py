@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float, Float32, Float64
+from jaxtyping import Bool, Float, Float32, Float64
 
 from core.errors import ScoringError
 from core.models.embeddings import distances_to_topic
@@ -20,7 +20,7 @@ from core.store.reader import Store
 if TYPE_CHECKING:  # imports torch
     from core.store.batch import ActivationBatch
 
-CASE_SHARE = 0.6  # of a neuron's summed summary, on the nearest or farthest quarter of the prompts; our rule
+DENSE = 0.1  # a neuron active on more than this share of the reference tokens is named as dense
 _ROUNDING = 1e-9  # values of g closer than this, relative to the largest, count as equal
 
 
@@ -29,10 +29,9 @@ class TopicScores:
     """Every neuron's score against one topic.
 
     `table` has one row for each of the d_sae neurons, ordered by number:
-        score: 0 (farthest) to 1 (closest); NaN where the neuron is too rare to score
+        score: 0 (farthest) to 1 (closest); NaN where the neuron is too rare, or too dense, to score
         g: summary-weighted mean distance of its prompts from the topic (Eq. 1); NaN where it never fires
         prompts: reference prompts on which it is active
-        case: aligned, polysemantic, unaligned, or too rare
         near, far: share of its summed summary on the quarter of the prompts nearest to, and farthest from, the topic
     """
 
@@ -41,8 +40,13 @@ class TopicScores:
     settings: ScoreSettings
 
     def steering_vector(self) -> Float32[np.ndarray, "d_sae"]:
-        """The scores as edits use them: 0 for a neuron that is too rare to score."""
+        """The scores as edits use them: 0 for a neuron that has none."""
         return np.asarray(self.table["score"].fillna(0.0), dtype=np.float32)
+
+    def standing(self) -> tuple[float, float]:
+        """The second-best score and the median: how far the best neuron, always at 1, stands before the others."""
+        scores = np.sort(self.table["score"].dropna())
+        return float(scores[-2:][0]), float(np.median(scores))
 
     def ranked(self, n: int | None = None) -> pd.DataFrame:
         """At most `n` scored neurons, best first (ties by number), with a column `rank` from 1."""
@@ -52,15 +56,18 @@ class TopicScores:
         return ordered.reset_index(drop=True)
 
 
-def scores_from_sums(sums: pd.DataFrame, d_sae: int, min_prompts: int) -> pd.DataFrame:
+def scores_from_sums(
+    sums: pd.DataFrame, d_sae: int, min_prompts: int, too_dense: Bool[np.ndarray, "d_sae"] | None = None
+) -> pd.DataFrame:
     """Makes the table of `TopicScores` (Eq. 2) from the sums of `Store.neuron_sums`.
 
     Args:
         sums: one row per active neuron: neuron, prompts, g, near, far.
         min_prompts: neurons active in fewer prompts have no score.
+        too_dense: neurons that have no score either.
 
     Raises:
-        ScoringError: no neuron is active in that many prompts.
+        ScoringError: no neuron is left.
     """
     table = sums[["neuron", "g", "prompts", "near", "far"]].set_index("neuron").reindex(np.arange(d_sae))
     table["prompts"] = table["prompts"].fillna(0).astype(int)
@@ -71,17 +78,16 @@ def scores_from_sums(sums: pd.DataFrame, d_sae: int, min_prompts: int) -> pd.Dat
             f"a score needs a neuron active in at least {min_prompts} reference prompts, the busiest has {most}; "
             "lower min_prompts, or build on more prompts"
         )
+    if too_dense is not None:
+        scored &= ~too_dense
+        if not scored.any():
+            raise ScoringError("every neuron is active on a larger share of tokens than max_density; raise it")
     g = table["g"].where(scored)
     highest, spread = g.max(), g.max() - g.min()
     # Eq. 2 with its sign reversed; if all g are equal, every neuron is as close as the closest
     equal = spread <= _ROUNDING * highest
     table["score"] = g.notna().map({True: 1.0, False: np.nan}) if equal else (highest - g) / spread
-    table["case"] = np.select(
-        [~scored, table["near"] >= CASE_SHARE, table["far"] >= CASE_SHARE],
-        ["too rare", "aligned", "unaligned"],
-        default="polysemantic",
-    )
-    return table.rename_axis("neuron").reset_index()[["neuron", "score", "g", "prompts", "case", "near", "far"]]
+    return table.rename_axis("neuron").reset_index()[["neuron", "score", "g", "prompts", "near", "far"]]
 
 
 def score_topic(
@@ -100,7 +106,8 @@ def score_topic(
             f"the topic's have shape {topic_embeddings.shape}; embed it with the same model"
         )
     distances = distances_to_topic(reference, topic_embeddings)
-    table = scores_from_sums(store.neuron_sums(distances, settings), store.d_sae, settings.min_prompts)
+    too_dense = None if settings.max_density is None else store.density() > settings.max_density
+    table = scores_from_sums(store.neuron_sums(distances, settings), store.d_sae, settings.min_prompts, too_dense)
     return TopicScores(table, distances, settings)
 
 

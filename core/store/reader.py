@@ -13,26 +13,18 @@ from typing import TYPE_CHECKING, Any, Self
 import duckdb
 import numpy as np
 import pandas as pd
-from jaxtyping import Float, Float32
+from jaxtyping import Float, Float32, Float64
 
 from core.errors import NeuronRangeError, StoreDamagedError, StoreNotBuiltError, StoreSchemaError
 from core.files import file_identity
 from core.settings import ScoreSettings, Summary
 from core.store import health
+from core.store.prompt_weights import SUMMARIES, prompt_weights
 from core.store.schema import SCHEMA_VERSION, build_command, connect, one_line, quoted, store_path
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from scipy.sparse import csr_array
-
-_QUARTILE = 0.25
-# for each summary: the column of `activations` it reads, and the column of `prompts` it is divided by
-_SUMMARIES = {
-    "sum": ("sum", "total"),
-    "max": ("max", None),
-    "mean": ("sum", "n_tokens"),
-    "count": ("n_tokens", "n_tokens"),
-}
 
 
 @dataclass(frozen=True)
@@ -56,6 +48,7 @@ class Store:
         self.path = path
         self._mend = mend
         self._identity = file_identity(path)
+        self._weight_squares: dict[Summary, Float64[np.ndarray, "d_sae"]] = {}
         # The file is attached to a private in-memory database: direct connections of one process to one path share an
         # instance, and would keep showing the old file after a rebuild.
         # The threshold lets sums over up to 2^20 neurons use a plain array instead of a hash table.
@@ -193,24 +186,6 @@ class Store:
     def _prompt_columns(self) -> dict[str, np.ndarray]:
         return self._columns("SELECT prompt, total, n_tokens FROM store.prompts ORDER BY prompt")
 
-    def _prompt_weights(self, distances: Float[np.ndarray, "prompt"], settings: ScoreSettings) -> pd.DataFrame:
-        """The factors of each prompt's activations in the sums of `neuron_sums`."""
-        columns, divisor = self._prompt_columns, _SUMMARIES[settings.summary][1]
-        ones = np.ones(self.n_prompts)
-        divided_by = ones if divisor is None else columns[divisor].astype(np.float64)
-        weight = np.divide(1.0, divided_by, out=np.zeros(self.n_prompts), where=divided_by > 0)
-        exact = distances.astype(np.float64)
-        nearest, farthest = np.quantile(exact, [_QUARTILE, 1 - _QUARTILE])
-        return pd.DataFrame(
-            {
-                "prompt": columns["prompt"],
-                "weight": weight,
-                "weighted_distance": weight * exact**settings.distance_power,
-                "near": weight * (exact <= nearest),
-                "far": weight * (exact >= farthest),
-            }
-        )
-
     def neuron_sums(
         self, distances: Float[np.ndarray, "prompt"], settings: ScoreSettings | None = None
     ) -> pd.DataFrame:
@@ -227,9 +202,9 @@ class Store:
         if distances.shape != (self.n_prompts,):
             raise ValueError(f"one distance for each of {self.n_prompts} prompts, not shape {distances.shape}")
         settings = settings or ScoreSettings()
-        column = f'"{_SUMMARIES[settings.summary][0]}"'
+        column = f'"{SUMMARIES[settings.summary][0]}"'
         with self._cursor() as con:
-            con.register("weights_frame", self._prompt_weights(distances, settings))
+            con.register("weights_frame", prompt_weights(self._prompt_columns, distances, settings))
             # a temporary table joins twice as fast as the registered frame
             con.execute("CREATE OR REPLACE TEMP TABLE weights AS SELECT * FROM weights_frame")
             sums = con.execute(
@@ -242,6 +217,31 @@ class Store:
             ).df()
         self._demand_finite(sums["weight"], "activations")
         return sums
+
+    def weight_squares(self, summary: Summary) -> Float64[np.ndarray, "d_sae"]:
+        """Sum over prompts of w^2, w being a neuron's share of its summed summary on a prompt; read once, then kept.
+
+        Its reciprocal is the number of prompts that g is a mean of, were all weighted alike. NaN for a neuron that
+        never fires.
+        """
+        if summary not in self._weight_squares:
+            column, divisor = SUMMARIES[summary]
+            value = f'a."{column}"::DOUBLE' + ("" if divisor is None else f" / p.{divisor}")
+            rows = self._frame(
+                f"""SELECT neuron, sum(v * v) / sum(v) ** 2 AS squares
+                    FROM (SELECT neuron, {value} AS v
+                          FROM store.activations AS a JOIN store.prompts AS p USING (prompt))
+                    WHERE isfinite(v) GROUP BY neuron"""
+            )
+            squares = np.full(self.d_sae, np.nan)
+            squares[rows["neuron"]] = rows["squares"]
+            self._weight_squares[summary] = squares
+        return self._weight_squares[summary]
+
+    def density(self) -> Float64[np.ndarray, "d_sae"]:
+        """Share of the reference prompts' ordinary tokens on which each neuron is active."""
+        tokens = self._columns("SELECT tokens FROM store.neurons ORDER BY neuron")["tokens"]
+        return np.asarray(tokens, dtype=np.float64) / max(1, int(self._prompt_columns["n_tokens"].sum()))
 
     def group_mass(self, neurons: Sequence[int] | None = None) -> pd.DataFrame:
         """Each group of prompts with its share of these (or all) neurons' activation, largest first.
@@ -267,7 +267,7 @@ class Store:
         """
         from scipy.sparse import coo_array
 
-        column, divisor = _SUMMARIES[summary]
+        column, divisor = SUMMARIES[summary]
         rows = self._columns(f'SELECT prompt, neuron, "{column}" AS activation FROM store.activations')
         values = rows["activation"].astype(np.float64)
         if divisor is not None:

@@ -13,7 +13,7 @@ _IGNORED = "ignored_of_the_link"
 TEXTS = ("topic", "prompt", "question", "text")  # controls of free text, where "inf" is a word
 
 # what a link to another page takes along of this one: the topic and how it is scored
-CARRIED = ("topic", "bundled", "summary", "distance", "variant", "min_prompts")
+CARRIED = ("topic", "bundled", "summary", "distance", "variant", "min_prompts", "max_density")
 
 
 def page_link() -> str:

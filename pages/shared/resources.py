@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # imports torch, which only some pages need
     from core.models.embeddings import EmbeddingModel
     from core.models.language_model import LanguageModel
     from core.models.sparse_autoencoder import SparseAutoencoder
+    from core.scoring.chance import Chance
     from core.scoring.scorer import ScoredTopic, Scorer
     from core.steering.workbench import Workbench
 
@@ -129,6 +130,33 @@ def score(setup: Setup, store: Store, topic: Topic, settings: ScoreSettings) -> 
         ScoringError: no neuron can be scored.
     """
     return _scored(store, setup.embedding_model, topic.prompts, settings)
+
+
+@st.cache_resource(max_entries=32, show_spinner=False, hash_funcs={Store: _identity})
+def _known_chance(
+    store: Store, changed: tuple[int, int] | None, n_prompts: int, settings: ScoreSettings
+) -> "Chance | None":
+    from core.scoring.nonsense import known_chance
+
+    return known_chance(app_store(), store, n_prompts, settings)
+
+
+def known_cases(store: Store, topic: Topic, scored: ScoredIn) -> pd.DataFrame | None:
+    """Which neurons stand out for the topic beyond chance; None until `measure_cases` has run for its size.
+
+    Raises:
+        StoreBusyError, StoreDamagedError: see `AppStore`.
+    """
+    settings, path = scored.scores.settings, app_store().path
+    stat = path.stat() if path.exists() else None
+    changed = None if stat is None else (stat.st_mtime_ns, stat.st_size)
+    chance = _known_chance(store, changed, len(topic.prompts), settings)
+    return None if chance is None else chance.cases(scored.scores, store.weight_squares(settings.summary))
+
+
+def measure_cases(setup: Setup, store: Store, topic: Topic, scored: ScoredIn) -> None:
+    """Measures what meaningless topics of the topic's size show, so that its neurons' cases are known: seconds."""
+    scorer(setup, store).chance(len(topic.prompts), scored.scores.settings)
 
 
 @st.cache_resource(max_entries=2, show_spinner="Loading the language model and the SAE: some seconds, once ...")

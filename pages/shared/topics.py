@@ -13,6 +13,19 @@ from pages.shared.glossary.index import help_text
 from pages.shared.messages import show_error
 
 DEFAULT_TOPIC = "heart surgery"
+# Streamlit takes over a text area's value when the area is left; alone, Enter would start a new line
+_ENTER_APPLIES = """<script>
+if (!window.steerscopeEnterApplies) {
+  window.steerscopeEnterApplies = true;
+  document.addEventListener("keydown", (event) => {
+    const area = event.target.closest?.(".st-key-topic textarea");
+    if (area && event.key === "Enter" && !event.shiftKey && !event.isComposing) {
+      event.preventDefault();
+      area.blur();
+    }
+  }, true);
+}
+</script>"""
 
 
 def _file_topic(name: str, content: bytes) -> Topic:
@@ -113,8 +126,9 @@ def topic_controls() -> None:
         height=68,
         placeholder=_placeholder(),
         on_change=_on_typed,
-        help=help_text("topic"),
+        help=f"{help_text('topic')} Enter applies, Shift+Enter starts a new line.",
     )
+    st.html(_ENTER_APPLIES, unsafe_allow_javascript=True)
     if problem := state.get("file_error"):
         show_error(problem)
 
@@ -138,6 +152,18 @@ def _score_controls() -> None:
         key="min_prompts",
         bind="query-params",
         help=help_text("min prompts"),
+    )
+    st.number_input(
+        "Largest density",
+        0.001,
+        1.0,
+        value=None,
+        step=0.05,
+        format="%.3f",
+        key="max_density",
+        bind="query-params",
+        placeholder="none",
+        help=help_text("max density"),
     )
 
 
@@ -173,4 +199,5 @@ def score_settings() -> ScoreSettings:
         distance=state["distance"],
         variant=state["variant"],
         min_prompts=state["min_prompts"],
+        max_density=state["max_density"],
     )

@@ -38,16 +38,16 @@ def scored(bench: Workbench) -> ScoredTopic:
 
 def type_topic(page: Page, text: str) -> None:
     page.get_by_label("Topic (each line is one prompt)", exact=True).fill(text)
-    page.keyboard.press("Control+Enter")
+    page.keyboard.press("Enter")
 
 
 def select_row(page: Page, number: int) -> None:
-    """Clicks the box before a row of the ranking; rows are drawn on a canvas."""
+    """Clicks the text of a row of the ranking; rows are drawn on a canvas."""
     table = page.get_by_test_id("stDataFrame")
     table.scroll_into_view_if_needed()
     box = table.bounding_box()
     assert box is not None
-    page.mouse.click(box["x"] + ROW_HEIGHT / 2, box["y"] + (number + 0.5) * ROW_HEIGHT)
+    page.mouse.click(box["x"] + box["width"] / 2, box["y"] + (number + 0.5) * ROW_HEIGHT)
 
 
 def downloaded(page: Page, button: Locator) -> pd.DataFrame:
@@ -116,6 +116,22 @@ def test_topic_neuron_columns_and_tables(visitor: Visitor, bench: Workbench, sco
     assert collected["edit"].tolist() == list(names)
     assert collected["topic"].tolist() == [TOPIC] * 4
     assert collected["contamination"].isna().tolist() == [True, False, False, False]
+
+
+def test_second_click_leaves_the_neuron_open_and_it_is_steered_with(visitor: Visitor, scored: ScoredTopic) -> None:
+    second = int(scored.scores.ranked()["neuron"].iloc[1])
+    page = visitor.open()
+    type_topic(page, TOPIC)
+    expect(page).to_have_url(re.compile(r"[?&]topic=soup"))
+    visitor.settled()
+    for _ in range(2):
+        select_row(page, 2)
+        visitor.settled()
+        expect(page).to_have_url(re.compile(rf"[?&]neuron={second}(&|$)"))
+    page.get_by_test_id("stMain").get_by_role("link").filter(has_text=f"Steer with neuron {second}").click()
+    expect(page.locator("h1")).to_have_text("What does each way of steering do to the text?")
+    expect(page).to_have_url(re.compile(rf"[?&]added={second}(&|$)"))
+    expect(page.get_by_label("Added neurons", exact=True)).to_have_value(str(second))
 
 
 def test_link_to_a_page_opens_it_on_a_server_just_started(

@@ -33,7 +33,8 @@ def bench(built_stores: Path, user_setups: Path) -> Iterator[Workbench]:
 
 def expected(bench: Workbench, topic: Topic) -> TopK:
     scored = bench.score(topic, ScoreSettings(min_prompts=MIN_PROMPTS))
-    return top_k(scored, firing_on(bench, topic.prompts), firing_on(bench, unaligned_prompts()))
+    aligned, unaligned = firing_on(bench, topic.prompts), firing_on(bench, unaligned_prompts())
+    return top_k(scored, aligned, unaligned, bench.store.density())
 
 
 def run_model(app: AppTest) -> AppTest:

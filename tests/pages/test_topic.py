@@ -14,12 +14,18 @@ from core.catalog import find_setup
 from core.evaluation.output_score import topic_gains
 from core.models.embeddings import load_embedding_model
 from core.results.app_store import AppStore
+from core.scoring.chance import SIDES, Chance, Tail, verdict
+from core.scoring.nonsense import keep_chance
+from core.scoring.scorer import Scorer
 from core.scoring.scores import TopicScores, score_topic, strawman
 from core.settings import ScoreSettings
 from core.steering.workbench import open_workbench
 from core.store.reader import Store
 from core.text.prompts import Topic, bundled_topics, parse_topic
+from pages.parts.topic.contexts import STRONGEST, in_ranges
+from pages.parts.topic.polysemantic import strongest_at_the_ends
 from pages.parts.topic.ranking import ranking, ranking_csv
+from pages.parts.topic.table import fitting
 from pages.shared.charts import figures as charts
 from tests.fixtures.autoencoders import D_SAE
 from tests.pages.conftest import MIN_PROMPTS, OTHER_SETUP, SETUP, OpenPage, checked, html_of
@@ -42,8 +48,82 @@ def test_first_screen_ranks_the_default_topic(open_page: OpenPage, store: Store)
     shown = shown_ranking(app)
     assert shown["neuron"].tolist() == expected["neuron"].tolist()
     np.testing.assert_allclose(shown["score"], expected["score"], atol=1e-6)
-    assert shown["case"].tolist() == expected["case"].tolist()
     assert f"<dd>{expected['score'][0]:.3f}" in html_of(app)
+
+
+def cases_of(store: Store, topic: Topic, settings: ScoreSettings = SETTINGS) -> pd.DataFrame:
+    bench = Scorer(store, load_embedding_model(find_setup(SETUP).embedding_model))
+    return bench.cases(bench.score(topic, settings))
+
+
+def test_line_above_the_ranking_says_whether_the_topic_is_carried(open_page: OpenPage, store: Store) -> None:
+    app = open_page(neuron="3")  # measured while the page is drawn, and drawn again
+    topic = parse_topic("heart surgery")
+    cases, words = cases_of(store, topic), verdict(cases_of(store, topic))
+    assert any(f"**{words[0].upper()}{words[1:]}**" in text.value for text in app.markdown)
+    second, median = scores_of(store, topic).standing()
+    assert any(text.value == f"Second-best score {second:.2f}, median {median:.2f}" for text in app.markdown)
+    shown = shown_ranking(app)
+    expected = cases.set_index("neuron").loc[shown["neuron"], "case"].replace("not told apart", "")
+    assert shown["case"].tolist() == expected.tolist()
+    assert cases["case"][3] in html_of(app)
+
+
+def test_aligned_neurons_are_named_in_the_ranking(open_page: OpenPage, store: Store, stores: Path) -> None:
+    easy, hard = (Tail(np.array([1]), np.array([value]), 10**9) for value in (-99.0, 99.0))
+    chance = Chance({"aligned": easy, "unaligned": hard, "polysemantic": hard}, dict.fromkeys(SIDES, 0.05))
+    keep_chance(AppStore(stores), store, 1, SETTINGS, chance)
+    app = open_page()
+    n = int(scores_of(store, parse_topic("heart surgery")).table["score"].notna().sum())
+    assert any(f"**{n:,} neurons stand out beyond chance**" in text.value for text in app.markdown)
+    assert set(shown_ranking(app)["case"]) == {"aligned"}
+
+
+def test_max_density_leaves_dense_neurons_out(open_page: OpenPage, store: Store) -> None:
+    limit = float(np.median(store.density()))
+    app = open_page(max_density=f"{limit:.3f}")
+    expected = scores_of(
+        store, parse_topic("heart surgery"), ScoreSettings(min_prompts=MIN_PROMPTS, max_density=round(limit, 3))
+    )
+    assert shown_ranking(app)["neuron"].tolist() == expected.ranked(200)["neuron"].tolist()
+    assert len(expected.ranked()) < len(scores_of(store, parse_topic("heart surgery")).ranked())
+
+
+def test_find_lists_the_neurons_of_a_token_or_a_label(open_page: OpenPage, store: Store, stores: Path) -> None:
+    ranked = scores_of(store, parse_topic("heart surgery")).ranked()
+    last = int(ranked["neuron"].iloc[-1])
+    AppStore(stores).save_labels(SETUP, {last: "the very last one"}, "user")
+    app = open_page()
+    app.text_input(key="find").set_value("VERY last").run()
+    assert shown_ranking(checked(app))["neuron"].tolist() == [last]
+    assert shown_ranking(app)["tokens_shown"].tolist() == ["the very last one"]
+    token = store.neurons([int(ranked["neuron"][0])])["top_tokens"].iloc[0][0]
+    app.text_input(key="find").set_value(token).run()
+    known = store.neurons(ranked["neuron"].tolist()).set_index("neuron")["top_tokens"]
+    wanted = token.strip().casefold()
+    fire = [n for n in ranked["neuron"] if any(wanted == t.strip().casefold() for t in known[n])]
+    assert shown_ranking(checked(app))["neuron"].tolist() == fire[:200]
+
+
+def test_tokens_that_fit_are_shown_whole() -> None:
+    assert fitting([" heart", " beat", " hand"], 10) == "heart beat"
+    assert fitting(["a" * 40], 10) == "a" * 10
+    assert fitting([], 10) == ""
+
+
+def test_weaker_contexts_come_from_their_range_of_activation() -> None:
+    rows = pd.DataFrame({"prompt": range(8), "max": [8.0, 6.1, 5.9, 4.0, 3.9, 2.0, 1.0, 0.5], "text": list("abcdefgh")})
+    found = in_ranges(rows, 8.0)
+    assert [one["text"].tolist() for _, one in found] == [["c", "d"], ["e", "f"], ["g", "h"]]
+    assert found[0][0] == "50% to 75% of its largest activation: 2 of 8 prompts"
+    assert in_ranges(rows[rows["max"] > 5], 8.0)[2][1].empty
+
+
+def test_polysemantic_neurons_show_their_strongest_prompt_at_either_end() -> None:
+    rows = pd.DataFrame({"prompt": [0, 1, 2, 3], "max": [1.0, 5.0, 2.0, 4.0], "text": list("abcd")})
+    near, far = np.array([True, False, True, False]), np.array([False, False, False, True])
+    assert strongest_at_the_ends(rows, near, far) == ("c", "d")
+    assert strongest_at_the_ends(rows, near, ~near & ~far & (rows["max"].to_numpy() < 0)) == ("c", "")
 
 
 def test_typed_lines_are_the_topic(open_page: OpenPage, store: Store) -> None:
@@ -102,7 +182,7 @@ def test_uploaded_file_is_the_topic(name: str, content: str, open_page: OpenPage
         ("topic.csv", b"id,words\n1,soup\n", "'topic.csv': no column text or prompt; it has ['id', 'words']"),
         ("topic.txt", b"\xff\xfe\x00", "'topic.txt': not UTF-8 (byte 0); save it as UTF-8"),
         ("topic.jsonl", b"not json\n", "'topic.jsonl': line 1 is not JSON"),
-        ("topic.txt", b"a\n" * 2_001, "'topic.txt' has 2,001 prompts; a topic takes at most 2,000"),
+        ("topic.txt", b"a\n" * 2_001, "'topic.txt': it has 2,001 prompts; a topic takes at most 2,000"),
     ],
 )
 def test_file_that_is_no_topic_says_why(name: str, content: bytes, problem: str, open_page: OpenPage) -> None:
@@ -117,7 +197,7 @@ def test_neuron_of_a_link_is_open(open_page: OpenPage, store: Store) -> None:
     seventh = scores.ranked().iloc[6]
     html = html_of(open_page(neuron=str(seventh["neuron"])))
     assert f"{seventh['score']:.3f} <small>rank 7 of {len(scores.ranked()):,}</small>" in html
-    for context in store.contexts(int(seventh["neuron"])):
+    for context in store.contexts(int(seventh["neuron"]))[:STRONGEST]:
         tips = [f'data-tip="activation {a:.3g}"' for a in context.activations.tolist() if a]
         assert tips
         assert [tip for tip in tips if tip not in html] == []
@@ -291,6 +371,9 @@ def test_model_tells_the_gain_of_the_topics_words_and_the_strawman(
     )
     share = strawman(token_activations(bench.model, bench.sae, [topic]), D_SAE)[best]
     assert f"{share:.1%} <small>of the topic's own tokens" in html_of(app)
+    every = strawman(token_activations(bench.model, bench.sae, [topic]), D_SAE)
+    shown = shown_ranking(app)
+    np.testing.assert_allclose(shown["strawman"], every[shown["neuron"]], atol=1e-6)
     assert any(
         caption.value.replace("\\", "").startswith(f"The topic's words: {gain.words[0]}") for caption in app.caption
     )

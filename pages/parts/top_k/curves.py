@@ -28,7 +28,7 @@ def _top_k(setup: Setup, built_at: str, topic: Topic, settings: ScoreSettings, _
 
     scored = scored_topic(topic, score(setup, _store, topic, settings))
     aligned, unaligned = (_firing(setup, prompts, _store) for prompts in (topic.prompts, tuple(unaligned_prompts())))
-    return top_k(scored, aligned, unaligned)
+    return top_k(scored, aligned, unaligned, _store.density())
 
 
 def topic_top_k(setup: Setup, store: Store, topic: Topic, settings: ScoreSettings) -> "TopK":

@@ -1,6 +1,6 @@
 """One neuron in detail: its figures for the topic, its prompts, its tokens."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from html import escape
 from typing import get_args
@@ -9,7 +9,7 @@ import pandas as pd
 import streamlit as st
 
 from core.catalog import Setup
-from core.scoring.scores import TopicScores
+from core.scoring.scores import DENSE, TopicScores
 from core.settings import Distance, ScoreSettings, Summary
 from core.store.reader import Store
 from core.text.prompts import Topic
@@ -18,22 +18,24 @@ from pages.shared.collecting import collect
 from pages.shared.glossary.index import help_text, term_link
 from pages.shared.messages import count
 from pages.shared.resources import score
-from pages.shared.tokens import Shaded, case_mark, legend, token_list, token_spans
+from pages.shared.tokens import case_mark, token_list
 
 _GROUPS = 6  # shown, largest first
 
 
 @dataclass(frozen=True)
 class OpenNeuron:
-    """A neuron with what the store knows about it, and its row of the scores."""
+    """A neuron with what the store knows about it, its row of the scores, and its case, once that is known."""
 
     number: int
     known: pd.Series
     figures: pd.Series  # of `TopicScores.table`, with rank (NaN when too rare)
     n_scored: int
+    case: str  # empty while chance is not measured
+    density: float  # share of the reference tokens on which it is active
 
 
-def open_neuron(store: Store, scores: TopicScores, number: int) -> OpenNeuron:
+def open_neuron(store: Store, scores: TopicScores, number: int, case_of: Callable[[int], str]) -> OpenNeuron:
     """The neuron with that number.
 
     Raises:
@@ -43,7 +45,7 @@ def open_neuron(store: Store, scores: TopicScores, number: int) -> OpenNeuron:
     ranks = scores.ranked().set_index("neuron")["rank"]
     figures = scores.table.iloc[number].copy()
     figures["rank"] = ranks.get(number, float("nan"))
-    return OpenNeuron(number, known, figures, len(ranks))
+    return OpenNeuron(number, known, figures, len(ranks), case_of(number), float(store.density()[number]))
 
 
 def choose_neuron(store: Store, best: int) -> int:
@@ -55,7 +57,7 @@ def choose_neuron(store: Store, best: int) -> int:
         key="neuron",
         bind="query-params",
         placeholder=f"{best} (best)",
-        help=f"Select one in the ranking, or type 0 to {store.d_sae - 1:,}. " + help_text("neuron"),
+        help=f"Click one in the ranking, or type 0 to {store.d_sae - 1:,}. " + help_text("neuron"),
         width=160,
     )
     return best if typed is None else typed
@@ -68,7 +70,9 @@ def show_figures(neuron: OpenNeuron, min_prompts: int, more: Mapping[str, str]) 
         more: other figures, as HTML by glossary term.
     """
     figures = neuron.figures
-    facts = {"g": f"{figures['g']:.3f}", "prompts": f"{figures['prompts']:,}", "case": case_mark(figures["case"])}
+    facts = {"g": f"{figures['g']:.3f}", "prompts": f"{figures['prompts']:,}"}
+    if neuron.case:
+        facts["case"] = case_mark(neuron.case)
     if pd.notna(figures["score"]):
         rank = f"<small>rank {figures['rank']:,.0f} of {neuron.n_scored:,}</small>"
         facts = {"score": f"{figures['score']:.3f} {rank}", **facts}
@@ -77,7 +81,9 @@ def show_figures(neuron: OpenNeuron, min_prompts: int, more: Mapping[str, str]) 
     facts |= more
     cells = "".join(f"<div><dt>{term_link(name, name)}</dt><dd>{shown}</dd></div>" for name, shown in facts.items())
     st.html(f'<dl class="ss-facts">{cells}</dl>')
-    if figures["case"] == "too rare":
+    if neuron.density > DENSE:
+        st.caption(f"A dense neuron: active on {neuron.density:.0%} of the reference tokens.", help=help_text("dense"))
+    if figures["prompts"] < min_prompts:
         st.caption(
             f"Active in {count(figures['prompts'], 'reference prompt')}: too rare to score, which takes {min_prompts}. "
             "In steering it counts as score 0.",
@@ -141,20 +147,6 @@ def show_tokens(neuron: OpenNeuron) -> None:
             st.html(token_list(neuron.known[column]))
 
 
-def show_contexts(store: Store, neuron: OpenNeuron) -> None:
-    """Shows the prompts with its highest activations, token by token."""
-    contexts, largest = store.contexts(neuron.number), float(neuron.known["max"])
-    if not contexts:
-        return
-    st.markdown(f"**Contexts of neuron {neuron.number:,}**", help=help_text("contexts"))
-    paragraphs = [legend("0", f"{largest:.3g}", "activation")]
-    for context in contexts:
-        pairs = zip(context.tokens, context.activations.tolist(), strict=True)
-        tokens = [Shaded(token, a, f"activation {a:.3g}" if a else "") for token, a in pairs]
-        paragraphs.append(token_spans(tokens, largest))
-    st.html("".join(paragraphs))
-
-
 def show_groups(store: Store, neuron: OpenNeuron) -> None:
     """Shows how its activation is divided among the groups of reference prompts, beside that of all neurons."""
     shares = store.group_mass([neuron.number]).head(_GROUPS)
@@ -180,7 +172,7 @@ def collect_button(setup: Setup, topic: Topic, neuron: OpenNeuron, output_score:
         **{name: int(value) if name == "rank" else float(value) for name, value in figures.items()},
         **({} if output_score is None else {"output_score": output_score}),
         "prompts": int(neuron.figures["prompts"]),
-        "case": neuron.figures["case"],
+        **({"case": neuron.case} if neuron.case else {}),
         "top_tokens": " ".join(neuron.known["top_tokens"]),
     }
     collect([row], "neuron")

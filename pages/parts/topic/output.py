@@ -16,6 +16,7 @@ from pages.shared.experiments import experiment_command, run_experiment
 from pages.shared.glossary.index import help_text, term_link
 from pages.shared.messages import plain
 from pages.shared.resources import saved_result, workbench
+from pages.shared.tokens import Shaded
 
 if TYPE_CHECKING:  # imports torch
     from core.evaluation.output_score import TopicGains
@@ -112,9 +113,39 @@ def measured(setup: Setup, store: Store, topic: Topic, neurons: tuple[int, ...])
     Raises:
         SteerscopeError: the setup cannot be loaded, or no token of the model spells a word of the topic.
     """
-    if st.session_state.get("topic_measured") != setup.name:
+    if not wants_model(setup):
         return None
     return _measured(setup, store.meta["built_at"], topic, neurons, store)
+
+
+@st.cache_resource(max_entries=32, show_spinner="Running the contexts through the model ...")
+def shaded(setup: Setup, texts: tuple[str, ...], neuron: int, _store: Store) -> list[list[Shaded]]:
+    """The tokens of these texts, each shaded by the neuron's activation on it.
+
+    Raises:
+        SteerscopeError: the setup cannot be loaded.
+    """
+    from core.build.activations import token_activations
+
+    bench = workbench(setup, _store)
+    found: dict[int, list[Shaded]] = {}
+    for batch in token_activations(bench.model, bench.sae, texts, max_length=bench.model.n_context):
+        mine = batch.neuron == neuron
+        places = zip(batch.prompt[mine].tolist(), batch.position[mine].tolist(), strict=True)
+        values = dict(zip(places, batch.activation[mine].tolist(), strict=True))
+        for prompt, tokens in zip(batch.prompts.tolist(), batch.tokens, strict=True):
+            found[prompt] = [activated(token, values.get((prompt, i), 0.0)) for i, token in enumerate(tokens)]
+    return [found[prompt] for prompt in range(len(texts))]
+
+
+def activated(token: str, activation: float) -> Shaded:
+    """A token shaded by a neuron's activation on it."""
+    return Shaded(token, activation, f"activation {activation:.3g}" if activation else "")
+
+
+def wants_model(setup: Setup) -> bool:
+    """Whether the user has asked to run the model on this setup."""
+    return bool(st.session_state.get("topic_measured") == setup.name)
 
 
 def _measure(setup_name: str) -> None:
@@ -129,7 +160,8 @@ def offer_measuring(setup: Setup) -> None:
         on_click=_measure,
         args=(setup.name,),
         help="Loads the language model and the SAE, then takes a second a topic: what the topic's words gain from each "
-        "listed neuron, and on how many of the topic's own tokens each fires.",
+        "listed neuron, on how many of the topic's own tokens each fires (the strawman, a column of the ranking), and "
+        "the shading of all contexts.",
     )
 
 

@@ -22,7 +22,7 @@ CASES = {
     "aligned": ALIGNED,
     "polysemantic": f"linear-gradient(135deg, {ALIGNED} 50%, {UNALIGNED} 50%)",
     "unaligned": UNALIGNED,
-    "too rare": "transparent",
+    **dict.fromkeys(("not told apart", "too rare", "too dense"), "transparent"),
 }
 
 # as in .streamlit/config.toml

@@ -2,78 +2,16 @@
 
 from html import escape
 
-from core.scoring.scores import CASE_SHARE
 from pages.shared.glossary.amplifying import AMPLIFYING
 from pages.shared.glossary.interpretability import INTERPRETABILITY
 from pages.shared.glossary.layer import BETWEEN_TOPICS, LAYER, OUTPUT
 from pages.shared.glossary.own_text import OWN_TEXT
+from pages.shared.glossary.scoring import SCORING
 from pages.shared.glossary.setting_up import SETTING_UP
 from pages.shared.glossary.steering import STEERING
 from pages.shared.glossary.term import Term
 from pages.shared.glossary.text import TEXT
 from pages.shared.glossary.training import TRAINING
-
-SCORING = {
-    "score": Term(
-        "Score",
-        "1 for the neuron whose prompts lie closest to the topic, 0 for the farthest.",
-        "(max g - g) / (max g - min g), over the scored neurons: Eq. 2 of the Topic Alignment paper with its sign "
-        "turned, since as printed the farthest neuron has 1, against the paper's own text and figures.",
-    ),
-    "g": Term(
-        "g",
-        "Mean distance of the neuron's prompts from the topic, weighted by how active it is on each.",
-        "Eq. 1. Unlike the score it can be compared between SAEs and topics. Unit: distance, 0 to 2; squared settings "
-        "square it.",
-    ),
-    "prompts": Term("Prompts", "Number of reference prompts on which the neuron is active."),
-    "too rare": Term(
-        "Too rare",
-        "A neuron active in too few reference prompts has no score.",
-        "The least number is a setting, 20 by default. In steering such a neuron counts as score 0.",
-    ),
-    "case": Term(
-        "Case",
-        f"Aligned: at least {CASE_SHARE:.0%} of the neuron's activation lies on the quarter of the prompts nearest to "
-        f"the topic; unaligned: at least {CASE_SHARE:.0%} on the farthest quarter; else polysemantic.",
-        "The rule is ours. Activation means the chosen summary, summed over prompts.",
-    ),
-    "top tokens": Term("Top tokens", "The tokens that carry most of the neuron's activation on the reference prompts."),
-    "histogram": Term(
-        "Activations", "How often the neuron fires how strongly: tokens by activation, from 0 to its largest."
-    ),
-    "summary": Term(
-        "Summary",
-        "How a neuron's activation on a prompt becomes one number.",
-        "sum: over tokens, divided by the prompt's total over all neurons (the paper's). max: over tokens. mean: per "
-        "token. count: share of tokens on which it is active.",
-    ),
-    "distance": Term(
-        "Distance",
-        "Between sentence embeddings of unit length: 0 is the same meaning, 1.41 unrelated, 2 opposite.",
-        "Squared Euclidean distance is twice the cosine distance, so it gives cosine's scores.",
-    ),
-    "variant": Term(
-        "Variant",
-        "What g is the weighted mean of: the distance, or its square.",
-        "The square is the weighted variance that the paper's text names.",
-    ),
-    "min prompts": Term("Least prompts", "A neuron active in fewer reference prompts than this has no score."),
-    "contexts": Term(
-        "Contexts",
-        "The reference prompts with the neuron's highest activations; each token is shaded by its activation.",
-    ),
-    "promotes": Term(
-        "Promotes and suppresses",
-        "The tokens whose probability the neuron's decoder row raises and lowers most.",
-        "Through the unembedding alone (logit lens): later blocks may do something else.",
-    ),
-    "groups": Term(
-        "Groups",
-        "Share of the neuron's activation by group of reference prompts, beside that of all neurons together.",
-    ),
-    "nearest": Term("Nearest and farthest", "The reference prompts closest to the topic, and farthest from it."),
-}
 
 FIGURES = {
     "text distance": Term(
@@ -92,7 +30,8 @@ FIGURES = {
     "contamination": Term(
         "Contamination",
         "Activation after the edit on neurons far from the topic, mean over tokens: sum of a' (1 - score).",
-        "Not defined for the original. Its size depends on the SAE's scale.",
+        "Not defined for the original. Its size depends on the SAE's scale, and its scale is the topic's own, whose "
+        "closest neuron has score 1 whatever its distance: it compares edits of one topic, not topics.",
     ),
     "contamination_share": Term(
         "Contamination share",

@@ -20,6 +20,7 @@ from core.evaluation.topk import (
     LISTED_TOKENS,
     N_SHUFFLES,
     TOKEN_K,
+    Dense,
     Firing,
     Ranks,
     ahead,
@@ -66,6 +67,16 @@ def test_curves_by_hand() -> None:
         "neurons_aligned": [1.0, 1.0, 1.0],
         "neurons_unaligned": [0.0, 0.0, pytest.approx(1 / 3)],
     }
+
+
+def test_dense_neurons_are_counted_and_left_out_by_hand() -> None:
+    # neuron 1, the best, is active on more than a tenth of the tokens; of the others 3 has rank 2, 0 rank 3
+    dense = Dense.of(HAND_RANKS, np.array([0.05, 0.2, 0.0, 0.1]), HAND_ALIGNED, HAND_UNALIGNED)
+    assert dense.count.tolist() == [1, 1, 1]
+    assert dense.aligned.tolist() == [0.0, 0.25, 0.5]
+    assert dense.unaligned.tolist() == [0.0, 0.0, 0.5]
+    assert dense.figures(2) == {"dense_2": 1, "difference_sparse_2": 0.25}
+    assert all(math.isnan(value) for value in dense.figures(4).values())
 
 
 def test_area_by_hand() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.errors import ScoringError
-from core.scoring.scores import CASE_SHARE, TopicScores, score_topic, scores_from_sums, strawman
+from core.scoring.scores import TopicScores, score_topic, scores_from_sums, strawman
 from core.settings import Distance, ScoreSettings, Summary, Variant
 from core.store.reader import Store
 from tests.fixtures.stores import Dense, batch_of, hand_store, random_dense
@@ -89,7 +89,6 @@ def test_scores_by_hand(tmp_path: Path) -> None:
     assert np.isnan(scores.table["score"][3])
     assert np.isnan(scores.table["g"][3])
     assert scores.table["prompts"].tolist() == [2, 3, 1, 0]
-    assert scores.table["case"].tolist() == ["polysemantic", "polysemantic", "aligned", "too rare"]
 
 
 def test_rare_neurons_have_g_but_no_score(tmp_path: Path) -> None:
@@ -98,7 +97,6 @@ def test_rare_neurons_have_g_but_no_score(tmp_path: Path) -> None:
         scores = score_topic(store, np.array([[0.6, 0.8]], dtype=np.float32), ScoreSettings(min_prompts=2))
     assert scores.table["score"].isna().tolist() == [False, False, True, True]
     assert scores.table["g"].isna().tolist() == [False, False, False, True]
-    assert scores.table["case"].tolist() == ["polysemantic", "polysemantic", "too rare", "too rare"]
     # max and min are over scored neurons alone
     assert scores.table["score"].tolist()[:2] == [1.0, 0.0]
     assert scores.steering_vector().tolist() == [1.0, 0.0, 0.0, 0.0]
@@ -127,17 +125,31 @@ def test_no_scored_neuron_is_an_error() -> None:
         scores_from_sums(sums([]), 4, 20)
 
 
-@pytest.mark.parametrize(
-    ("near", "far", "case"),
-    [
-        (CASE_SHARE, 0.0, "aligned"),
-        (0.599, 0.4, "polysemantic"),
-        (0.0, CASE_SHARE, "unaligned"),
-        (0.4, 0.599, "polysemantic"),
-    ],
-)
-def test_case_by_share_of_the_quartiles(near: float, far: float, case: str) -> None:
-    assert scores_from_sums(sums([0.5], near=near, far=far), 1, 20)["case"].tolist() == [case]
+def test_dense_neurons_have_no_score() -> None:
+    dense = np.array([False, True, False])
+    assert scores_from_sums(sums([0.5, 0.1, 1.5]), 3, 20, dense)["score"].tolist()[::2] == [1.0, 0.0]
+    assert np.isnan(scores_from_sums(sums([0.5, 0.1, 1.5]), 3, 20, dense)["score"][1])
+    with pytest.raises(ScoringError, match="larger share of tokens than max_density; raise it"):
+        scores_from_sums(sums([0.5]), 1, 20, np.array([True]))
+
+
+def test_max_density_leaves_out_what_is_active_on_more_tokens(store: Store, dense: Dense, topic: np.ndarray) -> None:
+    density = (dense.a > 0).sum(axis=(0, 1)) / dense.n_tokens.sum()
+    np.testing.assert_allclose(store.density(), density)
+    limit = float(np.median(density))
+    plain, limited = (
+        score_topic(store, topic, ScoreSettings(min_prompts=5, max_density=share)).table for share in (None, limit)
+    )
+    assert limited["score"].notna().tolist() == (plain["score"].notna() & (density <= limit)).tolist()
+    assert 0 < limited["score"].notna().sum() < plain["score"].notna().sum()
+    np.testing.assert_array_equal(limited["g"], plain["g"])
+
+
+def test_standing_is_the_second_best_score_and_the_median() -> None:
+    scores = TopicScores(scores_from_sums(sums([0.5, 0.9, 1.3]), 4, 20), np.zeros(1, dtype=np.float32), ScoreSettings())
+    assert scores.standing() == pytest.approx((0.5, 0.5))
+    alone = TopicScores(scores_from_sums(sums([0.5]), 1, 20), np.zeros(1, dtype=np.float32), ScoreSettings())
+    assert alone.standing() == (1.0, 1.0)
 
 
 def test_embeddings_of_another_model_are_refused(store: Store) -> None:
@@ -234,7 +246,6 @@ def test_scores_lie_in_0_to_1_and_the_closest_has_1(seed: int, options: ScoreSet
     assert table["score"][scored["g"].idxmax()] in (0.0, 1.0)
     assert (scored["prompts"] >= options.min_prompts).all()
     assert (table[table["score"].isna()]["prompts"] < options.min_prompts).all()
-    assert ((table["case"] == "too rare") == table["score"].isna()).all()
 
 
 @cases
@@ -246,7 +257,6 @@ def test_scores_do_not_depend_on_the_order_of_prompts_and_neurons(seed: int, opt
     moved = Dense(dense.a[prompts][..., neurons], dense.n_tokens[prompts], dense.embeddings[prompts])
     before, after = table_of(dense, distances, options), table_of(moved, distances[prompts], options)
     np.testing.assert_allclose(after["score"], before["score"][neurons], rtol=1e-6, atol=1e-9)
-    assert after["case"].tolist() == before["case"][neurons].tolist()
 
 
 @cases
