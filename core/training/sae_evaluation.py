@@ -224,14 +224,15 @@ def evaluate_autoencoder(
         AutoencoderError: the SAE's width is not the model's.
     """
     reconstruction, nats = _Reconstruction(sae, text), _CrossEntropy(model, sae.hook_name)
-    for number in range(text.batches.batches_in_first_pass):
+    n_batches = text.batches.batches_in_first_pass
+    for number in range(n_batches):
         tokens = on_device(text.batches.batch(number), model.device)
         x = text.activations(number, tokens, model, sae.hook_name)
         check_fits(sae, x.shape[-1], model.name)
         x_hat, where = reconstruction.add(tokens, x)
         if text.cross_entropy_tokens is None or nats.tokens < text.cross_entropy_tokens:
             nats.add(tokens, x_hat, where)
-        progress("held-out text", min(1.0, reconstruction.variance.n / text.max_tokens))
+        progress("held-out text", max((number + 1) / n_batches, min(1.0, reconstruction.variance.n / text.max_tokens)))
         if reconstruction.variance.n >= text.max_tokens:
             break
     return Evaluation(**reconstruction.figures(), **nats.figures())

@@ -32,9 +32,13 @@ def test_page_opens_with_title_setup_and_navigation(page: str, open_page: OpenPa
         "Distributions",
         "Coverage",
         "Layer output",
+        "Texts",
+        "Cost",
+        "My text",
         "Generate",
         "Special tokens",
         "SAE training",
+        "Interpretability",
         "Compare and export",
         "Glossary",
     ]
