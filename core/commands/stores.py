@@ -168,6 +168,8 @@ def score(
         min_prompts=min_prompts,
         max_density=max_density,
     )
+    if neuron:
+        open_store(setup, store).neurons(neuron)  # a number out of range is told before the work
     opened, scored, cases = score_in(setup, one_topic(topic, topic_file), store, settings)
     ranked = scored.scores.ranked(None if neuron else top)
     if groups:

@@ -184,7 +184,7 @@ def test_complete_setup_lacks_nothing(tmp_path: Path) -> None:
         ({"model": "models/my/gpt2"}, "model folder 'models/my/gpt2'"),  # no hub name has three parts
         ({"model": "~/gpt2"}, "model folder '~/gpt2'"),
         ({"model": "nobody/x"}, "weights of nobody/x (not in the local hub cache: network, or a folder)"),
-        ({"sae": "/no/sae"}, "SAE folder '/no/sae' (train it: python -m core train)"),
+        ({"sae": "/no/sae"}, "SAE folder '/no/sae' (train it: python -m core train; one of a hub is release:id)"),
         ({"reference": "/no/p.txt"}, "reference prompts '/no/p.txt'"),
         ({"embedding_model": "/no/st"}, "embedding model folder '/no/st'"),
     ],
