@@ -159,7 +159,7 @@ def test_text_that_cannot_be_read_says_so(open_page: OpenPage, text: str, proble
 
 @pytest.mark.parametrize("text", ["<script>alert(1)</script>", "שלום עולם", "=1+1\t|\n**x**", "\x00\u202e"])
 def test_any_text_is_shown_literally(open_page: OpenPage, text: str) -> None:
-    assert "<script>" not in html_of(opened(open_page, text=text))
+    assert "<script>alert" not in html_of(opened(open_page, text=text))
 
 
 def test_special_tokens_are_not_shaded(found: Inspection, bench: Workbench, store: Store) -> None:

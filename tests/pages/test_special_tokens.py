@@ -381,7 +381,7 @@ def test_neuron_without_sweep_names_those_that_have_one(open_page: OpenPage, sto
     ("query", "problem"),
     [
         ({"alphas": "0:9:0"}, "a step above 0"),
-        ({"alphas": "nan"}, "an alpha is finite"),
+        ({"alphas": "0,inf"}, "an alpha is finite"),
         ({"others": "12, many"}, "'many' is none"),
         ({"others": "999"}, "neuron 999 is out of range"),
     ],

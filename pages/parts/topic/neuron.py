@@ -85,8 +85,8 @@ def show_figures(neuron: OpenNeuron, min_prompts: int, more: Mapping[str, str]) 
         st.caption(f"A dense neuron: active on {neuron.density:.0%} of the reference tokens.", help=help_text("dense"))
     if figures["prompts"] < min_prompts:
         st.caption(
-            f"Active in {count(figures['prompts'], 'reference prompt')}: too rare to score, which takes {min_prompts}. "
-            "In steering it counts as score 0.",
+            f"Active in {count(int(figures['prompts']), 'reference prompt')}: too rare to score, which takes "
+            f"{min_prompts}. In steering it counts as score 0.",
             help=help_text("too rare"),
         )
     else:
