@@ -120,5 +120,6 @@ def _token_figures(record: Mapping[str, Any]) -> TokenFigures:
         contamination_share=record["contamination_share"],
         reconstruction_delta=record["reconstruction_delta"],
         neurons_changed=None if changed is None else int(changed),
+        own_share=record.get("own_share"),  # of earlier versions: not there
         top_neurons=tuple(zip(map(int, record["neurons"]), record["activations"], strict=True)),
     )

@@ -46,13 +46,16 @@ def ignore_wrong_numbers() -> None:
     ignored = {
         name: value for name, value in st.query_params.to_dict().items() if name not in TEXTS and _endless(value)
     }
-    if ignored and _IGNORED not in st.session_state:
+    page = urlsplit(st.context.url or "").path
+    if ignored and st.session_state.get(_IGNORED) != (page, ignored):
         for name in ignored:
             del st.query_params[name]
-        st.session_state[_IGNORED] = ignored
+        st.session_state[_IGNORED] = (page, ignored)
         st.rerun()  # controls take their values from the address that a run began with
-    for name, value in st.session_state.pop(_IGNORED, {}).items():
-        st.warning(plain(f"The link's {name} is {value}, which is no number: ignored."))
+    told_on, told = st.session_state.get(_IGNORED, (page, {}))
+    for name, value in told.items():
+        if told_on == page and (name not in st.query_params or name in ignored):  # until its control is used
+            st.warning(plain(f"The link's {name} is {value}, which is no number: ignored."))
 
 
 def _endless(value: str) -> bool:
