@@ -70,7 +70,7 @@ def show_figures(neuron: OpenNeuron, min_prompts: int, more: Mapping[str, str]) 
         more: other figures, as HTML by glossary term.
     """
     figures = neuron.figures
-    facts = {"g": f"{figures['g']:.3f}", "prompts": f"{figures['prompts']:,}"}
+    facts = {"g": f"{figures['g']:.3f}", "prompts": f"{int(figures['prompts']):,}"}
     if neuron.case:
         facts["case"] = case_mark(neuron.case)
     if pd.notna(figures["score"]):
