@@ -80,7 +80,7 @@ def test_topic_neuron_columns_and_tables(visitor: Visitor, bench: Workbench, sco
 
     select_row(page, 3)
     third = ranked.iloc[2]
-    expect(page).to_have_url(re.compile(rf"[?&]neuron={third['neuron']}(&|$)"))
+    expect(page).to_have_url(re.compile(rf"[?&]neuron={int(third['neuron'])}(&|$)"))
     expect(page.locator(".ss-facts")).to_contain_text(f"{third['score']:.3f} rank 3 of {len(ranked)}")
     expect(page.locator(".ss-text").first).to_contain_text(store.contexts(int(third["neuron"]))[0].tokens[0].strip())
 
