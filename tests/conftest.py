@@ -25,6 +25,16 @@ def tiny_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def acceptability_folder(tiny_root: Path) -> Path:
+    """A random classifier of acceptable English, used in place of the embedded one, which reads the real model."""
+    from tests.fixtures.language_models import write_classifier
+
+    folder = write_classifier(tiny_root / "acceptability")
+    os.environ["STEERSCOPE_ACCEPTABILITY"] = str(folder)  # child processes inherit it
+    return folder
+
+
+@pytest.fixture(scope="session")
 def gpt2_folder(tiny_root: Path) -> Path:
     """A random GPT-2: 3 blocks, d_model 32, vocabulary 512, context 256."""
     from tests.fixtures.language_models import write_gpt2
@@ -77,7 +87,13 @@ def reference_file(tiny_root: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def user_setups(tiny_root: Path, sae_folders: Mapping[str, Path], embedding_folder: Path, reference_file: Path) -> Path:
+def user_setups(
+    tiny_root: Path,
+    sae_folders: Mapping[str, Path],
+    embedding_folder: Path,
+    reference_file: Path,
+    acceptability_folder: Path,
+) -> Path:
     """A user's TOML file with one setup for each folder of `sae_folders`, of the same name; paths relative to it."""
     tables = []
     for name in sae_folders:

@@ -7,22 +7,23 @@ of texts that such a classifier accepts.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from jaxtyping import Float, Float32
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
 
-from core.catalog import DATA
+from core.catalog import DATA, find_setup
 from core.errors import AcceptabilityError, UnsafeWeightsError
-from core.models.embeddings import embedded_model_folder
-from core.models.loading import best_device
+from core.models.language_model import LanguageModel
+from core.models.loading import best_device, load_language_model
 
 VARIABLE = "STEERSCOPE_ACCEPTABILITY"  # environment variable: a classifier's folder or hub name
 PUBLISHED = "textattack/roberta-base-CoLA"
@@ -34,67 +35,124 @@ _TEXTS_AT_ONCE = 32
 
 
 class Acceptability:
-    """A classifier with two classes, the second of which is `acceptable`."""
+    """Says how likely texts are to be acceptable English."""
 
-    def __init__(
-        self, name: str, tokenizer: Any, model: nn.Module, logits: Callable[[Any], Float[Tensor, "text 2"]]
-    ) -> None:
-        self.name, self.device = name, best_device()
-        self._tokenizer, self._logits = tokenizer, logits
-        model.to(self.device).eval().requires_grad_(False)
+    def __init__(self, name: str, judge: Callable[[Sequence[str]], Float[Tensor, "text"]]) -> None:
+        """
+        Args:
+            judge: gives the probability of each of some texts, none of which is empty.
+        """
+        self.name, self._judge = name, judge
 
     @torch.inference_mode()
     def probabilities(self, texts: Sequence[str]) -> Float[np.ndarray, "text"]:
         """Probability, 0 to 1, that each text is acceptable; NaN for an empty text."""
         probability = np.full(len(texts), np.nan)
-        written = sorted((i for i, text in enumerate(texts) if text.strip()), key=lambda i: len(texts[i]))
-        for start in range(0, len(written), _TEXTS_AT_ONCE):
-            batch = written[start : start + _TEXTS_AT_ONCE]
-            tokens = tokenise(self._tokenizer, [texts[i] for i in batch]).to(self.device)
-            probability[batch] = self._logits(tokens).float().softmax(-1)[:, 1].cpu().numpy()
+        for batch in _batches_by_length(texts):
+            probability[batch] = self._judge([texts[i].strip() for i in batch]).float().cpu().numpy()
         return probability
 
 
-def tokenise(tokenizer: Any, texts: Sequence[str]) -> Any:
-    """A padded batch (`input_ids`, `attention_mask`) of stripped texts, each truncated to `_MAX_TOKENS` tokens."""
-    stripped = [text.strip() for text in texts]
-    return tokenizer(stripped, padding=True, truncation=True, max_length=_MAX_TOKENS, return_tensors="pt")
+def _batches_by_length(texts: Sequence[str]) -> Iterator[list[int]]:
+    """Indices of the texts that are not empty, those of similar length together."""
+    written = sorted((i for i, text in enumerate(texts) if text.strip()), key=lambda i: len(texts[i]))
+    for start in range(0, len(written), _TEXTS_AT_ONCE):
+        yield written[start : start + _TEXTS_AT_ONCE]
 
 
-class MiniLMClassifier(nn.Module):
-    """all-MiniLM-L6-v2 with trainable top layers, and a classification head on its mean last hidden state."""
+# ---- the embedded one: a linear probe on a language model's residual stream ----
 
-    def __init__(self, tuned_layers: int) -> None:
-        from sentence_transformers import SentenceTransformer
 
-        super().__init__()
-        base = SentenceTransformer(str(embedded_model_folder()), device="cpu", local_files_only=True)
-        bert: Any = base[0].auto_model
-        self.tokenizer: Any = base.tokenizer
-        self.bert: nn.Module = bert
-        self.tuned: nn.ModuleList = bert.encoder.layer[len(bert.encoder.layer) - tuned_layers :]
-        d: int = bert.config.hidden_size
-        self.head = nn.Sequential(nn.Dropout(0.1), nn.Linear(d, d), nn.Tanh(), nn.Dropout(0.1), nn.Linear(d, 2))
-        self.bert.requires_grad_(False)
-        self.tuned.requires_grad_(True)
-        self.eval()
+@torch.inference_mode()
+def residual_features(
+    model: LanguageModel, texts: Sequence[str], blocks: Sequence[int], progress: Callable[[float], None] | None = None
+) -> Float32[np.ndarray, "text feature"]:
+    """What the probe reads of each text, which must not be empty.
 
-    def train(self, mode: bool = True) -> MiniLMClassifier:
-        """Switches training mode; frozen layers stay without dropout."""
-        super().train(mode)
-        self.bert.eval()
-        self.tuned.train(mode)
-        return self
+    After each of the blocks: the residual stream at the text's last token, then its mean over the text's own tokens
+    (the first token stands before every text, and is left out); 2 x d_model numbers a block.
 
-    def forward(self, tokens: Any) -> Float[Tensor, "text 2"]:
-        hidden = self.bert(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]).last_hidden_state
-        mask = tokens["attention_mask"][..., None].to(hidden)
-        logits: Tensor = self.head((hidden * mask).sum(1) / mask.sum(1))
-        return logits
+    Args:
+        progress: called with the share that is done.
+    """
+    hooks = [f"blocks.{block}.hook_resid_post" for block in blocks]
+    features = np.empty((len(texts), 2 * len(blocks) * model.d_model), dtype=np.float32)
+    done = 0
+    for batch in _batches_by_length(texts):
+        tokens = model.pad([model.tokenise(texts[i].strip(), max_length=_MAX_TOKENS, chat=False) for i in batch])
+        own = (~tokens.special).float()[..., None]
+        last = tokens.attention.sum(-1) - 1
+        seen = model.activations_at(tokens, hooks)
+        parts: list[Tensor] = []
+        for x in (seen[hook].float() for hook in hooks):
+            parts += [x[torch.arange(len(batch)), last], (x * own).sum(1) / own.sum(1)]
+        features[batch] = torch.cat(parts, dim=-1).cpu().numpy()
+        done += len(batch)
+        if progress is not None:
+            progress(done / len(texts))
+    return features
 
-    def trained_state(self) -> dict[str, Tensor]:
-        """The trained tensors: those of the top layers and the head."""
-        return {name: value.detach() for name, value in self.named_parameters() if value.requires_grad}
+
+@dataclass(frozen=True)
+class Probe:
+    """A logistic regression on `residual_features` of a setup's language model."""
+
+    setup: str
+    blocks: tuple[int, ...]
+    weight: Float32[np.ndarray, "feature"]
+    bias: float
+
+    def probabilities(self, features: Float32[np.ndarray, "text feature"]) -> Float[np.ndarray, "text"]:
+        """Probability that each text is acceptable."""
+        logits = features.astype(np.float64) @ self.weight.astype(np.float64) + self.bias
+        return np.asarray(1 / (1 + np.exp(-logits)))
+
+    def save(self, path: Path) -> None:
+        """Writes it as safetensors; setup and blocks are in the header."""
+        tensors = {"weight": torch.from_numpy(self.weight), "bias": torch.tensor([self.bias])}
+        header = {"setup": self.setup, "blocks": ",".join(map(str, self.blocks))}
+        save_file(tensors, path, metadata=header)
+
+    @classmethod
+    def load(cls, path: Path) -> Probe:
+        """Reads what `save` wrote.
+
+        Raises:
+            OSError, ValueError, SafetensorError: it is damaged, or something else.
+        """
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            if set(file.keys()) != {"weight", "bias"} or header.keys() < {"setup", "blocks"}:
+                raise ValueError("it does not hold a probe")
+            weight, bias = file.get_tensor("weight").float().numpy(), float(file.get_tensor("bias"))
+        return cls(header["setup"], tuple(map(int, header["blocks"].split(","))), weight, bias)
+
+
+@cache
+def load_probe(folder: Path) -> Acceptability:
+    """Loads a probe that `core.training.acceptability` wrote, with the language model that it reads.
+
+    Raises:
+        AcceptabilityError: its weights are damaged, or do not fit the model.
+        ModelFolderError, HubError, UnknownSetupError: the language model cannot be loaded.
+    """
+    try:
+        probe = Probe.load(folder / WEIGHTS)
+    except (OSError, ValueError, SafetensorError) as exc:
+        raise AcceptabilityError(
+            f"cannot load the classifier in '{folder}': {str(exc).splitlines()[0]}; restore the folder"
+        ) from exc
+    model = load_language_model(find_setup(probe.setup))
+    if len(probe.weight) != 2 * len(probe.blocks) * model.d_model or max(probe.blocks) >= model.n_layers:
+        raise AcceptabilityError(f"the classifier in '{folder}' does not fit the model of '{probe.setup}'")
+
+    def judge(texts: Sequence[str]) -> Float[Tensor, "text"]:
+        return torch.from_numpy(probe.probabilities(residual_features(model, texts, probe.blocks)))
+
+    return Acceptability(folder.name, judge)
+
+
+# ---- any other ----
 
 
 def _published_in_cache() -> str | None:
@@ -113,12 +171,13 @@ def load_acceptability() -> Acceptability | None:
     Raises:
         AcceptabilityError: the classifier cannot be loaded, or does not have two classes.
         UnsafeWeightsError: its folder has only pickled weights.
+        ModelFolderError, HubError: the language model that our own reads cannot be loaded.
     """
     if place := os.environ.get(VARIABLE):
         return _classifier(place)
     if place := _published_in_cache():
         return _classifier(place)
-    return load_minilm_classifier(EMBEDDED) if (EMBEDDED / WEIGHTS).is_file() else None
+    return load_probe(EMBEDDED) if (EMBEDDED / WEIGHTS).is_file() else None
 
 
 @cache
@@ -141,26 +200,13 @@ def _classifier(place: str) -> Acceptability:
         raise AcceptabilityError(
             f"'{place}' has {encoder.num_labels} classes; set {VARIABLE} to a classifier of two, the second acceptable"
         )
-    model: Any = encoder.model
-    return Acceptability(place, encoder.tokenizer, model, lambda tokens: model(**tokens).logits)
+    model: Any = encoder.model.to(best_device()).eval().requires_grad_(False)
 
+    def judge(texts: Sequence[str]) -> Float[Tensor, "text"]:
+        tokens = encoder.tokenizer(
+            list(texts), padding=True, truncation=True, max_length=_MAX_TOKENS, return_tensors="pt"
+        )
+        probability: Tensor = model(**tokens.to(best_device())).logits.float().softmax(-1)[:, 1]
+        return probability
 
-@cache
-def load_minilm_classifier(folder: Path) -> Acceptability:
-    """Loads a classifier that `core.training.acceptability` wrote.
-
-    Raises:
-        AcceptabilityError: its weights are damaged, or do not fit the model.
-    """
-    try:
-        state = load_file(folder / WEIGHTS)
-        layers = {name.split(".")[3] for name in state if name.startswith("bert.encoder.layer.")}
-        model = MiniLMClassifier(len(layers))
-        if state.keys() != model.trained_state().keys():
-            raise ValueError("its tensors are not those of a classifier on all-MiniLM-L6-v2")
-        model.load_state_dict(state, strict=False)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as exc:
-        raise AcceptabilityError(
-            f"cannot load the classifier in '{folder}': {str(exc).splitlines()[0]}; restore the folder"
-        ) from exc
-    return Acceptability(folder.name, model.tokenizer, model, model)
+    return Acceptability(place, judge)

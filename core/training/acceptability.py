@@ -1,10 +1,10 @@
-"""Trains the acceptability classifier: the top of all-MiniLM-L6-v2 and a head, on CoLA (Warstadt et al. 2019).
+"""Trains the acceptability classifier: a linear probe on a language model's residual stream, on CoLA's sentences.
 
-Part of the training file (`dev`) is held back to choose the epoch and the threshold. The file `test` is used only at
-the end, for the card. Figures are measured on the saved weights, after rounding to 16 bits.
+CoLA: Warstadt et al. 2019. The strength of the weight decay and the threshold are chosen by cross-validation within the
+training file, over blocks of neighbouring sentences; the file `test` is used only at the end, for the card.
 
-It is also trained on made-up gibberish and paragraphs (`core.training.made_up_texts`); neither `dev` nor
-`test` contains any.
+The probe is also trained on made-up gibberish and paragraphs (`core.training.made_up_texts`), which are in no fold that
+is held back, nor in `test`.
 """
 
 from __future__ import annotations
@@ -13,26 +13,27 @@ import json
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Float32
 from pydantic import Field
-from safetensors.torch import save_file
-from torch import nn
 
-from core.errors import CheckpointError, DivergedError, TrainingConfigError
+from core.catalog import DEFAULT_SETUP, find_setup
+from core.errors import CheckpointError, TrainingConfigError
 from core.files import written_whole
-from core.models.acceptability import WEIGHTS, MiniLMClassifier, tokenise
+from core.models.acceptability import WEIGHTS, Probe, residual_features
+from core.models.language_model import LanguageModel
+from core.models.loading import load_language_model
 from core.progress import Progress
 from core.training.acceptability_card import acceptability_figures, card
-from core.training.cola import Sentence, best_threshold, labels, made_up, read_cola, split
-from core.validated import Count, LearningRate, Name, NotNegative, Seed, Text, from_table, validated
+from core.training.cola import best_threshold, folds, labels, made_up, read_cola
+from core.validated import Count, Name, Seed, Text, from_table, validated
 
-_N_RESAMPLES = 2_000
+_MOST_STEPS = 2_000  # of the optimiser
+_READING = 0.8  # share of the time that the language model takes, for the progress bar
 
 
 @validated(TrainingConfigError)
@@ -42,16 +43,15 @@ class AcceptabilityConfig:
     train: Text  # CoLA's tab-separated file: source, label, the authors' mark, sentence
     test: Text
     name: Name = "acceptability"
-    dev_share: Annotated[float, Field(gt=0, lt=1)] = 0.1  # of `train`
+    setup: Name = DEFAULT_SETUP  # whose language model is read
+    # after which its residual stream is read
+    blocks: list[Annotated[int, Field(ge=0)]] = field(default_factory=lambda: [14, 18])
+    folds: Annotated[int, Field(ge=2)] = 5
+    # half of it times the squared length of the weights is added to the mean loss; cross-validation chooses
+    weight_decays: list[Annotated[float, Field(gt=0)]] = field(default_factory=lambda: [0.03, 0.1, 0.3, 1.0])
     # paragraphs added per training sentence, and the same amount of gibberish
     made_up_share: Annotated[float, Field(ge=0, le=1)] = 0.15
-    tuned_layers: Annotated[int, Field(ge=0, le=6)] = 3  # of six, from the top
-    epochs: Count = 5
-    batch_size: Count = 32
-    lr: LearningRate = 1e-4  # AdamW, warm-up then linear to 0
-    head_lr: LearningRate = 5e-4
-    weight_decay: NotNegative = 0.01
-    warmup: Annotated[float, Field(ge=0, le=1)] = 0.1  # share of the steps
+    max_steps: Count = _MOST_STEPS
     seed: Seed = 0
 
 
@@ -67,79 +67,69 @@ def config_from_table(table: dict[str, Any], where: str) -> AcceptabilityConfig:
 # ---- training ----
 
 
-def _batches(sentences: Sequence[Sentence], size: int, rng: random.Random) -> list[list[Sentence]]:
-    """Shuffled batches of sentences of similar length."""
-    order = sorted(sentences, key=lambda s: (len(s.text) // 10, rng.random()))
-    batches = [order[i : i + size] for i in range(0, len(order), size)]
-    rng.shuffle(batches)
-    return batches
-
-
-def _probabilities(model: MiniLMClassifier, sentences: Sequence[Sentence]) -> Float[np.ndarray, "text"]:
-    model.eval()
-    with torch.inference_mode():
-        parts = [
-            model(tokenise(model.tokenizer, [s.text for s in sentences[i : i + 64]])).softmax(-1)[:, 1]
-            for i in range(0, len(sentences), 64)
-        ]
-    return torch.cat(parts).numpy()
-
-
 @dataclass(frozen=True)
-class Epoch:
-    """Figures after one pass over the training text."""
+class Tried:
+    """A strength of weight decay, and how well the folds that were held back came out."""
 
-    loss: float  # mean over the pass, nats
-    dev: float  # Matthews correlation at `threshold`
+    weight_decay: float
+    matthews: float  # Matthews correlation over all of them, at `threshold`
     threshold: float  # of the largest correlation
 
 
+@dataclass(frozen=True)
+class Examples:
+    """Texts to learn from: what is read of them, and which are acceptable."""
+
+    features: Float32[np.ndarray, "text feature"]
+    acceptable: Bool[np.ndarray, "text"]
+
+
+def _fitted(examples: Examples, weight_decay: float, max_steps: int) -> tuple[Float[np.ndarray, "feature"], float]:
+    """Weights and bias of a logistic regression on the features, each brought to mean 0 and variance 1 first."""
+    from sklearn.linear_model import LogisticRegression
+
+    mean, spread = examples.features.mean(0), examples.features.std(0) + 1e-6
+    strength = 1 / (weight_decay * len(examples.acceptable))
+    regression = LogisticRegression(C=strength, max_iter=max_steps)
+    regression.fit((examples.features - mean) / spread, examples.acceptable)
+    weight = regression.coef_[0] / spread  # of the features as they are
+    return weight, float(regression.intercept_[0] - mean @ weight)
+
+
 def fit(
-    model: MiniLMClassifier,
     config: AcceptabilityConfig,
-    sentences: Sequence[Sentence],
-    dev: Sequence[Sentence],
+    sentences: Examples,
+    added: Examples,
     progress: Progress = lambda stage, share: None,
-) -> list[Epoch]:
-    """Trains; restores the weights of the epoch that is best on `dev`, shifted so that the threshold is one half."""
-    rng = random.Random(config.seed)
-    groups: list[dict[str, Any]] = [
-        {"params": model.tuned.parameters()},
-        {"params": model.head.parameters(), "lr": config.head_lr},
-    ]
-    optimizer = torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay)
-    steps = config.epochs * math.ceil(len(sentences) / config.batch_size)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min(1.0, (step + 1) / max(1.0, config.warmup * steps)) * (1 - step / steps)
-    )
-    epochs: list[Epoch] = []
-    best: dict[str, torch.Tensor] = {}
-    for number in range(config.epochs):
-        model.train()
-        losses, batches = [], _batches(sentences, config.batch_size, rng)
-        for batch in batches:
-            logits = model(tokenise(model.tokenizer, [s.text for s in batch]))
-            loss = nn.functional.cross_entropy(logits, torch.tensor([int(s.acceptable) for s in batch]))
-            if not torch.isfinite(loss):
-                what = f"{config.name} stopped training, as the loss is {loss.item()} in epoch {number + 1}"
-                raise DivergedError(
-                    what, f"lr ({config.lr:g}) or head_lr ({config.head_lr:g})", "lower it; nothing is kept"
-                )
-            optimizer.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], 1.0)
-            optimizer.step()
-            schedule.step()
-            losses.append(loss.item())
-            progress(f"epoch {number + 1}", (number + len(losses) / len(batches)) / config.epochs)
-        threshold, value = best_threshold(labels(dev), _probabilities(model, dev))
-        epochs.append(Epoch(float(np.mean(losses)), value, threshold))
-        if value >= max(epoch.dev for epoch in epochs):
-            best = {name: tensor.clone() for name, tensor in model.trained_state().items()}
-            best[f"head.{len(model.head) - 1}.bias"][1] -= math.log(threshold / (1 - threshold))
-    model.load_state_dict(best, strict=False)
-    model.eval()
-    return epochs
+) -> tuple[Probe, list[Tried]]:
+    """Trains a probe; its threshold, chosen on the sentences held back, is moved to one half.
+
+    Args:
+        sentences: in the order of their file, as neighbours are held back together.
+        added: learnt from in every fold, and never held back.
+    """
+
+    def fitted(kept: Bool[np.ndarray, "text"], decay: float) -> Probe:
+        features = np.concatenate([sentences.features[kept], added.features])
+        acceptable = np.concatenate([sentences.acceptable[kept], added.acceptable])
+        weight, bias = _fitted(Examples(features, acceptable), decay, config.max_steps)
+        return Probe(config.setup, tuple(config.blocks), weight.astype(np.float32), bias)
+
+    fold = folds(len(sentences.acceptable), config.folds)
+    tried: list[Tried] = []
+    for decay in config.weight_decays:
+        probability = np.empty(len(fold))
+        for number in range(config.folds):
+            held = fold == number
+            probability[held] = fitted(~held, decay).probabilities(sentences.features[held])
+            done = len(tried) + (number + 1) / config.folds
+            progress("cross-validation", _READING + (1 - _READING) * done / len(config.weight_decays))
+        threshold, value = best_threshold(sentences.acceptable, probability)
+        tried.append(Tried(decay, value, threshold))
+    best = max(tried, key=lambda one: one.matthews)
+    probe = fitted(np.ones(len(fold), dtype=bool), best.weight_decay)
+    shift = math.log(best.threshold / (1 - best.threshold))
+    return Probe(probe.setup, probe.blocks, probe.weight, probe.bias - shift), tried
 
 
 def train_acceptability(
@@ -148,26 +138,29 @@ def train_acceptability(
     out: Path,
     progress: Progress = lambda stage, share: None,
 ) -> Path:
-    """Trains a classifier and writes its folder: weights, figures.json, and a card.
+    """Trains a probe and writes its folder: weights, figures.json, and a card.
 
     Raises:
         MissingFileError, PromptFileError: see `read_cola`.
+        TrainingConfigError: the language model does not have one of the blocks.
+        UnknownSetupError, ModelFolderError, HubError: the setup's language model cannot be loaded.
         CheckpointError: the disk is full or cannot be written.
     """
-    torch.manual_seed(config.seed)
-    sentences, dev = split(read_cola(text_folder / config.train), config.dev_share)
+    sentences, test = read_cola(text_folder / config.train), read_cola(text_folder / config.test)
     added = made_up(sentences, round(config.made_up_share * len(sentences)), random.Random(config.seed))
-    sentences += added
-    test = read_cola(text_folder / config.test)
-    model = MiniLMClassifier(config.tuned_layers)
-    epochs = fit(model, config, sentences, dev, progress)
-    weights = {name: tensor.half().contiguous() for name, tensor in model.trained_state().items()}
+    model = load_language_model(find_setup(config.setup), progress)
+    if (last := max(config.blocks)) >= model.n_layers:
+        raise TrainingConfigError(f"blocks has {last}, but the model of '{config.setup}' has 0 to {model.n_layers - 1}")
+    texts = [sentence.text for sentence in (*sentences, *added)]
+    features = _read(model, texts, config, progress)
+    known = Examples(features[: len(sentences)], labels(sentences))
+    probe, tried = fit(config, known, Examples(features[len(sentences) :], labels(added)), progress)
     try:
         out.mkdir(parents=True, exist_ok=True)
         with written_whole(out / WEIGHTS) as partial:
-            save_file(weights, partial)
+            probe.save(partial)
         figures = acceptability_figures(
-            out, asdict(config), [asdict(epoch) for epoch in epochs], len(sentences), len(added), dev, test
+            out, asdict(config), [asdict(one) for one in tried], len(sentences), len(added), test
         )
         for name, text in (("figures.json", json.dumps(figures, indent=1) + "\n"), ("README.md", card(figures))):
             with written_whole(out / name) as partial:
@@ -175,3 +168,9 @@ def train_acceptability(
     except OSError as exc:
         raise CheckpointError(out, None, exc) from exc
     return out
+
+
+def _read(
+    model: LanguageModel, texts: Sequence[str], config: AcceptabilityConfig, progress: Progress
+) -> Float32[np.ndarray, "text feature"]:
+    return residual_features(model, texts, config.blocks, lambda share: progress("reading", _READING * share))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from core.errors import PromptFileError
 from core.files import require_file
@@ -14,7 +14,7 @@ from core.models.acceptability import ACCEPTED
 from core.results.statistics import bootstrap_paired
 from core.training.made_up_texts import gibberish, paragraph
 
-_DEV_BLOCK = 50  # sentences in a row: those of one example in a paper stand together and often share their words
+_BLOCK = 50  # sentences in a row: those of one example in a paper stand together and often share their words
 _N_RESAMPLES = 2_000  # as many as for the card of the shipped classifier
 
 
@@ -47,11 +47,9 @@ def read_cola(path: Path) -> list[Sentence]:
     return sentences
 
 
-def split(sentences: Sequence[Sentence], dev_share: float) -> tuple[list[Sentence], list[Sentence]]:
-    """Training sentences, and held-back ones: blocks of 50 at regular intervals."""
-    every = round(1 / dev_share)
-    dev = {i for i in range(len(sentences)) if i // _DEV_BLOCK % every == every - 1}
-    return [s for i, s in enumerate(sentences) if i not in dev], [sentences[i] for i in sorted(dev)]
+def folds(n: int, n_folds: int) -> Int[np.ndarray, "sentence"]:
+    """The fold, from 0, that each of `n` sentences is held back in: blocks of 50 take turns."""
+    return np.arange(n) // _BLOCK % n_folds
 
 
 def made_up(sentences: Sequence[Sentence], n: int, rng: random.Random) -> list[Sentence]:

@@ -69,6 +69,7 @@ def serving(stores: Path, user_setups: Path, log: Path) -> Iterator[str]:
         finally:
             server.terminate()
             server.wait(timeout=PATIENCE_S)
+            print(log.read_text())  # which pytest shows beside a failure
 
 
 def _wait_for(address: str, server: subprocess.Popen[bytes], log: Path) -> None:

@@ -55,7 +55,8 @@ TEXT = {
     "accepted": Term(
         "Accepted",
         "Share of texts that a classifier of well-formed English accepts: the paper's COLA.",
-        "The classifier that comes with the app is weak; its card says how weak. A better one is named in "
+        "The classifier that comes with the app, a probe of SmolLM2's activations, is weak; its card says how weak. A "
+        "better one is named in "
         "`STEERSCOPE_ACCEPTABILITY`. Not available where there is none.",
     ),
     "distinct_3": Term("Distinct-3", "Different runs of three tokens over all of them; lower is more repetitive."),

@@ -7,32 +7,30 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import BertConfig, BertForSequenceClassification, BertTokenizer
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BertForSequenceClassification,
+    BertTokenizer,
+)
 
+from core.catalog import find_setup
 from core.errors import AcceptabilityError, UnsafeWeightsError
 from core.models import acceptability
-from core.models.acceptability import EMBEDDED, PUBLISHED, VARIABLE, WEIGHTS, load_acceptability, load_minilm_classifier
+from core.models.acceptability import (
+    EMBEDDED,
+    PUBLISHED,
+    VARIABLE,
+    WEIGHTS,
+    Probe,
+    load_acceptability,
+    load_probe,
+    residual_features,
+)
+from core.models.loading import load_language_model
+from tests.fixtures.language_models import write_classifier
 
 TEXTS = ["the old man sat by the river", " ", "river the", "", "a film about war and peace and the sea"]
-
-
-def write_classifier(folder: Path, classes: int = 2) -> Path:
-    """A tiny random BERT for texts of one class of some."""
-    words = sorted({word for text in TEXTS for word in text.split()})
-    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]
-    torch.manual_seed(classes)
-    config = BertConfig(
-        vocab_size=len(tokens),
-        hidden_size=16,
-        intermediate_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        initializer_range=0.5,
-        num_labels=classes,
-    )
-    BertForSequenceClassification(config).save_pretrained(folder)
-    BertTokenizer(vocab={token: i for i, token in enumerate(tokens)}).save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -102,17 +100,80 @@ def test_unknown_classifier_says_what_to_set(monkeypatch: pytest.MonkeyPatch) ->
         load_acceptability()
 
 
-# ---- the one trained here ----
+# ---- the probe ----
 
 
-@pytest.fixture(scope="module")
-def embedded() -> Path:
-    assert (EMBEDDED / WEIGHTS).is_file()
-    return EMBEDDED
+BLOCKS = (0, 2)
 
 
-def test_embedded_classifier_prefers_grammar(embedded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(acceptability, "EMBEDDED", embedded)
+@pytest.fixture
+def probe(tmp_path: Path, user_setups: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a random probe on two blocks of the tiny GPT-2, d_model 32."""
+    monkeypatch.setenv("STEERSCOPE_SETUPS", str(user_setups))
+    weight = np.random.default_rng(0).normal(size=4 * 32).astype(np.float32)
+    (tmp_path / "probe").mkdir()
+    Probe("gpt2-topk", BLOCKS, weight, 0.25).save(tmp_path / "probe" / WEIGHTS)
+    return tmp_path / "probe"
+
+
+def test_features_are_those_of_plain_transformers(gpt2_folder: Path, user_setups: Path) -> None:
+    texts = [" a film about war and peace ", "river", "the old man sat by the river"]
+    ours = residual_features(load_language_model(find_setup("gpt2-topk", user_setups)), texts, BLOCKS)
+    model = AutoModelForCausalLM.from_pretrained(gpt2_folder, dtype=torch.float32).eval()
+    tokenizer = AutoTokenizer.from_pretrained(gpt2_folder)
+    for text, row in zip(texts, ours, strict=True):
+        ids = [tokenizer.bos_token_id, *tokenizer(text.strip(), add_special_tokens=False).input_ids]
+        streams: list[torch.Tensor] = []
+        for block in BLOCKS:
+            model.transformer.h[block].register_forward_hook(
+                lambda _module, _args, out, streams=streams: streams.append(out[0].detach().reshape(-1, 32))
+            )
+        with torch.no_grad():
+            model(torch.tensor([ids]))
+        expected = torch.cat([part for x in streams for part in (x[-1], x[1:].mean(0))])
+        assert row == pytest.approx(expected.numpy(), abs=1e-5)
+
+
+def test_probability_of_the_probe(probe: Path, user_setups: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(acceptability, "EMBEDDED", probe)
+    loaded = load_acceptability()
+    assert loaded is not None
+    assert loaded.name == "probe"
+    texts = ["the sea", "", "a film about war"]
+    weight = load_file(probe / WEIGHTS)["weight"].numpy()
+    model = load_language_model(find_setup("gpt2-topk", user_setups))
+    logits = residual_features(model, [texts[0], texts[2]], BLOCKS) @ weight + 0.25
+    probability = loaded.probabilities(texts)
+    assert np.isnan(probability[1])
+    assert probability[[0, 2]] == pytest.approx(1 / (1 + np.exp(-logits)), abs=1e-5)
+
+
+@pytest.mark.parametrize("damage", ["cut", "tensor"])
+def test_damaged_probe_is_named(probe: Path, tmp_path: Path, damage: str) -> None:
+    folder = tmp_path / damage
+    folder.mkdir()
+    if damage == "cut":
+        (folder / WEIGHTS).write_bytes((probe / WEIGHTS).read_bytes()[:100])
+    else:
+        save_file({"weight": load_file(probe / WEIGHTS)["weight"]}, folder / WEIGHTS)
+    with pytest.raises(
+        AcceptabilityError, match=rf"cannot load the classifier in '.*{damage}': .*; restore the folder"
+    ):
+        load_probe(folder)
+
+
+def test_probe_of_another_model_is_refused(probe: Path) -> None:
+    Probe("gpt2-topk", (0,), load_file(probe / WEIGHTS)["weight"].numpy(), 0.0).save(probe / WEIGHTS)
+    with pytest.raises(AcceptabilityError, match=r"probe' does not fit the model of 'gpt2-topk'"):
+        load_probe(probe)
+
+
+@pytest.mark.slow
+def test_embedded_probe_prefers_grammar(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    monkeypatch.setattr(acceptability, "EMBEDDED", EMBEDDED)
+    monkeypatch.setenv("STEERSCOPE_STORE", str(tmp_path_factory.mktemp("dequantised")))
     loaded = load_acceptability()
     assert loaded is not None
     good = [
@@ -128,27 +189,3 @@ def test_embedded_classifier_prefers_grammar(embedded: Path, monkeypatch: pytest
         "They was seed by men the.",
     ]
     assert (loaded.probabilities(good) > loaded.probabilities(bad)).all()
-
-
-def test_embedded_classifier_leaves_the_embeddings_alone(embedded: Path) -> None:
-    from core.models.embeddings import load_embedding_model
-
-    model = load_embedding_model()
-    before = model.embed(["a heart of stone"])
-    load_minilm_classifier(embedded)
-    assert (model.embed(["a heart of stone"]) == before).all()
-
-
-@pytest.mark.parametrize("damage", ["cut", "tensor"])
-def test_damaged_classifier_is_named(embedded: Path, tmp_path: Path, damage: str) -> None:
-    folder = tmp_path / damage
-    folder.mkdir()
-    if damage == "cut":
-        (folder / WEIGHTS).write_bytes((embedded / WEIGHTS).read_bytes()[:1_000])
-    else:
-        state = load_file(embedded / WEIGHTS)
-        save_file({name: value for name, value in state.items() if name != "head.1.bias"}, folder / WEIGHTS)
-    with pytest.raises(
-        AcceptabilityError, match=rf"cannot load the classifier in '.*{damage}': .*; restore the folder"
-    ):
-        load_minilm_classifier(folder)
