@@ -58,10 +58,12 @@ def _columns(series: Series, shown: Comparison, store: Store, *, stale: bool = F
 
 def _generate(request: Request, store: Store, scored: ScoredIn) -> None:
     """Streams the columns. Stop, or any other use of the page, ends it and keeps the text so far."""
-    state, place = st.session_state, st.empty()
+    state = st.session_state
     last: Series | None = state.get("series")
     if last is not None and last.runs:  # what was seen stays until there is something new
-        place.html(_columns(last, last.runs[0], store, stale=True))
+        place = st.html(_columns(last, last.runs[0], store, stale=True))
+    else:
+        place = st.empty()
     series = state["series"] = Series.of(request, last)
     state["shown_seed"] = None
     try:

@@ -112,9 +112,12 @@ def test_topic_neuron_columns_and_tables(visitor: Visitor, bench: Workbench, sco
     page.get_by_role("link", name="Compare and export").click()
     expect(page.get_by_role("heading", name="Texts")).to_be_visible()
     visitor.settled()
+    collected = downloaded(page, page.get_by_test_id("stMain").get_by_role("button", name="CSV", exact=True).first)
+    assert collected["edit"].tolist() == list(names)
+    assert collected["topic"].tolist() == [TOPIC] * 4
 
 
-def test_second_click_leaves_the_neuron_open(visitor: Visitor, scored: ScoredTopic) -> None:
+def test_second_click_leaves_the_neuron_open_and_it_is_steered_with(visitor: Visitor, scored: ScoredTopic) -> None:
     second = int(scored.scores.ranked()["neuron"].iloc[1])
     page = visitor.open()
     type_topic(page, TOPIC)
@@ -124,6 +127,10 @@ def test_second_click_leaves_the_neuron_open(visitor: Visitor, scored: ScoredTop
         select_row(page, 2)
         visitor.settled()
         expect(page).to_have_url(re.compile(rf"[?&]neuron={second}(&|$)"))
+    page.get_by_test_id("stMain").get_by_role("link").filter(has_text=f"Steer with neuron {second}").click()
+    expect(page.locator("h1")).to_have_text("What does each way of steering do to the text?")
+    expect(page).to_have_url(re.compile(rf"[?&]added={second}(&|$)"))
+    expect(page.get_by_label("Added neurons", exact=True)).to_have_value(str(second))
 
 
 def test_link_to_a_page_opens_it_on_a_server_just_started(

@@ -98,8 +98,7 @@ def show_chat(setup: Setup, store: Store) -> None:
 def _answer(session: ChatSession, request: Request, store: Store) -> None:
     """Streams the answers to the last turn. Stop, or any other use of the page, keeps the text so far."""
     turn = session.chat.turns[-1]
-    place = st.empty()
-    place.html(_turn_html(turn, request, store))
+    place = st.html(_turn_html(turn, request, store))
     st.button("Stop", key="stop chat", on_click=_on_stop, help="Keeps what has been written")
     ways = session.ways_for(request, store)
     if problems := [column.problem for column in ways.columns if column.problem]:

@@ -113,8 +113,8 @@ def _show_answers(asked: Asked, store: Store, sweep: SavedSweep | None) -> None:
     answers, names = session_answers(), neuron_names(store)
     if sweep is not None:
         answers.take_saved(asked, sweep.rows)
-    place, below = st.empty(), st.empty()
-    place.html(answers_html(asked, answers, names))
+    place = st.html(answers_html(asked, answers, names))  # an empty place would show for a moment
+    below = st.empty()
     if not answers.complete(asked):
         with below.container(horizontal=True, vertical_alignment="center"):
             if not _wanted(answers.seconds.get(asked.setup, 0.0)):
