@@ -2,6 +2,7 @@
 
 import platform
 from collections.abc import Iterator
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -18,13 +19,19 @@ from core.store.schema import build_command
 PACKAGES = ("torch", "transformers", "transformer-lens", "sae-lens", "sentence-transformers", "streamlit", "duckdb")
 
 
-def _packages() -> Iterator[tuple[str, str, bool]]:
-    yield "python", platform.python_version(), True
+def versions() -> dict[str, str]:
+    """The versions of Python and of the packages that matter; those that are not installed are left out."""
+    found = {"python": platform.python_version()}
     for package in PACKAGES:
-        try:
-            yield package, version(package), True
-        except PackageNotFoundError:
-            yield package, "not installed: pip install -r requirements.txt", False
+        with suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
+
+
+def _packages() -> Iterator[tuple[str, str, bool]]:
+    found = versions()
+    for package in ("python", *PACKAGES):
+        yield package, found.get(package, "not installed: pip install -r requirements.txt"), package in found
 
 
 def _embedding_model() -> tuple[str, str, bool]:

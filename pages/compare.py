@@ -6,6 +6,7 @@ import streamlit as st
 from core.errors import SteerscopeError
 from core.results.export import export_bytes
 from pages.parts.compare.labels import show_labels
+from pages.parts.compare.report import report_button
 from pages.parts.compare.saved_tables import show_saved_tables
 from pages.shared.charts import figures as charts
 from pages.shared.columns import FIGURES
@@ -146,8 +147,6 @@ def _choose_figure(table: pd.DataFrame) -> str | None:
 
 
 def _show_kind(collected: pd.DataFrame, kind: str) -> None:
-    if collected.empty or not (collected["kind"] == kind).any():
-        return
     table = of_kind(collected, kind)
     st.header(KINDS[kind], anchor=False)
     with st.container(horizontal=True):
@@ -185,7 +184,9 @@ def main() -> None:
             "Nothing yet. **Collect** on the page Topic adds the open neuron; on Generate, every complete column; on "
             "Special tokens, both answers. What you collect is kept until you remove it."
         )
-    for kind in KINDS:
+    kinds = [] if collected.empty else [kind for kind in KINDS if (collected["kind"] == kind).any()]
+    report_button(chosen_setup()[0], {KINDS[kind]: of_kind(collected, kind) for kind in kinds})
+    for kind in kinds:
         _show_kind(collected, kind)
     show_labels(chosen_setup()[0])
     show_saved_tables(chosen_setup()[0])

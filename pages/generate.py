@@ -60,10 +60,8 @@ def _generate(request: Request, store: Store, scored: ScoredIn) -> None:
     """Streams the columns. Stop, or any other use of the page, ends it and keeps the text so far."""
     state = st.session_state
     last: Series | None = state.get("series")
-    if last is not None and last.runs:  # what was seen stays until there is something new
-        place = st.html(_columns(last, last.runs[0], store, stale=True))
-    else:
-        place = st.empty()
+    # what was seen stays until there is something new
+    place = st.html(_columns(last, last.runs[0], store, stale=True)) if last and last.runs else st.empty()
     series = state["series"] = Series.of(request, last)
     state["shown_seed"] = None
     try:

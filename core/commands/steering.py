@@ -33,9 +33,9 @@ from core.evaluation.experiments import (
     TEXT_COLUMNS,
     ExperimentOptions,
     find_experiments,
-    run_in_turn,
     split_names,
 )
+from core.evaluation.running import run_in_turn
 from core.settings import GenerationSettings, store_root
 
 if TYPE_CHECKING:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
-from functools import partial
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
-from core.errors import StoreError, UsageError
+from core.errors import UsageError
 from core.progress import Progress
 from core.settings import GenerationSettings
 from core.text.prompts import Topic, bundled_topics
@@ -210,6 +207,14 @@ EXPERIMENTS: dict[str, Experiment] = {
         (Printed("embedding", "Kendall's tau between the rankings by the setup's model and by the other one"),),
         needs_model=False,
     ),
+    "cases": Experiment(
+        "core.evaluation.cases",
+        "Cases by chance, checked",
+        (
+            Printed("cases-alarms", "Share of 200 meaningless topics that show any neuron of a case"),
+            Printed("cases-held-out", "Neurons aligned by half of a topic's prompts: share of tokens with any of them"),
+        ),
+    ),
     "few": Experiment(
         "core.evaluation.few",
         "Few examples, and what texts tell of them",
@@ -263,87 +268,3 @@ def find_experiments(names: str) -> dict[str, Experiment]:
     if unknown := [name for name in wanted or (names,) if name not in EXPERIMENTS]:
         raise UsageError(f"no experiment '{unknown[0]}'; there are {', '.join(EXPERIMENTS)}")
     return {name: EXPERIMENTS[name] for name in wanted}
-
-
-def run_key(workbench: Scorer, options: ExperimentOptions, names: Sequence[str]) -> str:
-    """Identifies a run of experiments by their names, their settings and the store they read."""
-    settings = replace(options, also=(), saved=None, unfinished=None)  # type: ignore[arg-type]
-    stores = [bench.store.meta.get("fingerprint") for bench in (workbench, *options.also)]
-    return hashlib.sha256(repr([*names, stores, settings]).encode()).hexdigest()[:16]
-
-
-def run_and_save(
-    name: str,
-    workbench: Scorer,
-    options: ExperimentOptions,
-    results: AppStore,
-    setup: str,
-    progress: Progress = lambda stage, share: None,
-) -> dict[str, pd.DataFrame]:
-    """Runs an experiment and saves its tables under the setup's name, all when it has finished."""
-    results.check()  # what cannot be saved fails now, rather than after the work
-    tables = _run(name, workbench, options, results, setup, progress)
-    _save(name, tables, results, setup)
-    return tables
-
-
-def _run(
-    name: str, workbench: Scorer, options: ExperimentOptions, results: AppStore, setup: str, progress: Progress
-) -> dict[str, pd.DataFrame]:
-    unfinished = Unfinished(results, setup, name, run_key(workbench, options, [name]))
-    own = replace(options, saved=partial(results.result, setup), unfinished=unfinished)
-    return EXPERIMENTS[name].run(workbench, own, progress)
-
-
-def _save(name: str, tables: Mapping[str, pd.DataFrame], results: AppStore, setup: str) -> None:
-    for table, frame in tables.items():
-        results.save_result(setup, table, frame)
-    results.forget(setup, name)
-
-
-def run_in_turn(
-    names: Sequence[str],
-    workbench: Scorer,
-    options: ExperimentOptions,
-    results: AppStore,
-    setup: str,
-    watched: Callable[[str], AbstractContextManager[Progress]],
-) -> Iterator[tuple[str, dict[str, pd.DataFrame], StoreError | None]]:
-    """Runs experiments one after another; each is saved when it has finished. A stopped run goes on where it was.
-
-    Args:
-        watched: makes the report of progress of an experiment, by its title.
-
-    Yields:
-        The name of each experiment, its tables, and why they could not be saved; None where they were.
-
-    Raises:
-        StoreBusyError, StoreWriteError, StoreDamagedError: the results cannot be saved; told before the work begins.
-    """
-    results.check()
-    run = Unfinished(results, setup, "evaluate", run_key(workbench, options, names))
-    done = {name: table["table"].tolist() for name, table in run.load().items()}
-    lost: StoreError | None = None
-    for name in names:
-        kept = {table: results.result(setup, table) for table in done.get(name, ())}
-        if kept and all(frame is not None for frame in kept.values()):
-            yield name, cast("dict[str, pd.DataFrame]", kept), None
-            continue
-        with watched(EXPERIMENTS[name].title) as progress:
-            tables = _run(name, workbench, options, results, setup, progress)
-        problem = None
-        try:
-            _save(name, tables, results, setup)
-            done[name] = list(tables)
-            run.keep({name: _listed(tables) for name, tables in done.items()})
-        except StoreError as exc:
-            problem = lost = exc
-        yield name, tables, problem
-    if lost is None:
-        run.forget()
-
-
-def _listed(tables: Sequence[str]) -> pd.DataFrame:
-    import pandas as pd
-
-    return pd.DataFrame({"table": tables})

@@ -25,6 +25,11 @@ _LATEX = str.maketrans(
         "[": "{[}",  # after a line break it would start an optional argument
     }
 )
+# a LaTeX table of more columns or rows is made to fit the page; longer text than this breaks
+_LATEX_COLUMNS, _LATEX_ROWS, _LATEX_LONG = 7, 40, 40
+_LATEX_TEXT = 0.6  # share of the line for the columns of long text
+_SHEET_NAME = re.compile(r"[\[\]:*?/\\']")  # characters that Excel refuses in a sheet's name
+_SHEET_NAME_LENGTH = 31  # Excel's limit
 _SHEET_ROWS = 2**20 - 1  # Excel's limit, less the header
 _CELL_CHARACTERS = 32_767  # Excel's limit
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")  # characters that XML and LaTeX cannot hold
@@ -55,7 +60,7 @@ def _csv(table: pd.DataFrame) -> bytes:
     return text.encode()
 
 
-def _readable(value: Any) -> str:
+def readable(value: Any) -> str:
     """A value as text to read: floats rounded, missing values empty."""
     if value is None or value is pd.NaT or value is pd.NA or (isinstance(value, float) and math.isnan(value)):
         return ""
@@ -66,7 +71,7 @@ def _readable(value: Any) -> str:
 
 
 def _markdown_cell(value: Any) -> str:
-    text = _readable(value)
+    text = readable(value)
     for plain, escaped in (("\\", "\\\\"), ("|", "\\|"), ("&", "&amp;"), ("<", "&lt;"), (">", "&gt;")):
         text = text.replace(plain, escaped)
     return "<br>".join(text.splitlines())
@@ -81,20 +86,34 @@ def _markdown(table: pd.DataFrame) -> bytes:
 
 
 def _latex(table: pd.DataFrame) -> bytes:
-    """A LaTeX tabular with booktabs rules; four significant digits."""
+    """A LaTeX tabular with booktabs rules that fits a page; four significant digits."""
 
     def line(cells: Iterable[Any]) -> str:
-        escaped = (_CONTROL.sub("", " ".join(_readable(cell).split())).translate(_LATEX) for cell in cells)
+        escaped = (_CONTROL.sub("", " ".join(readable(cell).split())).translate(_LATEX) for cell in cells)
         return f"{' & '.join(escaped)} \\\\"
 
-    alignment = "".join("r" if is_numeric_dtype(kind) else "l" for kind in table.dtypes)
     rows = [line(row) for row in table.itertuples(index=False, name=None)]
     lines = (
-        "% \\usepackage{booktabs}",
-        *(f"\\begin{{tabular}}{{{alignment}}}", "\\toprule", line(map(str, table.columns)), "\\midrule", *rows),
-        *("\\bottomrule", "\\end{tabular}", ""),
+        f"\\begin{{tabular}}{{{_alignment(table)}}}",
+        *("\\toprule", line(map(str, table.columns)), "\\midrule", *rows, "\\bottomrule", "\\end{tabular}"),
     )
+    if len(table.columns) > _LATEX_COLUMNS or len(table) > _LATEX_ROWS:
+        fit = "\\begin{adjustbox}{max width=\\linewidth, max totalheight=\\textheight}"
+        lines = ("% \\usepackage{booktabs, array, adjustbox}", fit, *lines, "\\end{adjustbox}", "")
+    else:
+        lines = ("% \\usepackage{booktabs, array}", *lines, "")
     return "\n".join(lines).encode()
+
+
+def _alignment(table: pd.DataFrame) -> str:
+    """Numbers to the right; columns of long text share `_LATEX_TEXT` of the line, so that they break."""
+    longest = [0 if is_numeric_dtype(c) else max((len(readable(v)) for v in c), default=0) for _, c in table.items()]
+    n_long = sum(length > _LATEX_LONG for length in longest)
+    wrapped = f">{{\\raggedright\\arraybackslash}}p{{{_LATEX_TEXT / max(1, n_long):.2f}\\linewidth}}"
+    return "".join(
+        "r" if is_numeric_dtype(kind) else wrapped if length > _LATEX_LONG else "l"
+        for kind, length in zip(table.dtypes, longest, strict=True)
+    )
 
 
 def _parquet(table: pd.DataFrame) -> bytes:
@@ -119,33 +138,38 @@ def _sheet_cell(value: Any) -> Any:
     return _CONTROL.sub("", value)
 
 
-def _xlsx(table: pd.DataFrame) -> bytes:
-    """A workbook of one sheet; numbers at full precision."""
+def _xlsx(table: pd.DataFrame, title: str) -> bytes:
+    """A workbook of one sheet, named after what it holds; numbers at full precision."""
     if len(table) > _SHEET_ROWS:
         raise ExportError(f"a sheet holds {_SHEET_ROWS:,} rows, this table has {len(table):,}; export it as parquet")
     columns = [column if is_numeric_dtype(column) else column.map(_sheet_cell) for _, column in table.items()]
     header = [_sheet_cell(str(name)) for name in table.columns]
     buffer = io.BytesIO()
-    pd.DataFrame(dict(enumerate(columns))).to_excel(buffer, header=header, index=False, engine="openpyxl")
+    sheet = _SHEET_NAME.sub(" ", title)[:_SHEET_NAME_LENGTH].strip() or "Table"
+    content = pd.DataFrame(dict(enumerate(columns)))
+    content.to_excel(buffer, sheet_name=sheet, header=header, index=False, engine="openpyxl")
     return buffer.getvalue()
 
 
 _WRITERS: dict[str, Callable[[pd.DataFrame], bytes]] = {
-    "csv": _csv, "md": _markdown, "latex": _latex, "parquet": _parquet, "xlsx": _xlsx
+    "csv": _csv, "md": _markdown, "latex": _latex, "parquet": _parquet
 }  # fmt: skip
-FORMATS = tuple(_WRITERS)
+FORMATS = (*_WRITERS, "xlsx")
 _SUFFIXES = {"tex": "latex"}
 
 
-def export_bytes(table: pd.DataFrame, format: str) -> bytes:
+def export_bytes(table: pd.DataFrame, format: str, title: str = "") -> bytes:
     """The table, without its index, as the bytes of a file.
+
+    Args:
+        title: what the table is; Excel's sheet is named so.
 
     Raises:
         ExportError: an unknown format, or a table that the format cannot hold.
     """
-    if format not in _WRITERS:
+    if format not in FORMATS:
         raise ExportError(f"tables are written as {', '.join(FORMATS)}, not '{format}'")
-    return _WRITERS[format](table)
+    return _xlsx(table, title) if format == "xlsx" else _WRITERS[format](table)
 
 
 def export_table(table: pd.DataFrame, path: Path, format: str | None = None) -> Path:
@@ -158,7 +182,7 @@ def export_table(table: pd.DataFrame, path: Path, format: str | None = None) -> 
         ExportError: an unknown format, no such folder, or a disk that is full or not writable.
     """
     suffix = path.suffix.removeprefix(".")
-    content = export_bytes(table, format or _SUFFIXES.get(suffix, suffix))
+    content = export_bytes(table, format or _SUFFIXES.get(suffix, suffix), path.stem)
     if not path.parent.is_dir():
         raise ExportError(f"no folder '{path.parent}' to write '{path.name}' to; create it first")
     try:

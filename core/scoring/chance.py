@@ -164,6 +164,11 @@ class Chance:
     def _reported(self, side: Side, p: Float[np.ndarray, "scored"]) -> Bool[np.ndarray, "scored"]:
         return step_up(p) <= self.levels[side]
 
+    def alarms(self, side: Side, stand_out: Float[np.ndarray, "neuron topic"]) -> Bool[np.ndarray, "topic"]:
+        """For each topic whether any neuron would be of this case, by the neurons' `deviations`."""
+        tail = self.tails[side]
+        return np.array([self._reported(side, tail.p_values(topic)).any() for topic in stand_out.T])
+
 
 def verdict(cases: pd.DataFrame) -> str:
     """Whether a topic is carried, in plain words: how many neurons are aligned."""

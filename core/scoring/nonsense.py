@@ -1,8 +1,9 @@
 """Topics that mean nothing, and what they show in a store: the yardstick of `core.scoring.chance`.
 
-Two kinds, drawn with a fixed seed: lines of random words, and, from `MIXED` prompts on, prompts of the reference set
-drawn at random. (A single such prompt, or two, is a topic.) What a store shows is measured once for each number of
-prompts and each set of scoring settings, in seconds, and kept in the app's store.
+Drawn with a fixed seed: lines of random words, each word equally likely or as often as in the prompts, and, from
+`MIXED` prompts on, prompts of the reference set drawn at random. (A single such prompt, or two, is a topic.) What a
+store shows is measured once for each number of prompts and each set of scoring settings, in seconds, and kept in the
+app's store.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import math
 import re
 from dataclasses import asdict
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
@@ -30,11 +31,14 @@ from core.text.prompts import reference_prompts
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
+LineKind = Literal["random", "common", "shuffled"]
+NONSENSE: tuple[LineKind, ...] = ("random", "common")  # kinds of lines that mean nothing
 SIZES = (1, 2, 3, 6, 10, 20, 60)  # prompts of a meaningless topic; a topic is compared with the nearest size
 MIXED = 6  # prompts from which a random draw of them counts as meaningless: the paper's smaller number
 N_TOPICS = 200  # of each kind
 N_LINES, LINE_WORDS = 400, (2, 12)  # lines of random words, and how many words at least and at most
 TABLE = "chance"  # of the app's store
+_RULE = 2  # raised when what is measured changes, so that what was kept is measured anew
 _BLOCK = 50  # topics whose deviations are worked out at a time
 
 
@@ -43,17 +47,31 @@ def size_of(n_prompts: int) -> int:
     return min(SIZES, key=lambda size: abs(math.log(n_prompts / size)))
 
 
-def random_lines(n: int, seed: int) -> list[str]:
-    """Lines of random words, each of the reference prompts' words as likely as any other."""
-    texts = (prompt.text.lower() for prompt in reference_prompts(EMBEDDED_REFERENCE))
-    words = sorted({word for text in texts for word in re.findall(r"[a-z']+", text)})
+@cache
+def _texts() -> list[str]:
+    return [prompt.text for prompt in reference_prompts(EMBEDDED_REFERENCE)]
+
+
+def lines(kind: LineKind, n: int, seed: int) -> list[str]:
+    """Lines made of the reference prompts' words.
+
+    Args:
+        kind: `random` draws from all different words, `common` as often as they occur; `shuffled` puts the words of a
+            prompt in random order, which leaves most of its meaning.
+    """
     rng = np.random.default_rng(seed)
+    if kind == "shuffled":
+        chosen = rng.permutation(len(_texts()))[:n]
+        return [" ".join(rng.permutation(_texts()[i].split())) for i in chosen]
+    words = [word for text in _texts() for word in re.findall(r"[a-z']+", text.lower())]
+    words = sorted(set(words)) if kind == "random" else words
     return [" ".join(rng.choice(words, rng.integers(LINE_WORDS[0], LINE_WORDS[1] + 1))) for _ in range(n)]
 
 
 @cache
-def _embedded_lines(model: EmbeddingModel) -> Float32[np.ndarray, "line d_embedding"]:
-    return model.embed(random_lines(N_LINES, seed=0))
+def embedded_lines(model: EmbeddingModel, kind: LineKind, seed: int) -> Float32[np.ndarray, "line d_embedding"]:
+    """Embeddings of `N_LINES` lines of a kind."""
+    return model.embed(lines(kind, N_LINES, seed))
 
 
 def draws(n_rows: int, size: int, seed: int) -> Int[np.ndarray, "topic size"]:
@@ -84,24 +102,41 @@ def measure_chance(
 
     Takes seconds, and 40 bytes for each stored activation.
     """
-    progress("meaningless topics", 0.0)
-    lines, size = _embedded_lines(model), size_of(n_prompts)
-    counted = store.table("neurons", "prompts", "neuron")["prompts"].to_numpy() >= settings.min_prompts
-    if settings.max_density is not None:
-        counted &= store.density() <= settings.max_density
-    neurons = np.flatnonzero(counted)
-    summaries = store.summary_matrix(settings.summary).tocsc()[:, neurons].astype(np.float32)
-    weights = summaries.multiply(1 / summaries.sum(axis=0)[None, :]).T.tocsr()
-    squares, kinds = store.weight_squares(settings.summary)[neurons], []
-    reference = store.embeddings()
-    for number, rows in enumerate((lines, reference) if size >= MIXED else (lines,)):
-        chosen, parts = draws(len(rows), size, seed=number), []
+    size = size_of(n_prompts)
+    kinds = [embedded_lines(model, kind, seed=0) for kind in NONSENSE]
+    if size >= MIXED:
+        kinds.append(store.embeddings())
+    meaningless = Meaningless(store, settings)
+    found = []
+    for number, rows in enumerate(kinds):
+        progress("meaningless topics", number / len(kinds))
+        found.append(meaningless.deviations(rows, size, seed=number))
+    progress("meaningless topics", 1.0)
+    return measure(found)
+
+
+class Meaningless:
+    """How far a store's neurons stand out for topics that mean nothing, many at a time."""
+
+    def __init__(self, store: Store, settings: ScoreSettings) -> None:
+        counted = store.table("neurons", "prompts", "neuron")["prompts"].to_numpy() >= settings.min_prompts
+        if settings.max_density is not None:
+            counted &= store.density() <= settings.max_density
+        neurons = np.flatnonzero(counted)
+        summaries = store.summary_matrix(settings.summary).tocsc()[:, neurons].astype(np.float32)
+        self.weights = summaries.multiply(1 / summaries.sum(axis=0)[None, :]).T.tocsr()
+        self.squares = store.weight_squares(settings.summary)[neurons]
+        self.reference, self.power = store.embeddings(), settings.distance_power
+
+    def deviations(
+        self, rows: Float32[np.ndarray, "line d_embedding"], size: int, seed: int
+    ) -> dict[Side, Float32[np.ndarray, "neuron topic"]]:
+        """The deviations of every neuron on `N_TOPICS` topics of `size` of these embeddings, drawn at random."""
+        chosen, parts = draws(len(rows), size, seed), []
         for start in range(0, N_TOPICS, _BLOCK):
-            distances = distances_to_many(reference, rows[chosen[start : start + _BLOCK]])
-            parts.append(_deviations(weights, distances, settings.distance_power, squares))
-            progress("meaningless topics", (start + _BLOCK) / N_TOPICS)
-        kinds.append({side: np.hstack([part[side] for part in parts]) for side in SIDES})
-    return measure(kinds)
+            distances = distances_to_many(self.reference, rows[chosen[start : start + _BLOCK]])
+            parts.append(_deviations(self.weights, distances, self.power, self.squares))
+        return {side: np.hstack([part[side] for part in parts]) for side in SIDES}
 
 
 def _deviations(
@@ -121,7 +156,7 @@ def _deviations(
 def _key(store: Store, n_prompts: int, settings: ScoreSettings) -> str:
     """What the measurement follows from; the store's own part comes first."""
     made_of = store.meta.get("fingerprint") or store.meta.get("built_at", "")
-    return " ".join([made_of, str(size_of(n_prompts)), *map(str, asdict(settings).values())])
+    return " ".join([f"{made_of}-{_RULE}", str(size_of(n_prompts)), *map(str, asdict(settings).values())])
 
 
 def known_chance(app: AppStore, store: Store, n_prompts: int, settings: ScoreSettings) -> Chance | None:

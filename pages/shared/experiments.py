@@ -7,7 +7,8 @@ import streamlit as st
 
 from core.catalog import Setup
 from core.errors import SteerscopeError
-from core.evaluation.experiments import EXPERIMENTS, ExperimentOptions, run_and_save
+from core.evaluation.experiments import EXPERIMENTS, ExperimentOptions
+from core.evaluation.running import run_and_save
 from core.results.export import export_bytes
 from core.store.reader import Store
 from pages.shared.glossary.index import help_text

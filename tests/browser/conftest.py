@@ -97,7 +97,7 @@ class Visitor:
         self.problems: list[str] = []
         page.set_default_timeout(1_000 * PATIENCE_S)
         page.on("pageerror", lambda error: self.problems.append(f"error: {error}"))
-        page.route(lambda url: not url.startswith((server, "data:", "blob:")), self._refuse)
+        page.route(lambda url: not url.startswith((server, "data:", "blob:", "file:")), self._refuse)
 
     def _refuse(self, route: Route) -> None:
         self.problems.append(f"request to {route.request.url}")

@@ -72,7 +72,9 @@ def expected_text(bench: Workbench, scored: ScoredTopic, name: str, tokens: int 
     return "".join(column.generations[0].tokens)
 
 
-def test_topic_neuron_columns_and_tables(visitor: Visitor, bench: Workbench, scored: ScoredTopic) -> None:
+def test_topic_neuron_columns_tables_and_report(
+    visitor: Visitor, bench: Workbench, scored: ScoredTopic, tmp_path: Path
+) -> None:
     ranked, store = scored.scores.ranked(), bench.store
     page = visitor.open()
     type_topic(page, TOPIC)
@@ -115,6 +117,15 @@ def test_topic_neuron_columns_and_tables(visitor: Visitor, bench: Workbench, sco
     collected = downloaded(page, page.get_by_test_id("stMain").get_by_role("button", name="CSV", exact=True).first)
     assert collected["edit"].tolist() == list(names)
     assert collected["topic"].tolist() == [TOPIC] * 4
+
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Report", exact=True).click()
+    report = tmp_path / "report.html"
+    download.value.save_as(report)
+    page.goto(report.as_uri())  # the visitor refuses every request but the server's and this file
+    expect(page.locator("h2", has_text="Texts")).to_have_count(1)
+    expect(page.locator(".plot .main-svg").first).to_be_visible()
+    assert all(text.split()[0] in page.locator("table").first.inner_text() for text in shown)
 
 
 def test_second_click_leaves_the_neuron_open_and_it_is_steered_with(visitor: Visitor, scored: ScoredTopic) -> None:

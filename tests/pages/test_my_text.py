@@ -10,8 +10,9 @@ import pytest
 
 from core.catalog import find_setup
 from core.evaluation import inspected
-from core.evaluation.experiments import ExperimentOptions, run_and_save
+from core.evaluation.experiments import ExperimentOptions
 from core.evaluation.inspected import EXAMPLE_TEXT, restored
+from core.evaluation.running import run_and_save
 from core.inspection import Inspection, fired_on, inspection_of
 from core.results.app_store import AppStore
 from core.settings import ScoreSettings

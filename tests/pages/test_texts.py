@@ -64,7 +64,7 @@ def test_page_opens_on_all_topics(open_page: OpenPage, saved: AppStore) -> None:
     app = open_page("texts")
     assert app.selectbox(key="texts_topic").value == "all"
     assert app.segmented_control(key="texts_prompts").value == "continuations"
-    assert "Unsteered texts lie at topic percentile **61.0**" in text_of(app)
+    assert "The original's texts lie at topic percentile **61.0**" in text_of(app)
     assert "Best by concept and fluency: **Clamp at 1 ×**, at percentile **11.0 (10.0 to 12.0)**" in text_of(app)
     assert "Swap less Original: **-10 (-10 to -10)**, beyond chance" in text_of(app)
     assert "Mean over 3 prompts x 1 seed" in text_of(app)

@@ -15,6 +15,7 @@ import pandas as pd
 from core.results.names import Names
 from core.store.reader import Store
 from pages.shared.columns import columns_html, figure_table, number, section
+from pages.shared.comparison import COLUMNS
 from pages.shared.names import neuron_link
 from pages.shared.resources import workbench
 
@@ -156,7 +157,7 @@ def _figures(answer: Answer) -> str:
 
 
 def _title(asked: Asked, names: Names) -> str:
-    return "Unsteered" if asked.neuron is None else f"{neuron_link(names[asked.neuron])} × {asked.alpha:g}"
+    return COLUMNS["none"] if asked.neuron is None else f"{neuron_link(names[asked.neuron])} × {asked.alpha:g}"
 
 
 def answers_html(asked: Asked, answers: Answers, names: Names) -> str:

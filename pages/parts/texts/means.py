@@ -108,7 +108,7 @@ def show_sentence(chosen: Chosen) -> None:
     """Which column does best, in words."""
     keyed = chosen.means.set_index("edit")
     original, best = keyed.loc["none"], best_column(chosen.means)
-    said = f"Unsteered texts lie at topic percentile **{number(original['topic_percentile'])}**, perplexity "
+    said = f"The original's texts lie at topic percentile **{number(original['topic_percentile'])}**, perplexity "
     said += f"**{number(original['perplexity'])}**. "
     if best is None:
         said += "No column does better than they do by concept and fluency."

@@ -19,7 +19,8 @@ from core.evaluation.distances import (
     summarise,
     topic_pairs,
 )
-from core.evaluation.experiments import ExperimentOptions, run_and_save
+from core.evaluation.experiments import ExperimentOptions
+from core.evaluation.running import run_and_save
 from core.results.app_store import AppStore
 from core.results.published import published
 from core.steering.workbench import Workbench

@@ -30,7 +30,8 @@ from core.evaluation.distributions import (
     tau_table,
     with_mean,
 )
-from core.evaluation.experiments import ALL_TOPICS, ExperimentOptions, run_and_save
+from core.evaluation.experiments import ALL_TOPICS, ExperimentOptions
+from core.evaluation.running import run_and_save
 from core.results.app_store import AppStore
 from core.scoring.scores import TopicScores
 from core.settings import ScoreSettings

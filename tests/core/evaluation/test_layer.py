@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
-from core.evaluation.experiments import ExperimentOptions, run_and_save
+from core.evaluation.experiments import ExperimentOptions
 from core.evaluation.layer import (
     ALIGNED,
     ALL_TOPICS,
@@ -29,6 +29,7 @@ from core.evaluation.layer import (
     summarise,
     token_figures,
 )
+from core.evaluation.running import run_and_save
 from core.results.app_store import AppStore
 from core.steering.settings import SteeringSettings
 from core.steering.workbench import Workbench

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from core.catalog import Setup
 from core.errors import AutoencoderError, NeuronRangeError, UsageError
 from core.evaluation import output_score
-from core.evaluation.experiments import ExperimentOptions, run_and_save
+from core.evaluation.experiments import ExperimentOptions
 from core.evaluation.output_score import (
     N_OPENINGS,
     PROMOTED_TOKENS,
@@ -28,6 +28,7 @@ from core.evaluation.output_score import (
     token_ids,
     topic_gains,
 )
+from core.evaluation.running import run_and_save
 from core.models.language_model import LanguageModel
 from core.models.sparse_autoencoder import SparseAutoencoder, load_sparse_autoencoder
 from core.results.app_store import AppStore

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from core.build.pipeline import build
 from core.catalog import find_setup
 from core.errors import ScoringError
-from core.evaluation.experiments import ExperimentOptions, run_and_save
+from core.evaluation.experiments import ExperimentOptions
+from core.evaluation.running import run_and_save
 from core.evaluation.topk import (
     LISTED_TOKENS,
     N_SHUFFLES,

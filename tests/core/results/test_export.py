@@ -67,7 +67,7 @@ def test_latex_escapes_what_latex_would_run() -> None:
         {"n": [1, 2], "x": [1 / 3, np.nan], "a_b": ["50% & $x_1 \\^~#{}", None], "l": [["|"], ["\x01 a\nb"]]}
     )
     assert export_bytes(table, "latex").decode() == (
-        "% \\usepackage{booktabs}\n"
+        "% \\usepackage{booktabs, array}\n"
         "\\begin{tabular}{rrll}\n\\toprule\n"
         "n & x & a\\_b & l \\\\\n\\midrule\n"
         "1 & 0.3333 & 50\\% \\& \\$x\\_1 \\textbackslash{}\\textasciicircum{}\\textasciitilde{}\\#\\{\\} & "
@@ -195,3 +195,27 @@ def test_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.Mon
     assert list(tmp_path.iterdir()) == [path]
     export_table(TABLE.head(1), path)
     assert path.read_bytes() != before
+
+
+def test_latex_of_many_columns_or_long_text_fits_the_page() -> None:
+    table = pd.DataFrame({"text": ["word " * 20], "name": ["short"], **{f"n{i}": [i] for i in range(6)}})
+    lines = export_bytes(table, "latex").decode().splitlines()
+    assert lines[0] == "% \\usepackage{booktabs, array, adjustbox}"
+    assert lines[1] == "\\begin{adjustbox}{max width=\\linewidth, max totalheight=\\textheight}"
+    assert lines[2] == "\\begin{tabular}{>{\\raggedright\\arraybackslash}p{0.60\\linewidth}lrrrrrr}"
+    assert lines[-2:] == ["\\end{tabular}", "\\end{adjustbox}"]
+
+
+def test_sheet_is_named_after_what_it_holds() -> None:
+    for title, sheet in (
+        ("Neurons on texts", "Neurons on texts"),
+        ("a/b: [c]" * 6, "a b   c a b   c a b   c a b   c"),
+        ("", "Table"),
+    ):
+        book = openpyxl.load_workbook(io.BytesIO(export_bytes(TABLE, "xlsx", title)))
+        assert len(book.sheetnames) == 1
+        assert book.sheetnames[0].split() == sheet.split()
+
+
+def test_sheet_of_a_file_is_named_after_the_file(tmp_path: Path) -> None:
+    assert openpyxl.load_workbook(export_table(TABLE, tmp_path / "scores.xlsx")).sheetnames == ["scores"]

@@ -1,5 +1,6 @@
 """Meaningless topics: drawn as stated, measured the same way every time, kept in the app's store."""
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +10,11 @@ from core.models.embeddings import distances_to_topic
 from core.results.app_store import AppStore
 from core.scoring import nonsense
 from core.scoring.chance import SIDES
-from core.scoring.nonsense import distances_to_many, draws, known_chance, random_lines, size_of
+from core.scoring.nonsense import LineKind, distances_to_many, draws, known_chance, lines, size_of
 from core.scoring.scorer import Scorer
 from core.settings import ScoreSettings
 from core.store.reader import Store
-from core.text.prompts import Topic
+from core.text.prompts import Topic, reference_prompts
 from tests.fixtures.stores import random_dense
 
 SETTINGS = ScoreSettings(min_prompts=5)
@@ -44,11 +45,25 @@ def test_a_topic_is_compared_with_the_nearest_size(n: int, size: int) -> None:
     assert size_of(n) == size
 
 
-def test_random_lines_are_the_same_every_time_and_have_2_to_12_words() -> None:
-    lines = random_lines(60, seed=0)
-    assert lines == random_lines(60, seed=0)
-    assert {len(line.split()) for line in lines} == set(range(2, 13))
-    assert lines != random_lines(60, seed=1)
+@pytest.mark.parametrize("kind", ["random", "common"])
+def test_lines_are_the_same_every_time_and_have_2_to_12_words(kind: LineKind) -> None:
+    made = lines(kind, 60, seed=0)
+    assert made == lines(kind, 60, seed=0)
+    assert {len(line.split()) for line in made} == set(range(2, 13))
+    assert made != lines(kind, 60, seed=1)
+
+
+def test_common_lines_have_words_as_often_as_the_prompts() -> None:
+    often = Counter(word for line in lines("common", 1_000, seed=0) for word in line.split())
+    seldom = Counter(word for line in lines("random", 1_000, seed=0) for word in line.split())
+    assert often["the"] > 100 * max(1, seldom["the"])
+
+
+def test_shuffled_lines_are_prompts_in_another_order() -> None:
+    known = {" ".join(sorted(prompt.text.split())) for prompt in reference_prompts("embedded")}
+    made = lines("shuffled", 30, seed=0)
+    assert {" ".join(sorted(line.split())) for line in made} <= known
+    assert not {prompt.text for prompt in reference_prompts("embedded")} >= set(made)
 
 
 def test_draws_use_every_row_before_any_again() -> None:
@@ -73,12 +88,12 @@ def test_what_was_measured_is_kept_for_the_next_process(store: Store, tmp_path: 
     topic = Topic("t", "t", ("one", "two"))
     first = Scorer(store, model)  # type: ignore[arg-type]
     cases = first.cases(first.score(topic, SETTINGS))
-    assert model.embedded == 2 + nonsense.N_LINES
+    assert model.embedded == 2 + len(nonsense.NONSENSE) * nonsense.N_LINES
     assert cases["case"].isin(["not told apart", "too rare", *SIDES]).all()
 
     again = Scorer(store, model)  # type: ignore[arg-type]
     assert again.cases(again.score(topic, SETTINGS)).equals(cases)
-    assert model.embedded == 4 + nonsense.N_LINES
+    assert model.embedded == 4 + len(nonsense.NONSENSE) * nonsense.N_LINES
     app = AppStore(tmp_path)
     assert known_chance(app, store, 2, SETTINGS) is not None
     assert known_chance(app, store, 20, SETTINGS) is None
@@ -95,7 +110,7 @@ def test_what_was_measured_is_forgotten_when_the_store_is_rebuilt(store: Store, 
     scorer.chance(2, SETTINGS)
     kept = app.result("tiny", nonsense.TABLE)
     assert kept is not None
-    assert kept["key"].str.startswith("another 2 ").all()
+    assert kept["key"].str.startswith(f"another-{nonsense._RULE} 2 ").all()
 
 
 def test_two_measurements_are_equal_and_random_topics_stand_within_the_level(store: Store) -> None:
