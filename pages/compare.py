@@ -5,6 +5,7 @@ import streamlit as st
 
 from core.errors import SteerscopeError
 from core.results.export import export_bytes
+from pages.parts.compare.kinds import FIRST, KINDS, of_kind
 from pages.parts.compare.labels import show_labels
 from pages.parts.compare.report import report_button
 from pages.parts.compare.saved_tables import show_saved_tables
@@ -18,29 +19,11 @@ from pages.shared.messages import count, show_error
 from pages.shared.resources import app_store
 from pages.shared.setups import chosen_setup
 
-KINDS = {"text": "Texts", "sweep": "Amplified answers", "neuron": "Neurons", "inspected": "Neurons on texts"}
 FILTERS = ("setup", "topic", "edit", "case")
-_FIRST = {
-    "text": ("edit", "topic", "text", *(figure for figure, _, _ in FIGURES), "n_tokens", "prompt", "setup"),
-    "sweep": ("neuron", "alpha", "question", "text", "perplexity", "distinct_2", "repetition", "confidence", "setup"),
-    "neuron": ("neuron", "topic", "score", "rank", "g", "prompts", "case", "top_tokens", "setup"),
-    "inspected": ("neuron", "name", "text", "sum", "max", "tokens", "topic", "rank", "score", "setup"),
-}
-_WHOLE = ("id", "neuron", "rank", "prompts", "seed", "max_new_tokens", "top_k", "n", "n_tokens", "tokens")
 _FIGURE_TERMS = {
     **{figure: key for figure, key, _ in FIGURES},
     **{name: name for name in ("score", "g", "prompts", "case")},
 }
-
-
-def of_kind(collected: pd.DataFrame, kind: str) -> pd.DataFrame:
-    """The rows of one kind with only that kind's columns, the most important first."""
-    mine = collected[collected["kind"] == kind].drop(columns="kind").dropna(axis="columns", how="all")
-    first = [name for name in _FIRST[kind] if name in mine]
-    mine = mine[[*first, *(name for name in mine if name not in first)]]
-    # rows of other kinds have no value, so whole numbers came back as floats
-    whole = {name: "Int64" for name in _WHOLE if name in mine}
-    return mine.infer_objects().astype(whole).reset_index(drop=True)
 
 
 def _filtered(table: pd.DataFrame, kind: str) -> pd.DataFrame:
@@ -94,7 +77,7 @@ def _choose_columns(table: pd.DataFrame, kind: str) -> list[str]:
         st.multiselect(
             "Columns",
             names,
-            [name for name in _FIRST[kind] if name in names],
+            [name for name in FIRST[kind] if name in names],
             format_func=lambda name: name.replace("_", " "),
             key=f"{kind}_columns",
             help="What the table shows and what is exported, in this order; none chosen: all",

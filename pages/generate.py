@@ -5,18 +5,14 @@ import streamlit as st
 from core.catalog import Setup
 from core.errors import SteerscopeError
 from core.evaluation.example import TABLES
-from core.results.export import export_bytes
-from core.settings import ScoreSettings
 from core.store.reader import Store
 from pages.parts.generate.chat_view import show_chat
 from pages.parts.generate.controls import asked_request, show_controls
 from pages.parts.generate.series import MIN_SEEDS, Series
-from pages.shared.collecting import collect
+from pages.parts.generate.take_away import take_away
 from pages.shared.columns import FIGURES, comparison_html, figure_table, interval_cell
-from pages.shared.comparison import COLUMNS, Comparison, Layer, Request
+from pages.shared.comparison import Comparison, Layer, Request
 from pages.shared.entry import enter
-from pages.shared.glossary.index import help_text
-from pages.shared.links import file_name, link_button
 from pages.shared.messages import count, show_error
 from pages.shared.names import neuron_names, with_names
 from pages.shared.pacing import paced
@@ -105,7 +101,7 @@ def _show(series: Series, asked: Request, store: Store) -> None:
     st.caption(_about_figures(series))
     if shown.notes:
         st.caption("  \n".join(with_names(note, neuron_names(store)) for note in shown.notes))
-    _take_away(series, shown, store)
+    take_away(series, shown, store)
 
 
 def _about_figures(series: Series) -> str:
@@ -118,78 +114,6 @@ def _about_figures(series: Series) -> str:
     if n < MIN_SEEDS:
         return f"{spans} From {MIN_SEEDS} seeds on, the best column of a row is marked."
     return f"{spans} Bold: differs from every other column on the same seeds."
-
-
-def _take_away(series: Series, shown: Comparison, store: Store) -> None:
-    with st.container(horizontal=True):
-        if st.button("Collect", help="Adds every complete column of every seed, with its figures, to Compare"):
-            _collect(series)
-        link_button("A link cannot carry a file." if st.session_state.get("file_topic") else "")
-        with st.popover("Command", help="The same on the command line"):
-            st.code(shown.request.command(), language=None, wrap_lines=True)
-            if score_settings() != ScoreSettings():
-                st.caption("The command scores with the default settings.")
-        with st.popover("Copy as Python", help="One column as a script that needs no Steerscope"):
-            _script(shown, store)
-        checked = st.button("Check at zero strength", help=help_text("zero strength"))
-    if checked:
-        _prove(shown, store)
-
-
-def _load(comparison: Comparison, store: Store) -> None:
-    """Makes the ways of steering of a saved comparison, which has none yet."""
-    if any(column.way is None and not column.problem for column in comparison.columns):
-        request = comparison.request
-        comparison.make_ways(store, score(request.setup, store, request.topic, score_settings()))
-
-
-def _prove(comparison: Comparison, store: Store) -> None:
-    try:
-        with st.spinner("Writing every column at zero strength ..."):
-            _load(comparison, store)
-            comparison.prove(store)
-    except SteerscopeError as exc:
-        show_error(exc)
-    else:
-        st.rerun()  # the columns show the result
-
-
-def _script(comparison: Comparison, store: Store) -> None:
-    titles = {column.edit: COLUMNS[column.edit] for column in comparison.measured}
-    if not titles:
-        st.caption("No column has a text.")
-        return
-    edit = st.selectbox("Column", list(titles), format_func=titles.get, key="script_column", width=220)
-    column = next(column for column in comparison.measured if column.edit == edit)
-    if column.way is None and not st.button("Load the model", help="A script holds what the edit needs: some seconds"):
-        return
-    try:
-        _load(comparison, store)
-        snippet = comparison.script(column, store)
-    except SteerscopeError as exc:
-        show_error(exc)
-        return
-    name = (comparison.request.setup.name, edit)
-    files = "".join(f", and {file} from the folder where it runs" for file in snippet.files)
-    needs = "torch, transformers and sae_lens" if "sae_lens import" in snippet.code else "torch and transformers"
-    st.caption(f"Needs {needs}; reads the model and the SAE from the places that it names{files}.")
-    with st.container(horizontal=True):
-        st.download_button("Script", snippet.code, file_name(*name, suffix="py"), "text/x-python", on_click="ignore")
-        for file, table in snippet.files.items():
-            st.download_button(
-                file,
-                export_bytes(table, "csv"),
-                file,
-                "text/csv",
-                on_click="ignore",
-                help="The script reads this file in the folder that it is run in",
-            )
-    st.code(snippet.code, language="python", height=420)
-
-
-def _collect(series: Series) -> None:
-    rows = [row for run in series.complete for row in run.rows()]
-    collect(rows, "text")
 
 
 def _continue(setup: Setup, store: Store) -> None:

@@ -6,13 +6,13 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jaxtyping import Float
-from torch import Tensor
-
 from core.errors import EditError, ExportError
 from core.files import written_whole
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # slow to import
+    from jaxtyping import Float
+    from torch import Tensor
+
     from core.models.language_model import LanguageModel
 
 VECTOR_SUFFIXES = (".safetensors", ".gguf")
@@ -79,3 +79,12 @@ def control_block(hook_name: str) -> int:
     if block < 1:
         raise EditError(f"llama.cpp adds control vectors from block 1 on, and '{hook_name}' is earlier")
     return block
+
+
+def has_control_block(hook_name: str) -> bool:
+    """Whether a llama.cpp control vector can stand for an edit at this hook point."""
+    try:
+        control_block(hook_name)
+    except EditError:
+        return False
+    return True

@@ -7,6 +7,8 @@ import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from core.errors import NeuronRangeError, SteerscopeError, UsageError
@@ -14,7 +16,7 @@ from core.evaluation.example import EXAMPLE, restored
 from core.settings import GenerationSettings
 from core.steering.settings import SteeringSettings
 from core.store.reader import Store
-from core.text.prompts import Topic, bundled_topics
+from core.text.prompts import Topic, bundled_topics, unaligned_prompts
 from pages.shared.resources import ScoredIn, scored_topic, workbench, workbench_beside
 
 if TYPE_CHECKING:  # imports torch, which is loaded when something is generated
@@ -259,6 +261,24 @@ class Comparison:
         assert column.way is not None
         bench = workbench(self.request.setup, store)
         return python_snippet(bench.model, bench.sae, column.way, self.request.prompt, self.request.generation)
+
+    def vector(self, column: Column, store: Store, suffix: str) -> bytes:
+        """What a column's only edit adds to a token, mean over the unaligned prompts, as the bytes of a file.
+
+        Args:
+            suffix: of the file; see `core.steering.vector_file.write_vector`.
+
+        Raises:
+            EditError: that kind of file cannot hold a vector for the edit's hook point.
+        """
+        from core.steering.directions import mean_shift
+        from core.steering.vector_file import write_vector
+
+        assert column.way is not None
+        edit, model = column.way.placed[0].edit, workbench(self.request.setup, store).model
+        direction = mean_shift(model, edit, unaligned_prompts())
+        with TemporaryDirectory() as folder:
+            return write_vector(direction, edit.hook_name, model, Path(folder) / f"vector{suffix}").read_bytes()
 
     def rows(self) -> list[dict[str, Any]]:
         """One row per complete column, to collect; undefined figures are left out."""

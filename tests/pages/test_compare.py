@@ -1,12 +1,16 @@
 """The Compare page shows, filters, gives away and removes collected rows."""
 
+import re
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from core.catalog import find_setup
 from core.results.app_store import AppStore
+from pages.parts.compare.kinds import of_kind
+from pages.parts.compare.report import _report
 from tests.pages.conftest import SETUP, OpenPage, checked
 
 TEXT = {"kind": "text", "setup": "gpt2-topk", "topic": "law", "prompt": "The", "text": " judge", "seed": 1}
@@ -180,3 +184,20 @@ def test_labels_come_from_a_file_and_a_wrong_file_says_why(open_page: OpenPage, 
     assert checked(app).info[0].value == r"1 label imported\."
     app.file_uploader(key="labels_file").set_value(("l.csv", b"neuron,label\n999,x\n", "text/csv")).run()
     assert "neuron 999 is out of range" in checked(app).info[0].value
+
+
+def test_report_has_what_is_shown_the_setup_and_its_results(
+    open_page: OpenPage, collected: AppStore, saved: AppStore, user_setups: Path
+) -> None:
+    app = open_page("compare")
+    assert "Report" in [button.label for button in app.get("download_button")]
+    setup = find_setup(SETUP, user_setups)
+    rows = {title: of_kind(collected.collected(), kind) for kind, title in (("text", "Texts"), ("neuron", "Neurons"))}
+    report = _report(setup, rows).decode()
+    for heading in ("Texts", "Neurons", "Means over continuations"):
+        assert f"<h2>{heading}</h2>" in report
+    assert f"<dt>setup</dt><dd>{SETUP}</dd>" in report
+    assert re.search(r"<dt>versions</dt><dd>python 3\.\d+\.\d+, torch ", report)
+    assert "Collected: 3 rows. Seeds: 1." in report
+    assert report.count('class="plotly-graph-div"') == 1  # perplexity's
+    assert "cdn.plot.ly" not in report.split("</head>")[1]

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 import streamlit as st
+import torch
+from safetensors.torch import load
 from streamlit.testing.v1 import AppTest
 
 from core.build.pipeline import build
@@ -153,6 +155,20 @@ def test_script_of_a_column_is_offered_with_its_scores(open_page: OpenPage, benc
         assert [code.value for code in checked(app).code if code.language == "python"] == [expected.code.strip()]
         offered = [button.label for button in app.get("download_button")]
         assert ("Script" in offered, SCORES_FILE in offered) == (True, name == "swap")
+
+
+def test_vector_of_a_column_is_what_its_edit_adds(open_page: OpenPage, bench: Workbench, store: Store) -> None:
+    app = open_page("generate", **SHORT, added="17:8")
+    app.button_group(key="columns").set_value(["none", "add", "prompt"]).run()
+    generate(app)
+    assert app.selectbox(key="vector_column").options == ["Add"]  # text and prompt have none
+    offered = [button.label for button in app.get("download_button")]
+    assert {"safetensors", "llama.cpp control vector"} <= set(offered)
+    shown: Comparison = app.session_state["series"].runs[0]
+    (column,) = [column for column in shown.columns if column.edit == "add"]
+    direction = load(shown.vector(column, store, ".safetensors"))["direction"]
+    torch.testing.assert_close(direction, 8 * bench.sae.W_dec[17])
+    assert shown.vector(column, store, ".gguf").startswith(b"GGUF")
 
 
 @pytest.fixture
