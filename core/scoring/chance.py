@@ -12,7 +12,7 @@ words at all, as prompts come in clusters that embeddings and neurons both see. 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -177,14 +177,17 @@ def verdict(cases: pd.DataFrame) -> str:
     return "no neuron stands out: topics of random words show neurons as close"
 
 
-def measure(kinds: list[dict[Side, Float[np.ndarray, "neuron topic"]]]) -> Chance:
+def measure(kinds: Mapping[Side, Sequence[Float[np.ndarray, "neuron topic"]]]) -> Chance:
     """What chance gives, from the deviations of neurons on meaningless topics of several kinds.
 
     The level of each case is one at which no kind of topic shows a neuron more often than `LEVEL`.
+
+    Args:
+        kinds: for each case, the deviations on the topics of every kind that it is measured on.
     """
-    tails = {side: Tail.of(np.concatenate([kind[side].ravel() for kind in kinds])) for side in SIDES}
+    tails = {side: Tail.of(np.concatenate([kind.ravel() for kind in of_side])) for side, of_side in kinds.items()}
     levels = {}
-    for side, tail in tails.items():
-        first = [np.sort([step_up(tail.p_values(topic)).min() for topic in kind[side].T]) for kind in kinds]
+    for side, of_side in kinds.items():
+        first = [np.sort([step_up(tails[side].p_values(topic)).min() for topic in kind.T]) for kind in of_side]
         levels[side] = min(LEVEL, *(float(levels_of_kind[STRICTEST - 1]) for levels_of_kind in first))
     return Chance(tails, levels)

@@ -1,9 +1,9 @@
 """Topics that mean nothing, and what they show in a store: the yardstick of `core.scoring.chance`.
 
-Drawn with a fixed seed: lines of random words, each word equally likely or as often as in the prompts, and, from
-`MIXED` prompts on, prompts of the reference set drawn at random. (A single such prompt, or two, is a topic.) What a
-store shows is measured once for each number of prompts and each set of scoring settings, in seconds, and kept in the
-app's store.
+Drawn with a fixed seed: lines of random words, each word equally likely or (for the case `unaligned` alone) as often as
+in the prompts, and, from `MIXED` prompts on, prompts of the reference set drawn at random. (A single such prompt, or
+two, is a topic.) What a store shows is measured once for each number of prompts and each set of scoring settings, in
+seconds, and kept in the app's store.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
 LineKind = Literal["random", "common", "shuffled"]
-NONSENSE: tuple[LineKind, ...] = ("random", "common")  # kinds of lines that mean nothing
+# kinds of lines that mean nothing; common words, which alarm less, only for `unaligned`, where they alarm more
+NONSENSE: tuple[LineKind, ...] = ("random", "common")
 SIZES = (1, 2, 3, 6, 10, 20, 60)  # prompts of a meaningless topic; a topic is compared with the nearest size
 MIXED = 6  # prompts from which a random draw of them counts as meaningless: the paper's smaller number
 N_TOPICS = 200  # of each kind
@@ -102,15 +103,18 @@ def measure_chance(
 
     Takes seconds, and 40 bytes for each stored activation.
     """
-    size = size_of(n_prompts)
-    kinds = [embedded_lines(model, kind, seed=0) for kind in NONSENSE]
+    size, meaningless = size_of(n_prompts), Meaningless(store, settings)
+    kinds: dict[str, Float32[np.ndarray, "line d_embedding"]] = {
+        kind: embedded_lines(model, kind, seed=0) for kind in NONSENSE
+    }
     if size >= MIXED:
-        kinds.append(store.embeddings())
-    meaningless = Meaningless(store, settings)
-    found = []
-    for number, rows in enumerate(kinds):
+        kinds["drawn"] = store.embeddings()
+    found: dict[Side, list[np.ndarray]] = {side: [] for side in SIDES}
+    for number, (kind, rows) in enumerate(kinds.items()):
         progress("meaningless topics", number / len(kinds))
-        found.append(meaningless.deviations(rows, size, seed=number))
+        for side, of_side in meaningless.deviations(rows, size, seed=number).items():
+            if side == "unaligned" or kind != "common":
+                found[side].append(of_side)
     progress("meaningless topics", 1.0)
     return measure(found)
 

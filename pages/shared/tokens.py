@@ -11,6 +11,7 @@ from pages.shared.charts.colours import (
     CASES,
     LINK,
     RAMP_STEPS,
+    SOFT,
     TEXT,
     UNALIGNED,
     Theme,
@@ -102,6 +103,7 @@ def style_sheet() -> str:
     variables = {
         "line": _both(BORDER),
         "link": _both(LINK),
+        "soft": _both(SOFT),
         "tip": _both(TEXT),
         "tip-text": _both(BACKGROUND),
         "unaligned": UNALIGNED,

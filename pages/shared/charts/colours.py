@@ -29,6 +29,7 @@ CASES = {
 BACKGROUND: dict[Theme, str] = {"light": "#FFFFFF", "dark": "#15161A"}
 ACCENT: dict[Theme, str] = {"light": "#4F46A5", "dark": "#8D85E8"}
 LINK: dict[Theme, str] = {"light": "#4F46A5", "dark": "#A9A3F2"}
+SOFT: dict[Theme, str] = {"light": "#63636B", "dark": "#A5A5B2"}  # of captions
 TEXT: dict[Theme, str] = {"light": "#1D1D22", "dark": "#E8E8EC"}
 BORDER: dict[Theme, str] = {"light": "#DCDCE3", "dark": "#35363F"}
 

@@ -110,7 +110,7 @@ def meaningless_topics(seed: int, n_topics: int = 200) -> dict:
 
 
 def test_meaningless_topics_show_a_neuron_at_most_at_the_stated_level() -> None:
-    chance = measure([meaningless_topics(0)])
+    chance = measure({side: [of_side] for side, of_side in meaningless_topics(0).items()})
     assert all(level <= LEVEL for level in chance.levels.values())
     fresh = meaningless_topics(1, 2_000)["aligned"]
     p = [step_up(chance.tails["aligned"].p_values(topic)).min() for topic in fresh.T]
