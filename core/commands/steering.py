@@ -211,6 +211,9 @@ def evaluate(
         typer.Option("--dialogues", help="reconstruction: .jsonl of conversations instead of the bundled ones."),
     ] = None,
     judge: Annotated[bool, typer.Option("--judge", help="text: let $STEERSCOPE_JUDGE_URL rate every text.")] = False,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="text: keep the saved texts of other topics, prompts and columns.")
+    ] = False,
     seed: Seed = 0,
     tokens: Tokens = 64,
     keep_error: KeepError = False,
@@ -260,6 +263,7 @@ def evaluate(
         prompts=split_names(prompts),
         also=others,
         judge=judge,
+        keep=keep,
         dialogues=dialogues,
         embedding=embedding,
     )

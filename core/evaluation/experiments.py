@@ -78,6 +78,7 @@ class ExperimentOptions:
     seeds: int = 1  # texts per prompt and column
     columns: tuple[str, ...] = PAPER_COLUMNS  # of the text experiment
     prompts: tuple[str, ...] = PROMPT_SETS
+    keep: bool = False  # add the texts to those saved before, of other topics, prompts and columns
     also: tuple[Workbench, ...] = ()  # setups at other layers, steered at the same time in the text experiment
     dialogues: Path | None = None  # conversations to reconstruct; None: the bundled ones
     embedding: str | None = None  # the sentence-embedding model that the setup's is compared with

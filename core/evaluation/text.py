@@ -12,7 +12,7 @@ aligned prompts are held out: for them the topic is its other prompts, to score,
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby, product
@@ -21,44 +21,29 @@ import numpy as np
 import pandas as pd
 
 from core.errors import UsageError
-from core.evaluation.experiments import ALL_TOPICS, PROMPT_SETS, ExperimentOptions
+from core.evaluation.experiments import PROMPT_SETS, ExperimentOptions
 from core.evaluation.text_columns import (
     FT,
     N_REPORTED,
     NONE,
-    SHUFFLED,
     TRIAL_COLUMNS,
-    VARIANTS,
     TopicColumns,
     check_columns,
     steering_scores,
 )
+from core.evaluation.text_tables import FIGURES, KEYS, compare, summarise, with_saved
 from core.models.acceptability import ACCEPTED, load_acceptability
 from core.models.judge import Rating, judge_from_environment
 from core.progress import Progress
 from core.results.published import published
-from core.results.statistics import bootstrap_mean
 from core.steering.generated import Generation
 from core.steering.metrics import distinct_n, harmonic_mean, language_switch
 from core.steering.settings import SteeringSettings
 from core.steering.ways import Way
-from core.steering.workbench import FIGURE_NAMES, Workbench
+from core.steering.workbench import Workbench
 from core.text.prompts import Topic, continuations, unaligned_prompts
 
-FIGURES = (
-    *FIGURE_NAMES,
-    *("accepted", "acceptability", "distinct_3", "language_switch", "confidence", "n_tokens"),
-    *("concept", "fluency", "concept_fluency"),
-    *("judged_concept", "judged_instruction", "judged_fluency", "judged"),  # NaN unless a judge was asked for
-)
-PAIRS = (
-    *(("swap", "sae"), ("swap", NONE), ("swap", SHUFFLED), ("clamp", "sae")),
-    *((name, variant.of) for name, variant in VARIANTS.items()),
-    *((name, "random") for name in ("clamp-tuned", "strawman", "output")),
-)
 _TRAINING_PART = 0.5  # share of the time of the column FT that its training takes, for the progress bar
-PAIRED_FIGURES = ("distance", "perplexity", "accepted", "acceptability")
-_KEYS = ["topic", "prompts", "edit"]
 
 
 @dataclass(frozen=True)
@@ -261,72 +246,7 @@ def _with_steering_scores(rows: pd.DataFrame) -> pd.DataFrame:
     """Adds concept, fluency and their harmonic mean, relative to the unsteered texts of the same topic and prompts."""
     scores = [steering_scores(part, part[part["edit"] == NONE]) for _, part in rows.groupby(["topic", "prompts"])]
     rows = rows.join(pd.concat(scores))
-    return rows[[*_KEYS, "strength", "prompt", "seed", "text", *FIGURES]]
-
-
-def by_prompt(rows: pd.DataFrame) -> pd.DataFrame:
-    """Mean of each figure over seeds, and their number `seeds`; one row per (topic, prompts, edit, prompt)."""
-    texts = rows.groupby([*_KEYS, "prompt"], sort=False)
-    return texts[list(FIGURES)].mean().assign(seeds=texts.size()).reset_index()
-
-
-def summarise(rows: pd.DataFrame) -> pd.DataFrame:
-    """Mean over prompts of each figure with its 95% interval, one row per (topic, prompts, edit).
-
-    With several topics there are also rows over all of them (`ALL_TOPICS`). `n` is the number of prompts, `seeds` the
-    number of texts per prompt (and topic).
-    """
-    means = by_prompt(rows)
-    strengths = rows.groupby(_KEYS)["strength"].first()
-    table = []
-    for key, part in _with_all_topics(means, _KEYS):
-        line: dict[str, object] = {**dict(zip(_KEYS, key, strict=True)), "n": len(part)}
-        line |= {"seeds": int(part["seeds"].iloc[0]), "strength": strengths.get(key, np.nan)}  # each topic has its own
-        for name in FIGURES:
-            interval = bootstrap_mean(part[name].to_numpy())
-            line |= {name: interval.mean, f"{name}_low": interval.low, f"{name}_high": interval.high}
-        table.append(line)
-    return pd.DataFrame(table)
-
-
-def _with_all_topics(table: pd.DataFrame, keys: Sequence[str]) -> Iterator[tuple[tuple[str, ...], pd.DataFrame]]:
-    """The groups by `keys`, the first of which is the topic; with several topics, then the groups over all topics.
-
-    Over all topics a prompt is one row, the mean over the topics it was continued for: its continuations for two topics
-    are not independent (unsteered, they are the same text).
-    """
-    yield from table.groupby(list(keys), sort=False)
-    if table["topic"].nunique() > 1:
-        pooled = table.groupby([*keys[1:], "prompt"], sort=False).mean(numeric_only=True).reset_index()
-        for key, part in pooled.groupby(list(keys[1:]), sort=False):
-            yield (ALL_TOPICS, *key), part
-
-
-def compare(
-    rows: pd.DataFrame, pairs: Sequence[tuple[str, str]] = PAIRS, figures: Sequence[str] = PAIRED_FIGURES
-) -> pd.DataFrame:
-    """Differences first - second, paired by prompt, with 95% intervals, per topic and over all (`ALL_TOPICS`).
-
-    Pairs with a column that was not generated are left out.
-    """
-    written = set(rows["edit"])
-    wanted = [(*pair, figure) for pair in pairs if written.issuperset(pair) for figure in figures]
-    by_edit = by_prompt(rows).pivot(index=["topic", "prompts", "prompt"], columns="edit", values=list(figures))
-    differences = pd.DataFrame(
-        {number: by_edit[figure, a] - by_edit[figure, b] for number, (a, b, figure) in enumerate(wanted)},
-        index=by_edit.index,
-    ).reset_index()
-    table = []
-    for (topic, prompts), part in _with_all_topics(differences, ["topic", "prompts"]):
-        for number, (first, second, figure) in enumerate(wanted):
-            interval = bootstrap_mean(part[number].to_numpy())
-            table.append(
-                {
-                    **{"topic": topic, "prompts": prompts, "first": first, "second": second, "figure": figure},
-                    **{"difference": interval.mean, "low": interval.low, "high": interval.high, "n": interval.n},
-                }
-            )
-    return pd.DataFrame(table)
+    return rows[[*KEYS, "strength", "prompt", "seed", "text", *FIGURES]]
 
 
 def run(
@@ -340,5 +260,7 @@ def run(
         "tokens": options.generation.max_new_tokens,
         "seconds": time.perf_counter() - start,
     }
+    if options.keep:
+        rows = with_saved(rows, options.saved("text-rows"))
     tables = {"text": summarise(rows), "text-pairs": compare(rows), "text-rows": rows, "text-strengths": trials}
     return {**tables, "text-run": pd.DataFrame([took])}

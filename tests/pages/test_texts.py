@@ -8,7 +8,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from core.evaluation.experiments import ExperimentOptions
-from core.evaluation.text import FIGURES, compare, summarise
+from core.evaluation.text_tables import FIGURES, compare, summarise
 from core.results.app_store import AppStore
 from core.results.published import published
 from core.text.prompts import bundled_topics

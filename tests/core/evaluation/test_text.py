@@ -11,8 +11,9 @@ import pytest
 from core.catalog import EMBEDDED_REFERENCE
 from core.errors import UsageError
 from core.evaluation.experiments import ExperimentOptions, find_experiments, split_names
-from core.evaluation.text import FIGURES, PromptSet, by_prompt, compare, prompt_sets, run, summarise, write_texts
+from core.evaluation.text import PromptSet, prompt_sets, run, write_texts
 from core.evaluation.text_columns import SHUFFLED, TUNED, VARIANTS, TopicColumns, check_columns, tuning_prompts
+from core.evaluation.text_tables import FIGURES, by_prompt, compare, summarise, with_saved
 from core.models.acceptability import Acceptability
 from core.models.judge import Rating
 from core.settings import GenerationSettings, ScoreSettings
@@ -65,6 +66,25 @@ def test_summarise_adds_all_topics() -> None:
     assert table.loc[("all", SHUFFLED), ["distance_low", "distance_high"]].tolist() == pytest.approx([1.3, 2.3])
     one = summarise(rows_by_hand().query("topic == 'law'"))
     assert set(one["topic"]) == {"law"}
+
+
+def test_column_that_a_topic_lacks_has_no_row_over_all_topics() -> None:
+    rows = rows_by_hand()
+    table = summarise(rows[(rows["topic"] != "law") | (rows["edit"] != SHUFFLED)])
+    assert SHUFFLED in set(table[table["topic"] == "cooking"]["edit"])
+    assert set(table[table["topic"] == "all"]["edit"]) == set(rows["edit"]) - {SHUFFLED}
+
+
+def test_texts_saved_before_stay_but_for_those_written_again() -> None:
+    saved, new = rows_by_hand(), rows_by_hand().query("topic == 'law'").assign(distance=9.0)
+    assert with_saved(new, None) is new
+    both = with_saved(new, saved)
+    assert len(both) == len(saved)
+    assert (both[both["topic"] == "law"]["distance"] == 9.0).all()
+    pd.testing.assert_frame_equal(
+        both[both["topic"] == "cooking"].reset_index(drop=True),
+        saved[saved["topic"] == "cooking"].reset_index(drop=True),
+    )
 
 
 def test_compare_pairs_prompts_within_topics() -> None:
