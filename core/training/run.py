@@ -49,8 +49,11 @@ def run_training(
         GridError: some jobs of a grid failed; the others have finished.
         CheckpointError: the disk is full or cannot be written; what was saved before is intact.
         EngineError: Ray is not installed, or its cluster cannot be used.
+        StoreBusyError, StoreWriteError, StoreDamagedError: the results cannot be saved; told before the work begins.
     """
     table = read_table(config_path)
+    if store is not None:
+        AppStore(store).check()
     if engine == "ray" and "grid" not in table:
         raise TrainingConfigError(
             f"'{config_path}' trains one model; --engine ray runs the jobs of a [grid] side by side: leave it out"
@@ -62,8 +65,9 @@ def run_training(
 
         sae = config_from_table(table["autoencoder"], f"[autoencoder] of '{config_path}'")
         trained = train_autoencoder(sae, text_folder, work / "saes", progress)
+        folder = _copied(trained, out or DATA / "saes" / sae.name)
         _save_results(sae.name, [JobResult(sae, trained, None)], store)
-        return _copied(trained, out or DATA / "saes" / sae.name)
+        return folder
     if "acceptability" in table:
         from core.training import acceptability
 
@@ -101,11 +105,11 @@ def _grid_results(
 
 
 def _finish_grid(grid: Grid, results: list[JobResult], out: Path | None, work: Path, store: Path | None) -> Path:
-    _save_results(grid.name, results, store)
     if out is not None:
         for result in results:
             if result.folder is not None:
                 _copied(result.folder, out / result.config.name)
+    _save_results(grid.name, results, store)
     if failed := [result for result in results if result.error is not None]:
         first = failed[0]
         raise GridError(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from core.errors import GridError, TrainingConfigError
+from core.errors import GridError, StoreWriteError, TrainingConfigError
 from core.progress import Progress
 from core.results.app_store import AppStore
 from core.training.autoencoder_config import AutoencoderConfig
@@ -255,6 +255,15 @@ def test_run_training_trains_a_grid_and_copies_it_out(grid_file: Path, small_cor
     assert kept["l0"].notna().all()
     assert set(losses["name"]) == set(names)
     assert losses.groupby("name")["step"].max().tolist() == [12] * 4
+
+
+def test_results_that_cannot_be_saved_are_told_before_the_training(
+    grid_file: Path, small_corpus: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "store").write_text("no folder")
+    with pytest.raises(StoreWriteError):
+        run_training(grid_file, small_corpus, tmp_path / "work", None, lambda stage, share: None, tmp_path / "store")
+    assert not (tmp_path / "work").exists()
 
 
 def test_run_training_names_the_jobs_that_failed(grid_file: Path, small_corpus: Path, tmp_path: Path) -> None:
