@@ -39,7 +39,7 @@ MIXED = 6  # prompts from which a random draw of them counts as meaningless: the
 N_TOPICS = 200  # of each kind
 N_LINES, LINE_WORDS = 400, (2, 12)  # lines of random words, and how many words at least and at most
 TABLE = "chance"  # of the app's store
-_RULE = 2  # raised when what is measured changes, so that what was kept is measured anew
+_RULE = 3  # raised when what is measured changes, so that what was kept is measured anew
 _BLOCK = 50  # topics whose deviations are worked out at a time
 
 
