@@ -130,7 +130,7 @@ def _show_violins(setup: Setup, tables: dict[str, pd.DataFrame]) -> None:
     st.plotly_chart(violins(spreads, title), config=charts.CONFIG, key="distributions_violins")
     if choice.varies == "setup" and len(spreads) == 1:
         st.caption("Other setups, other layers and SAEs, stand beside this one once theirs are computed:")
-        st.code("python -m core evaluate SETUP --what distributions", language=None)
+        st.code("python -m core evaluate SETUP --what distributions", language=None, wrap_lines=True)
     st.caption(_format_effect(tables[FIGURES], saved_result(setup.name, DRAWS)), help=help_text("format"))
     with st.container(horizontal=True, vertical_alignment="center"):
         download_table(tables[QUANTILES], setup.name, "score quantiles")

@@ -34,7 +34,7 @@ def experiment_tables(
     if (known := saved_tables(setup, tables)) is not None:
         return known
     st.markdown(f"Not computed for this setup yet. {about} The same as a command:")
-    st.code(experiment_command(setup, name), language=None)
+    st.code(experiment_command(setup, name), language=None, wrap_lines=True)
     if st.button("Compute", type="primary", key=f"run {name}", help="Runs here; leave this page open"):
         run_experiment(setup, store, name, options)
     st.stop()

@@ -109,7 +109,7 @@ def open_chosen_store() -> tuple[Setup, Store]:
         "Building runs the reference prompts through the model and the SAE: some ten minutes for the embedded setups "
         "on two cores, far longer for large models. Stopped, it continues later where it was. The same as a command:"
     )
-    st.code(build_command(store_root(), setup.name), language=None)
+    st.code(build_command(store_root(), setup.name), language=None, wrap_lines=True)
     if st.button("Build the store", type="primary", help="Runs here; leave this page open"):
         _build(setup)
     st.stop()

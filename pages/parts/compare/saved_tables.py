@@ -37,7 +37,7 @@ def show_saved_tables(setup: Setup) -> None:
             st.markdown(
                 f"No experiment has been run on **{plain(setup.name)}** yet. The pages offer theirs; the texts:"
             )
-            st.code(experiment_command(setup, "text"), language=None)
+            st.code(experiment_command(setup, "text"), language=None, wrap_lines=True)
             return
         names = list(saved.index)
         first = names.index(_FIRST) if _FIRST in names else 0

@@ -53,13 +53,13 @@ def _show_commands(*, nothing_saved: bool, nothing_shipped: bool) -> None:
     """Says how to train what is not here."""
     if nothing_saved:
         st.markdown("Nothing trained here yet. This trains one SAE by each method, in a few minutes on two cores:")
-        st.code(COMMAND, language=None)
+        st.code(COMMAND, language=None, wrap_lines=True)
     if nothing_saved and nothing_shipped:
         st.markdown(
             "This compares the three methods on the default setup's model, in some hours; FOLDER holds the texts that "
             "the config names:"
         )
-        st.code(COMPARISON_COMMAND, language=None)
+        st.code(COMPARISON_COMMAND, language=None, wrap_lines=True)
 
 
 def _choose_run(saved: list[str]) -> _Run | None:

@@ -96,4 +96,4 @@ def show_running(setup: Setup, store: Store) -> None:
         ):
             run_experiment(setup, store, "text", options)
         st.caption("On the command line, with every option:")
-        st.code(experiment_command(setup, "text"), language=None)
+        st.code(experiment_command(setup, "text"), language=None, wrap_lines=True)
