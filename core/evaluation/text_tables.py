@@ -81,9 +81,11 @@ def compare(
 ) -> pd.DataFrame:
     """Differences first - second, paired by prompt, with 95% intervals, per topic and over all (`ALL_TOPICS`).
 
-    Pairs with a column that was not generated are left out.
+    Pairs with a column that was not generated are left out, for every topic and set of prompts.
     """
     written = set(rows["edit"])
+    columns = rows.groupby(["topic", "prompts"])["edit"].agg(set)
+    of_all = columns.groupby("prompts").agg(lambda sets: set.intersection(*sets))
     wanted = [(*pair, figure) for pair in pairs if written.issuperset(pair) for figure in figures]
     by_edit = by_prompt(rows).pivot(index=["topic", "prompts", "prompt"], columns="edit", values=list(figures))
     differences = pd.DataFrame(
@@ -92,7 +94,10 @@ def compare(
     ).reset_index()
     table = []
     for (topic, prompts), part in _with_all_topics(differences, ["topic", "prompts"]):
+        known = of_all[prompts] if topic == ALL_TOPICS else columns[topic, prompts]
         for number, (first, second, figure) in enumerate(wanted):
+            if not known.issuperset((first, second)):
+                continue
             interval = bootstrap_mean(part[number].to_numpy())
             table.append(
                 {

@@ -73,6 +73,8 @@ def test_column_that_a_topic_lacks_has_no_row_over_all_topics() -> None:
     table = summarise(rows[(rows["topic"] != "law") | (rows["edit"] != SHUFFLED)])
     assert SHUFFLED in set(table[table["topic"] == "cooking"]["edit"])
     assert set(table[table["topic"] == "all"]["edit"]) == set(rows["edit"]) - {SHUFFLED}
+    pairs = compare(rows[(rows["topic"] != "law") | (rows["edit"] != SHUFFLED)], figures=("distance",))
+    assert pairs["topic"].tolist() == ["cooking"]  # the only topic with both columns of the pair
 
 
 def test_texts_saved_before_stay_but_for_those_written_again() -> None:
