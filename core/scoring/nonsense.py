@@ -1,9 +1,9 @@
 """Topics that mean nothing, and what they show in a store: the yardstick of `core.scoring.chance`.
 
-Drawn with a fixed seed: lines of random words, each word equally likely or (for the case `unaligned` alone) as often as
-in the prompts, and, from `MIXED` prompts on, prompts of the reference set drawn at random. (A single such prompt, or
-two, is a topic.) What a store shows is measured once for each number of prompts and each set of scoring settings, in
-seconds, and kept in the app's store.
+Drawn with a fixed seed: lines of random words, each word equally likely or as often as in the prompts, and, from
+`MIXED` prompts on, prompts of the reference set drawn at random. (A single such prompt, or two, is a topic.) What a
+store shows is measured once for each number of prompts and each set of scoring settings, in seconds, and kept in the
+app's store.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
 LineKind = Literal["random", "common", "shuffled"]
-# kinds of lines that mean nothing; common words, which alarm less, only for `unaligned`, where they alarm more
+# kinds of lines that mean nothing; below `MIXED`, common words only for `unaligned`: few such lines have a subject
 NONSENSE: tuple[LineKind, ...] = ("random", "common")
 SIZES = (1, 2, 3, 6, 10, 20, 60)  # prompts of a meaningless topic; a topic is compared with the nearest size
 MIXED = 6  # prompts from which a random draw of them counts as meaningless: the paper's smaller number
 N_TOPICS = 200  # of each kind
 N_LINES, LINE_WORDS = 400, (2, 12)  # lines of random words, and how many words at least and at most
 TABLE = "chance"  # of the app's store
-_RULE = 3  # raised when what is measured changes, so that what was kept is measured anew
+_RULE = 4  # raised when what is measured changes, so that what was kept is measured anew
 _BLOCK = 50  # topics whose deviations are worked out at a time
 
 
@@ -113,7 +113,7 @@ def measure_chance(
     for number, (kind, rows) in enumerate(kinds.items()):
         progress("meaningless topics", number / len(kinds))
         for side, of_side in meaningless.deviations(rows, size, seed=number).items():
-            if side == "unaligned" or kind != "common":
+            if kind != "common" or side == "unaligned" or size >= MIXED:
                 found[side].append(of_side)
     progress("meaningless topics", 1.0)
     return measure(found)
