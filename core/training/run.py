@@ -52,8 +52,6 @@ def run_training(
         StoreBusyError, StoreWriteError, StoreDamagedError: the results cannot be saved; told before the work begins.
     """
     table = read_table(config_path)
-    if store is not None:
-        AppStore(store).check()
     if engine == "ray" and "grid" not in table:
         raise TrainingConfigError(
             f"'{config_path}' trains one model; --engine ray runs the jobs of a [grid] side by side: leave it out"
@@ -64,6 +62,7 @@ def run_training(
         from core.training.grid_run import JobResult
 
         sae = config_from_table(table["autoencoder"], f"[autoencoder] of '{config_path}'")
+        _check_results(store)
         trained = train_autoencoder(sae, text_folder, work / "saes", progress)
         folder = _copied(trained, out or DATA / "saes" / sae.name)
         _save_results(sae.name, [JobResult(sae, trained, None)], store)
@@ -78,6 +77,7 @@ def run_training(
         from core.training.grid import load_grid
 
         grid = load_grid(config_path)
+        _check_results(store)
         results = _grid_results(grid, table.get("ray", {}), text_folder, work / "saes", progress, engine, address)
         return _finish_grid(grid, results, out, work / "saes", store)
     raise TrainingConfigError(
@@ -134,6 +134,16 @@ def _copied(sae: Path, target: Path) -> Path:
         return Path(shutil.copytree(sae, target, dirs_exist_ok=True, copy_function=copy))
     except OSError as exc:
         raise CheckpointError(target, sae, exc) from exc
+
+
+def _check_results(store: Path | None) -> None:
+    """Tries, before the work begins, that results can be saved.
+
+    Raises:
+        StoreBusyError, StoreWriteError, StoreDamagedError: they cannot.
+    """
+    if store is not None:
+        AppStore(store).check()
 
 
 def _save_results(name: str, results: list[JobResult], store: Path | None) -> None:

@@ -147,7 +147,7 @@ def test_results_list_the_tables_of_the_setup_alone(open_page: OpenPage, saved: 
 def test_result_of_a_link_is_downloaded_in_every_format(open_page: OpenPage, saved: AppStore) -> None:
     app = open_page("compare", result="text-pairs")
     labels = [button.label for button in app.get("download_button")]
-    assert labels == ["CSV", "Markdown", "LaTeX", "Parquet", "Excel"]
+    assert labels == ["Report", "CSV", "Markdown", "LaTeX", "Parquet", "Excel"]
     assert app.dataframe[0].value["difference"].tolist() == [-0.125, 0.5]
 
 
