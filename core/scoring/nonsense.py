@@ -53,6 +53,13 @@ def _texts() -> list[str]:
     return [prompt.text for prompt in reference_prompts(EMBEDDED_REFERENCE)]
 
 
+@cache
+def _words(*, different: bool) -> np.ndarray:
+    """The words of all reference prompts, in their order, or each once in that of the alphabet."""
+    words = [word for text in _texts() for word in re.findall(r"[a-z']+", text.lower())]
+    return np.array(sorted(set(words)) if different else words)
+
+
 def lines(kind: LineKind, n: int, seed: int) -> list[str]:
     """Lines made of the reference prompts' words.
 
@@ -64,8 +71,7 @@ def lines(kind: LineKind, n: int, seed: int) -> list[str]:
     if kind == "shuffled":
         chosen = rng.permutation(len(_texts()))[:n]
         return [" ".join(rng.permutation(_texts()[i].split())) for i in chosen]
-    words = [word for text in _texts() for word in re.findall(r"[a-z']+", text.lower())]
-    words = sorted(set(words)) if kind == "random" else words
+    words = _words(different=kind == "random")
     return [" ".join(rng.choice(words, rng.integers(LINE_WORDS[0], LINE_WORDS[1] + 1))) for _ in range(n)]
 
 
