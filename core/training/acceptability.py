@@ -32,7 +32,6 @@ from core.training.acceptability_card import acceptability_figures, card
 from core.training.cola import best_threshold, folds, labels, made_up, read_cola
 from core.validated import Count, Name, Seed, Text, from_table, validated
 
-_MOST_STEPS = 2_000  # of the optimiser
 _READING = 0.8  # share of the time that the language model takes, for the progress bar
 
 
@@ -51,7 +50,7 @@ class AcceptabilityConfig:
     weight_decays: list[Annotated[float, Field(gt=0)]] = field(default_factory=lambda: [0.03, 0.1, 0.3, 1.0])
     # paragraphs added per training sentence, and the same amount of gibberish
     made_up_share: Annotated[float, Field(ge=0, le=1)] = 0.15
-    max_steps: Count = _MOST_STEPS
+    max_steps: Count = 2_000  # of the optimiser
     seed: Seed = 0
 
 
