@@ -24,8 +24,9 @@ from torch import Tensor
 
 from core.errors import AutoencoderError, UsageError
 from core.evaluation.experiments import ExperimentOptions
+from core.models.codes import PreActivations, SparseCode
 from core.models.language_model import LanguageModel
-from core.models.sparse_autoencoder import PreActivations, SparseAutoencoder, SparseCode
+from core.models.sparse_autoencoder import SparseAutoencoder
 from core.models.tokens import TokenisedPrompt, Tokens
 from core.progress import Progress
 from core.steering.workbench import Workbench

@@ -10,15 +10,18 @@ from __future__ import annotations
 import json
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from core.catalog import Setup
 from core.errors import AutoencoderError, HubError, SteerscopeError, UnsafeWeightsError
+from core.models.codes import Encoding, Formed, PreActivations, SparseCode, sparse
+from core.models.first_pass import FEW_TOKENS, FirstPass, Screened
 from core.models.hub import hub_or_cache
 from core.models.language_model import LanguageModel
 from core.models.loading import load_language_model, not_finite
@@ -31,50 +34,6 @@ ARCHITECTURES = ("standard", "topk", "abstopk", "jumprelu", "gated")
 _WITHOUT_PRE_ACTIVATIONS = "matching_pursuit"
 NORMALISATIONS = ("none", "expected_average_only_in", "layer_norm", "constant_norm_rescale")
 _LAYER_NORM_EPSILON = 1e-5  # as in sae_lens
-
-
-@dataclass(frozen=True)
-class PreActivations:
-    """Pre-activations gamma, with the input normalisation (scale, shift) that the decoder has to undo."""
-
-    gamma: Float[Tensor, "... d_sae"]  # gated: the magnitude path
-    gate: Float[Tensor, "... d_sae"] | None = None  # gated only
-    scale: Float[Tensor, "... 1"] | None = None
-    shift: Float[Tensor, "... 1"] | None = None
-
-    def weighted(self, score: Float[Tensor, "d_sae"]) -> PreActivations:
-        """A copy with each neuron's pre-activation multiplied by its score."""
-        gate = None if self.gate is None else self.gate * score
-        return PreActivations(self.gamma * score, gate, self.scale, self.shift)
-
-
-@dataclass(frozen=True)
-class SparseCode:
-    """Post-activations as sparse (neuron, value) entries of each token; unused slots have value 0."""
-
-    neurons: Int[Tensor, "token slot"]
-    values: Float[Tensor, "token slot"]
-
-    def dense(self, d_sae: int) -> Float[Tensor, "token d_sae"]:
-        # unused slots may repeat a neuron: adding 0 is harmless, assigning 0 would not be
-        return self.values.new_zeros(len(self.values), d_sae).scatter_add_(1, self.neurons, self.values)
-
-
-@dataclass(frozen=True)
-class Encoding:
-    """What an SAE makes of some tokens: pre-activations, and post-activations a = sigma(gamma)."""
-
-    pre: PreActivations
-    a: SparseCode
-
-    def of(self, tokens: Bool[Tensor, "token"]) -> Encoding:
-        """The part of these tokens."""
-        pre = self.pre
-        gate, scale, shift = (None if t is None else t[tokens] for t in (pre.gate, pre.scale, pre.shift))
-        return Encoding(
-            PreActivations(pre.gamma[tokens], gate, scale, shift),
-            SparseCode(self.a.neurons[tokens], self.a.values[tokens]),
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,21 +81,39 @@ class SparseAutoencoder:
             return x * coefficient, coefficient, None
         return x, None, None
 
-    def pre_activations(self, x: Float[Tensor, "... d_in"]) -> PreActivations:
-        """gamma of the activation `x`, exactly as the SAE's own `encode` forms it."""
+    def _input(self, x: Float[Tensor, "... d_in"]) -> tuple[Float[Tensor, "... d_in"], Tensor | None, Tensor | None]:
+        """What the encoder's weights are multiplied with, and the (scale, shift) of its normalisation."""
         x = x.to(self.W_enc.dtype)
         if self.center_input:
             x = x - x.mean(dim=-1, keepdim=True)
         x, scale, shift = self._normalised(x)
-        x = x - self.b_dec * self.apply_b_dec_to_input
+        return x - self.b_dec * self.apply_b_dec_to_input, scale, shift
+
+    def pre_activations(self, x: Float[Tensor, "... d_in"]) -> PreActivations:
+        """gamma of the activation `x`, exactly as the SAE's own `encode` forms it."""
+        x, scale, shift = self._input(x)
         if self.architecture == "gated":
             assert self.W_mag is not None
             assert self.b_mag is not None
-            return PreActivations(x @ self.W_mag + self.b_mag, x @ self.W_enc + self.b_enc, scale, shift)
+            return Formed(x @ self.W_mag + self.b_mag, x @ self.W_enc + self.b_enc, scale, shift)
         gamma = x @ self.W_enc + self.b_enc
         if self.decoder_norms is not None:
             gamma = gamma * self.decoder_norms
-        return PreActivations(gamma, None, scale, shift)
+        return Formed(gamma, None, scale, shift)
+
+    @cached_property
+    def _first_pass(self) -> FirstPass | None:
+        """For SAEs that need only the largest pre-activations, where the processor can."""
+        if self.architecture not in ("topk", "abstopk") or self.decoder_norms is not None:
+            return None
+        return FirstPass.of(self.W_enc, self.b_enc)
+
+    def _screened(self, x: Float[Tensor, "token d_in"]) -> PreActivations:
+        """`pre_activations` of a few tokens by a first pass where there is one: equal up to rounding."""
+        if len(x) > FEW_TOKENS or (first := self._first_pass) is None:
+            return self.pre_activations(x)
+        x, scale, shift = self._input(x)
+        return Screened(first, x, first.rough(x), None, scale, shift)
 
     def activate(self, pre: PreActivations) -> Float[Tensor, "... d_sae"]:
         """a = sigma(gamma), with the SAE's own activation function."""
@@ -156,20 +133,19 @@ class SparseAutoencoder:
 
     def select(self, pre: PreActivations) -> SparseCode:
         """a = sigma(gamma) as sparse entries [token slot], with as many slots as the busiest token needs."""
-        gamma = pre.gamma
         if self.architecture == "topk":
             assert self.k is not None
-            values, neurons = torch.topk(gamma, self.k, dim=-1, sorted=False)
-            return SparseCode(neurons, values.relu())
+            neurons = pre.largest(self.k)
+            return SparseCode(neurons, pre.at(neurons).relu())
         if self.architecture == "abstopk":
             assert self.k is not None
-            neurons = torch.topk(gamma.abs(), self.k, dim=-1, sorted=False).indices
-            return SparseCode(neurons, gamma.gather(-1, neurons))
+            neurons = pre.largest(self.k, magnitude=True)
+            return SparseCode(neurons, pre.at(neurons))
         return sparse(self.activate(pre))
 
     def encoding(self, x: Float[Tensor, "token d_in"]) -> Encoding:
         """Pre- and post-activations of the activations `x`."""
-        pre = self.pre_activations(x)
+        pre = self._screened(x)
         return Encoding(pre, self.select(pre))
 
     def _denormalised(self, out: Float[Tensor, "... d_in"], pre: PreActivations) -> Float[Tensor, "... d_in"]:
@@ -190,13 +166,6 @@ class SparseAutoencoder:
             values = values * (1 / self.decoder_norms)[code.neurons]
         out = torch.nn.functional.embedding_bag(code.neurons, self.W_dec, per_sample_weights=values, mode="sum")
         return self._denormalised(out + self.b_dec, pre)
-
-
-def sparse(a: Float[Tensor, "token d_sae"]) -> SparseCode:
-    """Dense post-activations as sparse entries, [token slot]."""
-    slots = max(1, int((a != 0).sum(dim=-1).max())) if a.numel() else 1
-    neurons = torch.topk(a.abs(), slots, dim=-1, sorted=False).indices
-    return SparseCode(neurons, a.gather(-1, neurons))
 
 
 def from_sae_lens(sae: Any, name: str, hook_name: str | None = None) -> SparseAutoencoder:
@@ -223,6 +192,8 @@ def from_sae_lens(sae: Any, name: str, hook_name: str | None = None) -> SparseAu
     gated = architecture == "gated"
     trained_on = cfg.metadata.model_from_pretrained_kwargs or {}
     rescaled = getattr(cfg, "rescale_acts_by_decoder_norm", False)
+    if architecture in ("topk", "abstopk"):  # by neuron, as the first pass reads them
+        weights["W_enc"] = weights["W_enc"].T.contiguous().T
     return SparseAutoencoder(
         name=name,
         architecture=architecture,

@@ -15,7 +15,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from core.errors import EditError, NeuronRangeError
-from core.models.sparse_autoencoder import Encoding, PreActivations, SparseAutoencoder, SparseCode
+from core.models.codes import Encoding, PreActivations, SparseCode
+from core.models.sparse_autoencoder import SparseAutoencoder
 from core.steering.selection import Reach, describe_swap, gate_scale, matched_swap
 
 
@@ -267,7 +268,7 @@ class Swap(CodeEdit):
         if self.matched_count and self.sae.architecture in ("jumprelu", "gated"):
             return matched_swap(self.sae, pre, a, self._weight, self._gate_scale)
         code = self.sae.select(pre.weighted(self._weight))
-        own = pre.gamma.gather(-1, code.neurons)
+        own = pre.at(code.neurons)
         return SparseCode(code.neurons, torch.where(code.values != 0, own, 0.0))
 
     def at_zero(self) -> Swap:

@@ -12,7 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from core.errors import EditError, NeuronRangeError
-from core.models.sparse_autoencoder import Encoding, SparseAutoencoder
+from core.models.codes import Encoding
+from core.models.sparse_autoencoder import SparseAutoencoder
 from core.steering.code_edits import Edit, Reconstruct, Swap, Weight, clamp_best
 from core.steering.selection import Reach
 

@@ -14,8 +14,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from core.errors import EditError, PromptTooLongError, UsageError
+from core.models.codes import SparseCode
 from core.models.language_model import LanguageModel
-from core.models.sparse_autoencoder import SparseCode
 from core.models.tokens import TokenisedPrompt, Tokens
 from core.settings import GenerationSettings
 from core.steering.code_edits import CodeOutcome, Seen

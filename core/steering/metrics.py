@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from core.models.codes import SparseCode
 from core.models.embeddings import EmbeddingModel, distances_to_topic
 from core.models.language_model import LanguageModel
-from core.models.sparse_autoencoder import SparseCode
 from core.models.tokens import TokenisedPrompt
 from core.steering.code_edits import CodeOutcome
 

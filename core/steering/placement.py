@@ -12,8 +12,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from core.errors import EditError
+from core.models.codes import Encoding
 from core.models.language_model import LanguageModel
-from core.models.sparse_autoencoder import Encoding
 from core.steering.code_edits import Edit, Outcome
 from core.steering.settings import Positions
 from core.text.chat_template import ROLES

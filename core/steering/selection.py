@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from core.models.sparse_autoencoder import PreActivations, SparseAutoencoder, SparseCode, sparse
+from core.models.codes import PreActivations, SparseCode, sparse
+from core.models.sparse_autoencoder import SparseAutoencoder
 
 
 def largest(values: Float[Tensor, "token d_sae"], count: Int[Tensor, "token"]) -> Bool[Tensor, "token d_sae"]:

@@ -8,9 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from core.models.codes import SparseCode
 from core.models.embeddings import EmbeddingModel, load_embedding_model
 from core.models.language_model import LanguageModel
-from core.models.sparse_autoencoder import SparseCode
 from core.models.tokens import TokenisedPrompt
 from core.steering.code_edits import CodeOutcome
 from core.steering.metrics import (

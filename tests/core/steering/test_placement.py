@@ -203,7 +203,7 @@ def test_edited_stream_decodes_the_edited_neurons(
             outcome = edit.explain(x)
             assert torch.equal(outcome.edited, edit.apply(x)), edit_name
             assert torch.equal(outcome.x, x)
-            assert torch.equal(outcome.a.dense(sae.d_sae), sae.activate(pre))
+            torch.testing.assert_close(outcome.a.dense(sae.d_sae), sae.activate(pre))  # a few tokens: by a first pass
             torch.testing.assert_close(outcome.reconstructed, x_sae, atol=1e-5, rtol=1e-5)
             expected = sae.decode(outcome.edited_a.dense(sae.d_sae), pre)
             if keep_error and edit_name != "sae":

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from core.errors import EditError
+from core.models.codes import Encoding
 from core.models.language_model import LanguageModel
-from core.models.sparse_autoencoder import Encoding, SparseAutoencoder
+from core.models.sparse_autoencoder import SparseAutoencoder
 from core.models.tokens import TokenisedPrompt, Tokens
 from core.settings import GenerationSettings
 from core.steering.code_edits import Edit, Reconstruct, Watch
