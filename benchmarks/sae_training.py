@@ -126,4 +126,4 @@ def run(repeats: int, *, quick: bool) -> list[Figure]:
     wall = statistics.median(a.wall / b.wall for a, b in pairs)
     processor = statistics.median(a.processor / b.processor for a, b in pairs)
     note = f"{statistics.median(a.wall for a, _ in pairs):,.0f} tokens/s; {processor:.2f} x by processor time"
-    return [Figure("SAE training, of sae_lens's own runner", wall, "x", 0.9, "high", note)]
+    return [Figure("SAE training, of sae_lens's own runner", wall, "x", 1.5, "high", note)]

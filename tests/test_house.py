@@ -47,14 +47,15 @@ def normalised(distribution: str) -> str:
     return distribution.lower().replace("_", "-")
 
 
-def test_every_imported_library_is_pinned() -> None:
-    files = ("requirements.txt", "requirements-ray.txt")
+@pytest.mark.parametrize(("folders", "more"), [(("app.py", "core", "pages"), ()), (("benchmarks",), ("-dev",))])
+def test_every_imported_library_is_pinned(folders: tuple[str, ...], more: tuple[str, ...]) -> None:
+    files = [f"requirements{suffix}.txt" for suffix in ("", "-ray", *more)]
     lines = [line for name in files for line in (ROOT / name).read_text().splitlines()]
     pinned = {normalised(line.split("==")[0]) for line in lines if "==" in line}
     distributions = packages_distributions()
     imported = {
         item.library: f"{file.relative_to(ROOT)}:{item.line}"
-        for file in modules(ROOT, "app.py", "benchmarks", "core", "pages")
+        for file in modules(ROOT, *folders)
         for item in imports_of(file, ROOT)
         if item.library not in {*sys.stdlib_module_names, "benchmarks", "core", "pages"}
     }

@@ -1,5 +1,6 @@
 """The commands train and bench."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -8,7 +9,7 @@ import typer
 from core.commands.options import Address, AsJson, EngineName, StoreDir, app, check_address, path_option, show
 from core.console import stage_progress
 from core.errors import UsageError
-from core.files import require_file
+from core.files import require_file, written_whole
 from core.settings import given_path, store_root
 
 
@@ -52,16 +53,25 @@ def bench(
     against: Annotated[str | None, typer.Option("--against", help="sae_lens: compare with its own classes.")] = None,
     repeats: Annotated[int, typer.Option("--repeats", min=1, help="Repeats of each side; medians are shown.")] = 5,
     quick: Annotated[bool, typer.Option("--quick", help="Tiny sizes, to check that it runs.")] = False,
+    page: Annotated[
+        Path | None, path_option("--page", "Also write the table, the machine and the versions to a Markdown file.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Time this checkout against plain loops and other libraries, in one run, and print the ratios."""
-    from benchmarks.table import GROUPS, run
+    from benchmarks import table as benchmarks
 
     if against not in (None, "sae_lens"):
         raise UsageError(f"--against takes sae_lens, not '{against}'")
-    groups = only.split(",") if only else list(GROUPS)
-    if unknown := [group for group in groups if group not in GROUPS]:
-        raise UsageError(f"no benchmarks '{unknown[0]}'; there are {', '.join(GROUPS)}")
+    groups = only.split(",") if only else list(benchmarks.GROUPS)
+    if unknown := [group for group in groups if group not in benchmarks.GROUPS]:
+        raise UsageError(f"no benchmarks '{unknown[0]}'; there are {', '.join(benchmarks.GROUPS)}")
     with stage_progress("Benchmarks") as progress:
-        table = run(groups, repeats, quick=quick, against_sae_lens=against is not None, progress=progress)
+        table = benchmarks.run(groups, repeats, quick=quick, against_sae_lens=against is not None, progress=progress)
     show(table, as_json=as_json, title="Medians; sides took turns")
+    if page is not None:
+        given = [*(["--only", only] if only else []), *(["--against", against] if against else [])]
+        given += ["--repeats", str(repeats), *(["--quick"] if quick else [])]
+        command = shlex.join(["python", "-m", "core", "bench", *given])
+        with written_whole(page) as partial:
+            partial.write_text(benchmarks.page(table, command), encoding="utf-8")

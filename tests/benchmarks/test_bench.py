@@ -1,6 +1,7 @@
 """The benchmarks run, at sizes that say nothing of speed; their arithmetic is right."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -27,13 +28,17 @@ def test_figure_says_whether_its_bar_holds(better: str, value: float, holds: str
 
 
 @pytest.mark.slow
-def test_bench_command_times_queries_and_generation(capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["bench", "--only", "queries,generation", "--quick", "--repeats", "1", "--against", "sae_lens"]
-    assert main([*arguments, "--json"]) == 0
+def test_bench_command_times_queries_and_generation(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    arguments = ["bench", "--only", "queries,generation", "--against", "sae_lens", "--repeats", "1"]
+    page = tmp_path / "page.md"
+    assert main([*arguments, "--quick", "--page", str(page), "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
     work = [row["work"] for row in rows]
-    assert len(work) == len(set(work)) == 15
+    assert len(work) == len(set(work)) == 17
     assert all(row["value"] > 0 and row["bar"] == "" for row in rows)
+    text = page.read_text()
+    assert f"`python -m core {' '.join(arguments)} --quick`" in text
+    assert all(f"| {name} |" in text for name in work)
 
 
 @pytest.mark.parametrize(
