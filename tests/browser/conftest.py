@@ -14,7 +14,7 @@ from urllib.error import URLError
 from urllib.parse import urlencode
 
 import pytest
-from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Playwright, Route, expect, sync_playwright
 
 from core.build.pipeline import build
 from core.catalog import find_setup
@@ -35,14 +35,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Browser]:
     """Headless Chromium, the one that the system has."""
+    with sync_playwright() as playwright:
+        browser = launch(playwright)
+        yield browser
+        browser.close()
+
+
+def launch(playwright: Playwright) -> Browser:
+    """Starts the system's Chromium, or skips where there is none."""
     found = [path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))]
     if not found:
         pytest.skip("no Chromium found; on Debian: apt-get install --no-install-recommends chromium")
     expect.set_options(timeout=1_000 * PATIENCE_S)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found[0], args=ARGUMENTS)
-        yield browser
-        browser.close()
+    return playwright.chromium.launch(executable_path=found[0], args=ARGUMENTS)
 
 
 @pytest.fixture(scope="session")
@@ -105,10 +110,13 @@ class Visitor:
 
     def open(self, path: str = "", **query: str) -> Page:
         """Opens a page of the app for `SETUP` and waits until its run is over."""
-        query = {"setup": SETUP, "min_prompts": str(MIN_PROMPTS), **query}
-        self.page.goto(f"{self.server}/{path}?{urlencode(query)}")
+        self.begin(path, **{"setup": SETUP, "min_prompts": str(MIN_PROMPTS), **query})
         self.settled()
         return self.page
+
+    def begin(self, path: str, **query: object) -> None:
+        """Opens a page of the app; what comes of it is not waited for."""
+        self.page.goto(f"{self.server}/{path}?{urlencode(query, doseq=True)}", wait_until="commit")
 
     def settled(self) -> None:
         """Waits until the page has a title and no run is going on."""
