@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 N_SESSIONS = 50
 TOPICS = ("heart surgery", "court law", "running shoes", "boiling soup", "rain in spring")
 EDITS = {"Original": "none", "SAE": "sae", "Clamp": "clamp", "Swap": "swap"}
-PROMPT, TOKENS, LONG = "The soup", 12, 300
+PROMPT, TOKENS, LONG = "The soup", 12, 200
 MIN_PROMPTS = 5
 
 
