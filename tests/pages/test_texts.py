@@ -12,6 +12,7 @@ from core.evaluation.text_tables import FIGURES, compare, summarise
 from core.results.app_store import AppStore
 from core.results.published import published
 from core.text.prompts import bundled_topics
+from pages.parts.texts.examples import folded
 from pages.parts.texts.means import best_column, main_columns
 from pages.parts.texts.published import beside_published
 from pages.parts.texts.running import cost_words, texts_due
@@ -79,6 +80,19 @@ def test_texts_are_read_side_by_side(open_page: OpenPage, saved: AppStore) -> No
     assert "percentile 52.0 · perplexity 7.00 · accepted" in page
     app.selectbox(key="texts_prompt").set_value("Opening 0 & more").run()
     assert "percentile 50.0 · perplexity 5.00" in html_of(checked(app))
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("one\n\ntwo", "one\n\ntwo"),
+        ("one\n\n\n\ntwo", "one\n↵ × 4\ntwo"),
+        ("one \n \n\t\n", "one\n↵ × 3\n"),
+        ("one\ntwo\nthree\nfour", "one\ntwo\nthree\nfour"),
+    ],
+)
+def test_long_runs_of_line_breaks_are_told_by_their_number(text: str, shown: str) -> None:
+    assert folded(text) == shown
 
 
 def test_means_stand_beside_the_papers(open_page: OpenPage, saved: AppStore) -> None:

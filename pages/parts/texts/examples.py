@@ -1,5 +1,6 @@
 """Texts of the text experiment to read: one prompt, and what each way of steering wrote after it."""
 
+import re
 from html import escape
 
 import pandas as pd
@@ -14,6 +15,12 @@ from pages.shared.columns import number
 from pages.shared.experiments import table_heading
 
 _SIDE_BY_SIDE = 4
+_EMPTY_LINES = re.compile(r"\s*\n(?:[^\S\n]*\n){2,}\s*")  # three line breaks or more with nothing between them
+
+
+def folded(text: str) -> str:
+    """The text with long runs of line breaks, which some edits write, told by their number."""
+    return _EMPTY_LINES.sub(lambda found: f"\n↵ × {found[0].count(chr(10))}\n", text)
 
 
 def _card(row: pd.Series) -> str:
@@ -22,7 +29,8 @@ def _card(row: pd.Series) -> str:
     if not pd.isna(row["accepted"]):
         figures += " · accepted" if row["accepted"] else " · not accepted"
     colour = EDITS[CONTROLS.get(row["edit"], row["edit"])]
-    text = f'<p class="ss-text" dir="auto"><span class="ss-prefix">{escape(row["prompt"])}</span>{escape(row["text"])}'
+    written = f'<span class="ss-prefix">{escape(row["prompt"])}</span>{escape(folded(row["text"]))}'
+    text = f'<p class="ss-text" dir="auto">{written}'
     return (
         f'<section><h3 style="border-color:{colour}">{escape(TITLES[row["edit"]])}</h3>'
         f'<div>{text}</p></div><div><p class="ss-proof">{figures}</p></div><div></div></section>'
