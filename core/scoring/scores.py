@@ -69,11 +69,14 @@ def scores_from_sums(
     Raises:
         ScoringError: no neuron is left.
     """
-    table = sums[["neuron", "g", "prompts", "near", "far"]].set_index("neuron").reindex(np.arange(d_sae))
-    table["prompts"] = table["prompts"].fillna(0).astype(int)
-    scored = table["prompts"] >= min_prompts
+    neuron = sums["neuron"].to_numpy()
+    prompts = np.zeros(d_sae, dtype=np.int64)
+    prompts[neuron] = sums["prompts"]
+    g, near, far = np.full((3, d_sae), np.nan)
+    g[neuron], near[neuron], far[neuron] = sums["g"], sums["near"], sums["far"]
+    scored = prompts >= min_prompts
     if not scored.any():
-        most = int(table["prompts"].max())
+        most = int(prompts.max())
         raise ScoringError(
             f"a score needs a neuron active in at least {min_prompts} reference prompts, the busiest has {most}; "
             "lower min_prompts, or build on more prompts"
@@ -82,12 +85,14 @@ def scores_from_sums(
         scored &= ~too_dense
         if not scored.any():
             raise ScoringError("every neuron is active on a larger share of tokens than max_density; raise it")
-    g = table["g"].where(scored)
-    highest, spread = g.max(), g.max() - g.min()
+    scored &= ~np.isnan(g)
+    lowest, highest = (g[scored].min(), g[scored].max()) if scored.any() else (np.nan, np.nan)
     # Eq. 2 with its sign reversed; if all g are equal, every neuron is as close as the closest
-    equal = spread <= _ROUNDING * highest
-    table["score"] = g.notna().map({True: 1.0, False: np.nan}) if equal else (highest - g) / spread
-    return table.rename_axis("neuron").reset_index()[["neuron", "score", "g", "prompts", "near", "far"]]
+    equal = highest - lowest <= _ROUNDING * highest
+    score = np.where(scored, 1.0 if equal else (highest - g) / (highest - lowest), np.nan)
+    return pd.DataFrame(
+        {"neuron": np.arange(d_sae), "score": score, "g": g, "prompts": prompts, "near": near, "far": far}
+    )
 
 
 def score_topic(

@@ -3,28 +3,33 @@
 SQL is written only here, in `schema` (assembly) and in `results.app_store` (what users of the app save).
 """
 
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import duckdb
 import numpy as np
 import pandas as pd
-from jaxtyping import Float, Float32, Float64
+from jaxtyping import Float, Float32, Float64, Int32, Int64
 
 from core.errors import NeuronRangeError, StoreDamagedError, StoreNotBuiltError, StoreSchemaError
 from core.files import file_identity
 from core.settings import ScoreSettings, Summary
 from core.store import health
-from core.store.prompt_weights import SUMMARIES, prompt_weights
+from core.store.columns import open_columns, packed
 from core.store.schema import SCHEMA_VERSION, build_command, connect, one_line, quoted, store_path
+from core.store.sums import Sums
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from scipy.sparse import csr_array
+
+_ROWS_A_BATCH = 2**20  # of `activations`, when its columns are made
+_NOT_FINITE = "there are activations that are no finite number"
 
 
 @dataclass(frozen=True)
@@ -48,11 +53,11 @@ class Store:
         self.path = path
         self._mend = mend
         self._identity = file_identity(path)
-        self._weight_squares: dict[Summary, Float64[np.ndarray, "d_sae"]] = {}
+        self._made_sums: Sums | None = None
+        self._making_sums = threading.Lock()
         # The file is attached to a private in-memory database: direct connections of one process to one path share an
         # instance, and would keep showing the old file after a rebuild.
-        # The threshold lets sums over up to 2^20 neurons use a plain array instead of a hash table.
-        self._con = connect(":memory:", perfect_ht_threshold=20)
+        self._con = connect(":memory:")
 
     @classmethod
     def open(cls, root: Path, setup_name: str) -> Self:
@@ -150,7 +155,8 @@ class Store:
             embeddings: np.ndarray = np.stack(rows)  # type: ignore[call-overload]
         except ValueError:
             self._demand(["embeddings of several lengths"])
-        self._demand_finite(embeddings, "embeddings")
+        if not np.isfinite(embeddings).all():
+            self._demand(["there are embeddings that are no finite number"])
         embeddings.setflags(write=False)
         return embeddings
 
@@ -186,6 +192,25 @@ class Store:
     def _prompt_columns(self) -> dict[str, np.ndarray]:
         return self._columns("SELECT prompt, total, n_tokens FROM store.prompts ORDER BY prompt")
 
+    @property
+    def _sums(self) -> Sums:
+        """Sums over the activations, whose columns are mapped or read once, then kept; see `core.store.columns`."""
+        with self._making_sums:
+            if self._made_sums is None:
+                counts = self._columns("SELECT prompts FROM store.neurons ORDER BY neuron")["prompts"]
+                if np.ma.is_masked(counts) or counts.min() < 0:
+                    self._demand(["table 'neurons' has numbers of prompts that are none"])
+                offsets = np.r_[0, np.cumsum(counts, dtype=np.int64)]
+                read = partial(self._packed, offsets)
+                columns = open_columns(self.path, self._identity, offsets, self.n_prompts, read)
+                self._made_sums = Sums(columns, self._prompt_columns, partial(self._demand, [_NOT_FINITE]))
+            return self._made_sums
+
+    def _packed(self, offsets: Int64[np.ndarray, "d_sae+1"]) -> Int32[np.ndarray, "4 active"]:
+        with self._cursor() as con:
+            rows = con.sql('SELECT neuron, prompt, "sum", "max", n_tokens FROM store.activations')
+            return packed(rows.to_arrow_reader(_ROWS_A_BATCH), offsets, self.n_prompts, self._demand)
+
     def neuron_sums(
         self, distances: Float[np.ndarray, "prompt"], settings: ScoreSettings | None = None
     ) -> pd.DataFrame:
@@ -201,22 +226,7 @@ class Store:
         """
         if distances.shape != (self.n_prompts,):
             raise ValueError(f"one distance for each of {self.n_prompts} prompts, not shape {distances.shape}")
-        settings = settings or ScoreSettings()
-        column = f'"{SUMMARIES[settings.summary][0]}"'
-        with self._cursor() as con:
-            con.register("weights_frame", prompt_weights(self._prompt_columns, distances, settings))
-            # a temporary table joins twice as fast as the registered frame
-            con.execute("CREATE OR REPLACE TEMP TABLE weights AS SELECT * FROM weights_frame")
-            sums = con.execute(
-                f"""SELECT neuron, prompts, weight, moment / weight AS g, near / weight AS near, far / weight AS far
-                    FROM (SELECT neuron, count(*) AS prompts, sum({column} * w.weight) AS weight,
-                                 sum({column} * w.weighted_distance) AS moment,
-                                 sum({column} * w.near) AS near, sum({column} * w.far) AS far
-                          FROM store.activations JOIN weights AS w USING (prompt) GROUP BY neuron)
-                    ORDER BY neuron"""
-            ).df()
-        self._demand_finite(sums["weight"], "activations")
-        return sums
+        return self._sums.of_topic(distances, settings or ScoreSettings())
 
     def weight_squares(self, summary: Summary) -> Float64[np.ndarray, "d_sae"]:
         """Sum over prompts of w^2, w being a neuron's share of its summed summary on a prompt; read once, then kept.
@@ -224,19 +234,7 @@ class Store:
         Its reciprocal is the number of prompts that g is a mean of, were all weighted alike. NaN for a neuron that
         never fires.
         """
-        if summary not in self._weight_squares:
-            column, divisor = SUMMARIES[summary]
-            value = f'a."{column}"::DOUBLE' + ("" if divisor is None else f" / p.{divisor}")
-            rows = self._frame(
-                f"""SELECT neuron, sum(v * v) / sum(v) ** 2 AS squares
-                    FROM (SELECT neuron, {value} AS v
-                          FROM store.activations AS a JOIN store.prompts AS p USING (prompt))
-                    WHERE isfinite(v) GROUP BY neuron"""
-            )
-            squares = np.full(self.d_sae, np.nan)
-            squares[rows["neuron"]] = rows["squares"]
-            self._weight_squares[summary] = squares
-        return self._weight_squares[summary]
+        return self._sums.squares(summary)
 
     def density(self) -> Float64[np.ndarray, "d_sae"]:
         """Share of the reference prompts' ordinary tokens on which each neuron is active."""
@@ -262,18 +260,10 @@ class Store:
     def summary_matrix(self, summary: Summary = "sum") -> "csr_array":
         """Every neuron's summary on every reference prompt: sparse float64 [prompt d_sae].
 
-        For experiments over many sets of prompts; `neuron_sums` scores a topic on the whole reference set. Takes about
-        30 bytes per stored activation while reading, 12 bytes afterwards.
+        For experiments over many sets of prompts; `neuron_sums` scores a topic on the whole reference set. Takes 24
+        bytes for each stored activation while it is made, 12 afterwards.
         """
-        from scipy.sparse import coo_array
-
-        column, divisor = SUMMARIES[summary]
-        rows = self._columns(f'SELECT prompt, neuron, "{column}" AS activation FROM store.activations')
-        values = rows["activation"].astype(np.float64)
-        if divisor is not None:
-            values /= self._prompt_columns[divisor][rows["prompt"]]
-        shape = (self.n_prompts, self.d_sae)
-        return coo_array((values, (rows["prompt"], rows["neuron"])), shape=shape).tocsr()
+        return self._sums.matrix(summary)
 
     # ---- one neuron ----
 
@@ -287,12 +277,17 @@ class Store:
         Raises:
             NeuronRangeError: the SAE has no such neuron.
         """
+        (number,), columns = self._known([neuron]), self._sums.columns
+        rows = columns.rows(number)
+        mine = {name: np.array(getattr(columns, name)[rows]) for name in ("prompt", "sum", "max", "n_tokens")}
+        prompts = self._prompt_frame.iloc[mine["prompt"]].reset_index(drop=True)
+        return pd.concat([pd.DataFrame(mine), prompts], axis=1)
+
+    @cached_property
+    def _prompt_frame(self) -> pd.DataFrame:
+        """What the rows of a neuron say of their prompts; kept, as a busy neuron has most of them."""
         return self._frame(
-            """SELECT a.prompt, a.sum, a.max, a.n_tokens, p.text, p.task, p.grp AS "group", p.total,
-                      p.n_tokens AS prompt_tokens
-               FROM store.activations AS a JOIN store.prompts AS p USING (prompt)
-               WHERE a.neuron = ? ORDER BY a.prompt""",
-            self._known([neuron]),
+            'SELECT text, task, grp AS "group", total, n_tokens AS prompt_tokens FROM store.prompts ORDER BY prompt'
         )
 
     def contexts(self, neuron: int) -> list[Context]:
@@ -314,10 +309,6 @@ class Store:
         return found
 
     # ---- queries ----
-
-    def _demand_finite(self, numbers: "np.ndarray | pd.Series", what: str) -> None:
-        if not np.isfinite(numbers).all():
-            self._demand([f"there are {what} that are no finite number"])
 
     def _known(self, neurons: Sequence[int]) -> list[int]:
         for neuron in neurons:

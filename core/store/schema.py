@@ -1,6 +1,6 @@
 """What a store holds, and how it is assembled from the shards of a build.
 
-    store_root/<setup>/store.duckdb     the store
+    store_root/<setup>/store.duckdb     the store; beside it what `columns` keeps of it
     store_root/<setup>/parts/           shards of a build under way
     store_root/<setup>/build.lock       held while a build of the setup runs
 
@@ -21,6 +21,7 @@ import duckdb
 from core.errors import StoreDamagedError, StoreWriteError
 from core.files import written_whole
 from core.settings import store_root
+from core.store.columns import remove_columns
 from core.store.shards import Parts
 
 SCHEMA_VERSION = 1
@@ -203,6 +204,7 @@ def new_store(
                 con.execute("CHECKPOINT")
             finally:
                 con.close()
+        remove_columns(path.parent)  # they follow from the older store
     except (OSError, duckdb.Error) as exc:
         # DuckDB has no separate exception for a full disk: look for an unreadable input first
         if (damaged := unreadable(one_line(exc))) is not None:
