@@ -64,7 +64,7 @@ def _neuron_page(store: Store, neuron: int) -> None:
     store.contexts(neuron)
 
 
-def _timed(store: Store, repeats: int) -> tuple[float, float, float]:
+def timed(store: Store, repeats: int) -> tuple[float, float, float]:
     """Milliseconds of scoring a new topic, of the first after a build, and of one neuron's page."""
     rng = np.random.default_rng(1)
 
@@ -104,10 +104,10 @@ def run(repeats: int, *, quick: bool) -> list[Figure]:
     with tempfile.TemporaryDirectory(prefix="steerscope-bench-") as folder:
         start = time.perf_counter()
         with synthetic_store(Path(folder), n_prompts=n_prompts, rows=rows, d_sae=d_sae) as store:
-            score, first, page = _timed(store, repeats)
+            score, first, page = timed(store, repeats)
             reached, curve = _coverage_ms(store, repeats), _top_k_ms(store, repeats)
         with synthetic_store(Path(folder), n_prompts=10 * n_prompts, rows=10 * rows, d_sae=d_sae) as store:
-            large_score, large_first, large_page = _timed(store, repeats)
+            large_score, large_first, large_page = timed(store, repeats)
         made = f"stores made in {time.perf_counter() - start:.0f} s"
     return [
         Figure(f"score all neurons, {rows:,} rows", score, "ms", 20, note=f"the first {first:.0f} ms; {made}"),

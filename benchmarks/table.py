@@ -14,6 +14,7 @@ from core.doctor import versions
 from core.results.export import export_bytes
 
 GROUPS = ("queries", "generation", "build", "training", "startup", "browser")
+ON_REQUEST = ("growth",)  # takes half an hour
 
 
 def run(
@@ -41,7 +42,7 @@ def run(
 
 def _run(group: str, repeats: int, *, quick: bool, against_sae_lens: bool) -> list[Figure]:
     # each brings libraries of its own: imported when it runs
-    from benchmarks import browser, building, generation, queries, sae_training, startup
+    from benchmarks import browser, building, generation, growth, queries, sae_training, startup
 
     match group:
         case "queries":
@@ -56,6 +57,8 @@ def _run(group: str, repeats: int, *, quick: bool, against_sae_lens: bool) -> li
             return startup.run(repeats, quick=quick)
         case "browser":
             return browser.run(repeats, quick=quick)
+        case "growth":
+            return growth.run(repeats, quick=quick)
     raise ValueError(group)
 
 

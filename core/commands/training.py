@@ -64,8 +64,9 @@ def bench(
     if against not in (None, "sae_lens"):
         raise UsageError(f"--against takes sae_lens, not '{against}'")
     groups = only.split(",") if only else list(benchmarks.GROUPS)
-    if unknown := [group for group in groups if group not in benchmarks.GROUPS]:
-        raise UsageError(f"no benchmarks '{unknown[0]}'; there are {', '.join(benchmarks.GROUPS)}")
+    known = (*benchmarks.GROUPS, *benchmarks.ON_REQUEST)
+    if unknown := [group for group in groups if group not in known]:
+        raise UsageError(f"no benchmarks '{unknown[0]}'; there are {', '.join(known)}")
     with stage_progress("Benchmarks") as progress:
         table = benchmarks.run(groups, repeats, quick=quick, against_sae_lens=against is not None, progress=progress)
     show(table, as_json=as_json, title="Medians; sides took turns")
