@@ -7,6 +7,7 @@ from pages.shared.links import ignore_wrong_numbers
 from pages.shared.setups import choose_setup
 from pages.shared.tokens import style_sheet
 
+ADD_SETUP = st.Page("pages/add_setup.py", title="Add a setup")  # reached from the choice of the setup
 PAGES = (
     st.Page("pages/topic.py", title="Topic", default=True),
     st.Page("pages/top_k.py", title="Top-k tokens"),
@@ -25,11 +26,12 @@ PAGES = (
 )
 
 st.set_page_config(page_title="Steerscope", layout="wide", initial_sidebar_state=250)
-page = st.navigation(list(PAGES), position="hidden")
+page = st.navigation([*PAGES, ADD_SETUP], position="hidden")
 st.html(style_sheet())
 ignore_wrong_numbers()
 with st.sidebar:
     choose_setup()
+    st.page_link(ADD_SETUP)
     st.divider()
     for entry in PAGES:
         st.page_link(entry)

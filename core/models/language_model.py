@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from types import MappingProxyType
 from typing import Any, Literal, cast
+from unittest.mock import patch
 
 import torch
 from jaxtyping import Float
@@ -34,6 +35,18 @@ _interventions: ContextVar[Mapping[tuple[int, str], Intervention]] = ContextVar(
 
 
 _MARGIN_TOKENS = 32  # read beyond those that are kept, so that the cut does not change how the last ones are joined
+
+
+@contextmanager
+def _without_processor() -> Iterator[None]:
+    """Keeps transformer_lens from looking for the image processor of a model that takes images, too.
+
+    Where it finds none it runs `pip install torchvision`, which replaces torch by whatever version that asks for.
+    """
+    from transformers import AutoProcessor
+
+    with patch.object(AutoProcessor, "from_pretrained", return_value=None):
+        yield
 
 
 class _StopForward(Exception):  # noqa: N818 - a signal, not an error
@@ -176,18 +189,20 @@ class LanguageModel:
         from transformer_lens.model_bridge import TransformerBridge
         from transformers import AutoModelForCausalLM
 
-        with torch.device("meta"):
-            skeleton = AutoModelForCausalLM.from_config(self.model.config)
-        try:
-            return TransformerBridge.boot_transformers(
-                self.name, hf_model=skeleton, tokenizer=self.tokenizer, device="meta"
-            )
-        except NotImplementedError:  # booting splits a fused QKV projection: that needs memory, but no real weights
+        def booted(device: str) -> Any:
             with torch.device("meta"):
                 skeleton = AutoModelForCausalLM.from_config(self.model.config)
+            if device != "meta":
+                skeleton = skeleton.to_empty(device=device)
             return TransformerBridge.boot_transformers(
-                self.name, hf_model=skeleton.to_empty(device="cpu"), tokenizer=self.tokenizer, device="cpu"
+                self.name, hf_model=skeleton, tokenizer=self.tokenizer, device=device
             )
+
+        with _without_processor():
+            try:
+                return booted("meta")
+            except NotImplementedError:  # booting splits a fused QKV projection: that needs memory, not real weights
+                return booted("cpu")
 
     def hook_site(self, hook_name: str) -> HookSite:
         """The native module, and which side of it, that a TransformerLens hook name refers to.

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from core.catalog import Setup, gguf_of
-from core.errors import HubError, ModelFolderError, SetupConfigError, UnsafeWeightsError, in_one_line
+from core.errors import HubError, ModelFolderError, SetupConfigError, in_one_line
 from core.models.gguf import dequantised
 from core.models.hub import hub_or_cache
 from core.models.language_model import LanguageModel
+from core.models.model_folder import check_model_folder
 from core.progress import Progress
 
 
@@ -39,15 +40,6 @@ def not_finite(tensors: Iterable[tuple[str, Tensor]]) -> str | None:
     return next((name for name, tensor in tensors if not bool(tensor.isfinite().all())), None)
 
 
-def _check_folder(folder: Path) -> None:
-    if not (folder / "config.json").is_file():
-        raise ModelFolderError(f"'{folder}' is not a model folder: it has no config.json")
-    if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json", "tokenizer.model")):
-        raise ModelFolderError(f"'{folder}' has no tokenizer (tokenizer.json); save the tokenizer beside the weights")
-    if not any(folder.glob("*.safetensors")):
-        raise UnsafeWeightsError(str(folder))
-
-
 def load_language_model(setup: Setup, progress: Progress = lambda stage, share: None) -> LanguageModel:
     """Loads the setup's model from its folder, a GGUF file, a hub cache, or a hub.
 
@@ -67,7 +59,7 @@ def load_language_model(setup: Setup, progress: Progress = lambda stage, share: 
     place = setup.model if file is None else str(dequantised(file, progress))
     local = Path(place).is_dir()
     if local:
-        _check_folder(Path(place))
+        check_model_folder(Path(place))
     device = _usable_device(setup.device)
     with nullcontext() if local else hub_or_cache() as unreachable:
         try:

@@ -1,13 +1,12 @@
 """Sparse autoencoders as stateless functions of their weights: pre-activations, activation function, decoder.
 
-Outside training, only this module and `releases` import sae_lens. An `sae_lens.SAE` stores the normalisation statistics
+Outside training, only this module imports sae_lens. An `sae_lens.SAE` stores the normalisation statistics
 of each batch on itself, so concurrent calls would overwrite each other's. Here they are returned with the
 pre-activations, and threads can share one SAE. Results equal `sae_lens` bit for bit (tested for every architecture).
 """
 
 from __future__ import annotations
 
-import json
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,19 +18,19 @@ from jaxtyping import Float
 from torch import Tensor
 
 from core.catalog import Setup
-from core.errors import AutoencoderError, HubError, SteerscopeError, UnsafeWeightsError
+from core.errors import AutoencoderError, HubError, SteerscopeError
 from core.models.codes import Encoding, Formed, PreActivations, SparseCode, sparse
+from core.models.dictionary_learning import load_dictionary_learning
 from core.models.first_pass import FEW_TOKENS, FirstPass, Screened
 from core.models.hub import hub_or_cache
 from core.models.language_model import LanguageModel
 from core.models.loading import load_language_model, not_finite
-from core.models.releases import nearest_releases
-from core.models.sparsify import is_sparsify_folder, load_sparsify
+from core.models.releases import is_sparsify_repository, nearest_releases
+from core.models.sae_folder import ARCHITECTURES, WITHOUT_PRE_ACTIVATIONS, check_architecture, library_of
+from core.models.sparsify import fetch_sparsify, load_sparsify
 from core.settings import canonical_hook
 from core.validated import shown
 
-ARCHITECTURES = ("standard", "topk", "abstopk", "jumprelu", "gated")
-_WITHOUT_PRE_ACTIVATIONS = "matching_pursuit"
 NORMALISATIONS = ("none", "expected_average_only_in", "layer_norm", "constant_norm_rescale")
 _LAYER_NORM_EPSILON = 1e-5  # as in sae_lens
 
@@ -175,7 +174,7 @@ def from_sae_lens(sae: Any, name: str, hook_name: str | None = None) -> SparseAu
         AutoencoderError: an architecture without pre-activations, an unknown normalisation, or no hook point.
     """
     cfg, architecture = sae.cfg, sae.cfg.architecture()
-    if architecture == _WITHOUT_PRE_ACTIVATIONS:
+    if architecture == WITHOUT_PRE_ACTIVATIONS:
         raise AutoencoderError(f"{name}: matching pursuit picks neurons one by one and has no pre-activations to edit")
     if architecture not in ARCHITECTURES:
         raise AutoencoderError(
@@ -216,34 +215,24 @@ def from_sae_lens(sae: Any, name: str, hook_name: str | None = None) -> SparseAu
     )
 
 
-def _check_folder(folder: Path) -> None:
-    if not folder.exists() and (near := nearest_releases(str(folder))):
-        raise AutoencoderError(
-            f"'{folder}' is no folder; an SAE of a hub is written release:id, for example {'; '.join(near)}"
-        )
-    if not (folder / "cfg.json").is_file():
-        raise AutoencoderError(f"'{folder}' is not an SAE folder of sae_lens or sparsify: it has no cfg.json")
-    table = json.loads((folder / "cfg.json").read_text(encoding="utf-8-sig"))
-    if not isinstance(table, dict):
-        raise AutoencoderError(f"'{folder / 'cfg.json'}' is a table of settings, not a {type(table).__name__}")
-    if (architecture := table.get("architecture", ARCHITECTURES[0])) not in (*ARCHITECTURES, _WITHOUT_PRE_ACTIVATIONS):
-        raise AutoencoderError(
-            f"'{folder}': architecture {shown(architecture)} is not supported; {', '.join(ARCHITECTURES)} are"
-        )
-    if not (folder / "sae_weights.safetensors").is_file():
-        raise UnsafeWeightsError(str(folder))
-
-
 def _loaded(setup: Setup, device: str) -> SparseAutoencoder:
-    from sae_lens import SAE
-
+    release, _, sae_id = setup.sae.partition(":")
+    if setup.sae_is_release and is_sparsify_repository(setup.sae):
+        fields = load_sparsify(fetch_sparsify(release, sae_id), setup.hook_name, device)
+        return SparseAutoencoder(**{**fields, "name": setup.sae})
     if setup.sae_is_release:
-        release, _, sae_id = setup.sae.partition(":")
+        from sae_lens import SAE
+
         return from_sae_lens(SAE.from_pretrained(release, sae_id, device=device), setup.sae, setup.hook_name)
     folder = Path(setup.sae)
-    if is_sparsify_folder(folder):
-        return SparseAutoencoder(**load_sparsify(folder, setup.hook_name, device))
-    _check_folder(folder)
+    match library_of(folder):
+        case "sparsify":
+            return SparseAutoencoder(**load_sparsify(folder, setup.hook_name, device))
+        case "dictionary_learning":
+            return SparseAutoencoder(**load_dictionary_learning(folder, setup.hook_name, device))
+    check_architecture(folder)
+    from sae_lens import SAE
+
     return from_sae_lens(SAE.load_from_disk(setup.sae, device=device), setup.sae, setup.hook_name)
 
 
@@ -259,7 +248,7 @@ def _check_weights(sae: SparseAutoencoder) -> None:
 
 
 def load_sparse_autoencoder(setup: Setup, device: str | torch.device = "cpu") -> SparseAutoencoder:
-    """Loads the setup's SAE from a folder of sae_lens or sparsify, or from an sae_lens release (`release:id`).
+    """Loads the setup's SAE from a folder, from an sae_lens release (`release:id`) or a repository of sparsify.
 
     Raises:
         AutoencoderError: no such folder or release, or an SAE of an unsupported kind.

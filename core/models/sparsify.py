@@ -5,21 +5,28 @@ Its formula: gamma = relu((x - b_dec) W_enc^T + b_enc), of which the k largest a
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load_file
 
 from core.errors import AutoencoderError
+from core.models.sae_folder import WEIGHTS, read_config
 from core.settings import canonical_hook
 
-WEIGHTS = "sae.safetensors"
 _TENSORS = ("encoder.weight", "encoder.bias", "W_dec", "b_dec")
 
 
-def is_sparsify_folder(folder: Path) -> bool:
-    return (folder / "cfg.json").is_file() and (folder / WEIGHTS).is_file()
+def fetch_sparsify(repository: str, module: str) -> Path:
+    """The folder of a repository's SAE in the hub's cache, downloaded where it is not there.
+
+    Raises:
+        OSError: the hub does not answer; or one of huggingface_hub's own errors.
+    """
+    from huggingface_hub import hf_hub_download
+
+    files = [hf_hub_download(repository, f"{module}/{name}") for name in ("cfg.json", WEIGHTS["sparsify"])]
+    return Path(files[0]).parent
 
 
 def load_sparsify(folder: Path, hook_name: str | None, device: str) -> dict[str, Any]:
@@ -29,9 +36,7 @@ def load_sparsify(folder: Path, hook_name: str | None, device: str) -> dict[str,
         AutoencoderError: settings that change the formula, a tensor that is missing, or no hook point.
         OSError, ValueError, KeyError: damaged files.
     """
-    table: Any = json.loads((folder / "cfg.json").read_text(encoding="utf-8-sig"))
-    if not isinstance(table, dict):
-        raise AutoencoderError(f"'{folder / 'cfg.json'}' is a table of settings, not a {type(table).__name__}")
+    table = read_config(folder, "sparsify")
     unlike = {"activation": table.get("activation", "topk") != "topk"}
     unlike |= {key: bool(table.get(key)) for key in ("transcode", "skip_connection", "signed")}
     if wrong := [key for key, is_unlike in unlike.items() if is_unlike]:
@@ -41,9 +46,10 @@ def load_sparsify(folder: Path, hook_name: str | None, device: str) -> dict[str,
     hook = hook_name or canonical_hook(folder.name)
     if not hook.startswith("blocks."):
         raise AutoencoderError(f"'{folder}' does not name its hook point; set hook_name in the setup")
-    weights = {name: tensor.float() for name, tensor in load_file(folder / WEIGHTS, device=device).items()}
+    path = folder / WEIGHTS["sparsify"]
+    weights = {name: tensor.float() for name, tensor in load_file(path, device=device).items()}
     if missing := [name for name in _TENSORS if name not in weights]:
-        raise AutoencoderError(f"'{folder / WEIGHTS}' has no tensor '{missing[0]}'; copy it again")
+        raise AutoencoderError(f"'{path}' has no tensor '{missing[0]}'; copy it again")
     return {
         "name": str(folder),
         "architecture": "topk",

@@ -53,18 +53,30 @@ def test_user_setup_says_that_its_model_is_an_instruct_model(tmp_path: Path) -> 
     assert (setup.instruct, setup.chat, setup.has_template) == (True, False, True)
 
 
-def test_presets_take_half_precision_where_the_model_is_large() -> None:
+def test_presets_are_those_of_the_file_in_its_order() -> None:
     presets = {name: setup for name, setup in all_setups().items() if setup.origin == "preset"}
-    assert {name: (setup.dtype, setup.chat) for name, setup in presets.items()} == {
-        "gpt2-v5-32k-l0": ("float32", False),
-        "gpt2-v5-32k-l6": ("float32", False),
-        "gpt2-v5-128k-l6": ("float32", False),
-        "gpt2-res-jb-l6": ("float32", False),
-        "gemma-2-2b-l5": ("bfloat16", False),
-        "llama-3.1-8b-l5": ("bfloat16", True),
-        "qwen2.5-7b-l15": ("bfloat16", True),
-    }
-    assert all(setup.sae_is_release and setup.title for setup in presets.values())
+    assert list(presets) == [
+        "gpt2-v5-32k-l0",
+        "gpt2-v5-32k-l6",
+        "gpt2-v5-128k-l6",
+        "gpt2-res-jb-l6",
+        "smollm2-64x-l15-mlp",
+        "gemma-2-2b-l5",
+        "gemma-3-270m-it-l12",
+        "gemma-3-1b-it-l13",
+        "gemma-3-4b-it-l17",
+        "llama-3.1-8b-l5",
+        "llama-3.1-8b-andyrdt-l15",
+        "llama-3.1-8b-goodfire-l19",
+        "qwen2.5-7b-l15",
+    ]
+    for name, setup in presets.items():
+        assert setup.sae_is_release, name
+        assert setup.title.startswith(f"{setup.model.rpartition('/')[2]}: "), name
+        assert setup.n_parameters is not None, name
+        # large models in half precision; models that answer in a template, through it
+        assert setup.dtype == ("float32" if setup.n_parameters < 10**9 else "bfloat16"), name
+        assert setup.chat is setup.model.endswith(("-Instruct", "-it")), name
 
 
 def test_unknown_setup_lists_those_there_are(tmp_path: Path) -> None:

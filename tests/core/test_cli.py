@@ -182,6 +182,27 @@ def test_setups_say_what_they_lack(run: Run) -> None:
     assert "weights of gpt2" in rows["gpt2-v5-32k-l6"]["lacks"]
 
 
+def test_setup_added_by_the_command_is_built_by_the_next(
+    run: Run, stores: Path, tmp_path: Path, user_setups: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(user_setups.parent)
+    monkeypatch.delenv("STEERSCOPE_SETUPS")
+    file = user_setups.parent / "setups.toml"
+    before = file.read_bytes()
+    places = ("--model", "models/qwen2", "--sae", "saes/qwen2-topk", "--reference", "reference.jsonl")
+    try:
+        code, out, err = run("add-setup", "added", *places, "--embedding-model", "embedding", "--instruct")
+        assert (code, out) == (0, "python -m core build added\n")
+        assert err.strip() == f"added to {file}; it lacks nothing"
+        assert file.read_bytes().startswith(before)
+        row = next(row for row in _json(run, "setups") if row["setup"] == "added")
+        assert (row["origin"], row["lacks"]) == ("user", "nothing")
+        assert run("build", "added", "--prompts", "8", "--store", tmp_path)[0] == 0
+        assert run("add-setup", "added", *places)[0] == 2
+    finally:
+        file.write_bytes(before)
+
+
 def test_doctor_reports_stores(run: Run, stores: Path) -> None:
     rows = {row["what"]: row for row in _json(run, "doctor", "--store", stores)}
     assert "192 neurons" in rows["store gpt2-topk"]["finding"]

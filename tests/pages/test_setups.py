@@ -12,7 +12,7 @@ from core.store.reader import Store
 from pages.shared.glossary.index import TERMS
 from tests.pages.conftest import APP, OTHER_SETUP, SETUP, OpenPage, checked, html_of
 
-PAGES = ("topic", "generate", "compare", "glossary")
+PAGES = ("topic", "generate", "compare", "add_setup", "glossary")
 
 
 def shown(app: AppTest) -> str:
@@ -27,6 +27,7 @@ def test_page_opens_with_title_setup_and_navigation(page: str, open_page: OpenPa
     assert app.title[0].value.endswith("?")
     assert app.sidebar.selectbox(key="setup").value == SETUP
     assert [link.label for link in app.sidebar.get("page_link")] == [
+        "Add a setup",
         "Topic",
         "Top-k tokens",
         "Distributions",

@@ -265,7 +265,7 @@ def _cut(folder: Path) -> None:
     [
         (
             lambda folder: (folder / "cfg.json").unlink(),
-            "is not an SAE folder of sae_lens or sparsify: it has no cfg.json",
+            "is not an SAE folder of sae_lens, sparsify or dictionary_learning: it has no cfg.json",
         ),
         (lambda folder: (folder / "cfg.json").write_text("{"), "cannot load SAE"),
         (

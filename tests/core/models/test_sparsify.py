@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from core.catalog import Setup
-from core.errors import AutoencoderError
+from core.errors import AutoencoderError, HubError
 from core.models.language_model import LanguageModel
 from core.models.sparse_autoencoder import SparseAutoencoder, load_sparse_autoencoder
 from core.settings import canonical_hook
@@ -93,3 +93,16 @@ def test_model_takes_other_libraries_names(gpt2: LanguageModel) -> None:
     assert torch.equal(same[0], same[1])
     assert torch.equal(same[0], same[2])
     assert gpt2.hook_site("model.layers.1").hook_name == "blocks.1.hook_resid_post"
+
+
+def test_repository_of_a_hub_loads_from_its_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    snapshot = tmp_path / "models--EleutherAI--sae-x" / "snapshots" / ("0" * 40)
+    weights = write(snapshot / "layers.15.mlp")
+    (tmp_path / "models--EleutherAI--sae-x" / "refs").mkdir()
+    (tmp_path / "models--EleutherAI--sae-x" / "refs" / "main").write_text("0" * 40)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    sae = load_sparse_autoencoder(Setup(name="s", model="none", sae="EleutherAI/sae-x:layers.15.mlp"))
+    assert (sae.name, sae.hook_name) == ("EleutherAI/sae-x:layers.15.mlp", "blocks.15.hook_mlp_out")
+    assert torch.equal(sae.W_dec, weights["W_dec"])
+    with pytest.raises(HubError, match=r"cannot fetch SAE 'EleutherAI/sae-x:layers.16.mlp'"):
+        load_sparse_autoencoder(Setup(name="s", model="none", sae="EleutherAI/sae-x:layers.16.mlp"))
