@@ -36,9 +36,9 @@ def open_add(open_page: OpenPage, file: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def labelled(app: AppTest, label: str):
-    """The last of that name: the model is chosen in the list first, and then named."""
     elements = [*app.main.selectbox, *app.main.text_input, *app.main.button]
-    return [element for element in elements if element.label == label][-1]
+    (found,) = [element for element in elements if element.label == label]
+    return found
 
 
 def add(app: AppTest, **values: str) -> AppTest:
@@ -85,7 +85,7 @@ def test_another_model_has_other_releases_and_suggestions(open_add: Open) -> Non
     app = checked(release.set_value("gpt2-small-res-jb").run())
     app = checked(labelled(app, "SAE").set_value("blocks.6.hook_resid_pre").run())
     assert "gpt2 · blocks.6.hook_resid_pre · its number of neurons is in its own file" in texts(app)
-    assert (labelled(app, "Model").value, labelled(app, "Name").value) == ("gpt2", "gpt2-l6-mine")
+    assert (labelled(app, "Model to load").value, labelled(app, "Name").value) == ("gpt2", "gpt2-l6-mine")
     assert labelled(app, "Reference prompts are").value == "plain text"
     assert labelled(app, "Number format").value == "float32"
 
@@ -95,7 +95,7 @@ def test_folder_is_added_with_its_hook_point(open_add: Open, file: Path) -> None
     assert f"Folders are below {file.parent}, where the file of setups is" in texts(app)
     app = checked(labelled(app, "SAE folder").set_value("mine").run())
     assert labelled(app, "Name").value == "mine"
-    app = add(app, Model="lm", Title="My own", Reference_prompts_are="plain text; answers in its chat template")
+    app = add(app, Model_to_load="lm", Title="My own", Reference_prompts_are="plain text; answers in its chat template")
     setup = find_setup("mine", file)
     assert (setup.model, setup.sae) == (str(file.parent / "lm"), str(file.parent / "mine"))
     assert (setup.title, setup.instruct, setup.hook_name, setup.dtype) == ("My own", True, None, "float32")
@@ -108,14 +108,14 @@ def test_folder_is_added_with_its_hook_point(open_add: Open, file: Path) -> None
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"Model": "lm", "Name": SETUP}, f"has a setup '{SETUP}' already"),
-        ({"Model": "lm", "Name": "a/b"}, "name is at most 200 letters"),
-        ({"Model": ""}, "model is some text, on one line, not ''"),
-        ({"Model": "../models/gpt2"}, "model is a hub's name or lies below"),
-        ({"Model": "mine"}, "is not a model folder: it has no config.json"),
-        ({"Model": "lm", "Hook_point": "blocks.9.hook_resid_post"}, "no hook point 'blocks.9.hook_resid_post'"),
-        ({"Model": "lm", "SAE_folder": "/"}, "sae is a hub's name or lies below"),
-        ({"Model": "lm", "SAE_folder": ""}, "sae is some text, on one line, not ''"),
+        ({"Model_to_load": "lm", "Name": SETUP}, f"has a setup '{SETUP}' already"),
+        ({"Model_to_load": "lm", "Name": "a/b"}, "name is at most 200 letters"),
+        ({"Model_to_load": ""}, "model is some text, on one line, not ''"),
+        ({"Model_to_load": "../models/gpt2"}, "model is a hub's name or lies below"),
+        ({"Model_to_load": "mine"}, "is not a model folder: it has no config.json"),
+        ({"Model_to_load": "lm", "Hook_point": "blocks.9.hook_resid_post"}, "no hook point 'blocks.9.hook_resid_post'"),
+        ({"Model_to_load": "lm", "SAE_folder": "/"}, "sae is a hub's name or lies below"),
+        ({"Model_to_load": "lm", "SAE_folder": ""}, "sae is some text, on one line, not ''"),
     ],
 )
 def test_wrong_setup_is_told_and_nothing_is_written(

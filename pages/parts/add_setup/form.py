@@ -29,7 +29,7 @@ def show_form(source: Source) -> None:
     of = f"_{source.sae}"  # another SAE, other suggestions
     left, right = st.columns(2, gap="medium")
     model = left.text_input(
-        "Model",
+        "Model to load",
         source.model,
         key=f"new_model{of}",
         placeholder="models/my-model, my-model.gguf, or a hub's name",

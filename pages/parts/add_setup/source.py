@@ -11,6 +11,7 @@ from pages.shared.glossary.index import help_text
 from pages.shared.messages import plain
 
 LISTED, FOLDER = "sae_lens's list", "A folder"
+_OPENS_ON = "gpt2"  # small, and many SAEs are for it
 
 
 @dataclass(frozen=True)
@@ -44,9 +45,11 @@ def _listed() -> Source:
     with st.spinner("Reading sae_lens's list ...", show_time=False):
         listed = list(published_saes().values())
     model_place, release_place, id_place = st.columns(3, gap="small")
+    models = sorted({sae.model for sae in listed}, key=str.lower)
     model = model_place.selectbox(
-        "Model",
-        sorted({sae.model for sae in listed}, key=str.lower),
+        "Model of the SAE",
+        models,
+        index=models.index(_OPENS_ON) if _OPENS_ON in models else 0,
         key="listed_model",
         bind="query-params",
         help="Type to search. A hub's name, as the list has it or as we know it.",
