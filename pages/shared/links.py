@@ -10,7 +10,8 @@ import streamlit as st
 from pages.shared.messages import plain
 
 _IGNORED = "ignored_of_the_link"
-TEXTS = ("topic", "prompt", "question", "text")  # controls of free text, where "inf" is a word
+# controls of free text, where "inf" is a word
+TEXTS = ("topic", "prompt", "ask", "system", "text", "find", "term", "words")
 
 # what a link to another page takes along of this one: the topic and how it is scored
 CARRIED = ("topic", "bundled", "summary", "distance", "variant", "min_prompts", "max_density")

@@ -133,3 +133,16 @@ def test_glossary_explains_every_term(open_page: OpenPage) -> None:
     assert {heading.value for heading in app.subheader} == {term.title for term in TERMS.values()}
     assert len({term.anchor for term in TERMS.values()}) == len(TERMS)
     assert html_of(app) == ""
+
+
+def test_glossary_index_leads_to_every_term(open_page: OpenPage) -> None:
+    index = " ".join(element.value for element in open_page("glossary").main.markdown)
+    assert all(f"](#{term.anchor})" in index for term in TERMS.values())
+
+
+def test_glossary_shows_the_terms_that_have_every_word(open_page: OpenPage) -> None:
+    app = open_page("glossary", term="closest CONTINUATION")
+    assert [heading.value for heading in app.subheader] == ["Topic percentile"]
+    app = open_page("glossary", term="no such [word](x)")
+    assert len(app.subheader) == 0
+    assert "No term has no such \\[word\\]\\(x\\)" in app.main.markdown[0].value
