@@ -179,7 +179,7 @@ def _show_summary(summary: pd.DataFrame) -> None:
             "n_scored",
         ),
         column_config={
-            "topic": st.column_config.TextColumn("topic", help=help_text("topic")),
+            "topic": st.column_config.TextColumn("topic", width=240, help=help_text("topic")),
             "area": number("area", "area", "%.3f"),
             "area_chance": number("chance", "chance", "%.3f"),
             "area_linear": number("linear area", "area", "%.3f"),
