@@ -99,6 +99,7 @@ def sessions(bench: Bench, until: float, n: int = N_SESSIONS) -> Outcome:
 
     outcome, asked = Outcome("browser sessions at once"), [Session(number) for number in range(n)]
     os.environ.update(bench.environment())
+    started = time.monotonic()
     alone = api.open_setup(SETUP, store=bench.base)
     setups, log = bench.folder / "setups.toml", bench.folder / "server.txt"
     with sync_playwright() as playwright, serving(bench.base, setups, log) as address:
@@ -119,6 +120,7 @@ def sessions(bench: Bench, until: float, n: int = N_SESSIONS) -> Outcome:
                 if (problem := _wrong(session, guest, alone)) is not None:
                     outcome.problems.append(f"session {session.number}: {problem}")
                 outcome.done += 1
+    outcome.what += f" ({time.monotonic() - started:.0f} s)"
     if "Traceback" in log.read_text(encoding="utf-8"):
         outcome.problems.append("a traceback in the server's log")
     return outcome
