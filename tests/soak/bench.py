@@ -9,6 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 SETUP = "soak"
+_SHOWN = 20  # problems that are printed
 
 TRAIN = """
 [autoencoder]
@@ -43,8 +44,8 @@ class Outcome:
     problems: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
-        first = f": {self.problems[0]}" if self.problems else ""
-        return f"{self.done:,} {self.what}, {len(self.problems):,} problems{first}"
+        lines = [f"{self.done:,} {self.what}, {len(self.problems):,} problems", *self.problems[:_SHOWN]]
+        return "\n    ".join(lines)
 
 
 @dataclass(frozen=True)

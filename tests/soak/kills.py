@@ -61,7 +61,8 @@ def _contents(to: Path) -> dict[str, Any]:
         for setup, what in results.results()[["setup", "what"]].itertuples(index=False):
             table = results.result(setup, what)
             assert table is not None
-            found[f"{setup} {what}"] = table.round(3).astype(str).to_dict("list")
+            timeless = table.drop(columns=["seconds", "folder"], errors="ignore")
+            found[f"{setup} {what}"] = timeless.round(3).astype(str).to_dict("list")
         ratings = results.ratings(SETUP).drop(columns="rated_at").sort_values("neuron")
         found["ratings"] = ratings.astype(str).to_dict("list")
     if (to / "out" / "sae_weights.safetensors").exists():

@@ -1,6 +1,7 @@
 """Browser sessions side by side, each with its own topic, edits and seed; some press Stop while text streams."""
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
