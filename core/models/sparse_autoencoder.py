@@ -191,8 +191,6 @@ def from_sae_lens(sae: Any, name: str, hook_name: str | None = None) -> SparseAu
     gated = architecture == "gated"
     trained_on = cfg.metadata.model_from_pretrained_kwargs or {}
     rescaled = getattr(cfg, "rescale_acts_by_decoder_norm", False)
-    if architecture in ("topk", "abstopk"):  # by neuron, as the first pass reads them
-        weights["W_enc"] = weights["W_enc"].T.contiguous().T
     return SparseAutoencoder(
         name=name,
         architecture=architecture,

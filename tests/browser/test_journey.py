@@ -23,6 +23,7 @@ TOPIC = "soup and bread"
 PROMPT = "My heart is broken, so I should"
 ROW_HEIGHT = 35  # pixels of a row of st.dataframe, of its header too
 TOKENS = 8
+CLICK_TOLD_MS = 1_000  # the table tells the server of a click a little later; nobody is quicker with the next
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +49,7 @@ def select_row(page: Page, number: int) -> None:
     box = table.bounding_box()
     assert box is not None
     page.mouse.click(box["x"] + box["width"] / 2, box["y"] + (number + 0.5) * ROW_HEIGHT)
+    page.wait_for_timeout(CLICK_TOLD_MS)
 
 
 def downloaded(page: Page, button: Locator) -> pd.DataFrame:
