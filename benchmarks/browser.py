@@ -84,6 +84,7 @@ class Visitor:
         button = self.page.get_by_test_id("stMain").get_by_role("button", name="Generate", exact=True)
         start = time.perf_counter()
         button.click()
+        self._until(f"{_STATE} !== 'notRunning'", start)  # what stood there has figures, too
         return self._until(f"document.querySelectorAll('.ss-figures').length === 4 && {_SETTLED}", start)
 
     def answer(self, number: int) -> float:
