@@ -1,12 +1,9 @@
 """A store's columns: equal to SQL, shared, made anew where they are not whole, and never in the way."""
 
 import os
-import resource
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import duckdb
@@ -23,6 +20,7 @@ from core.errors import StoreDamagedError
 from core.settings import Distance, ScoreSettings, Summary, Variant
 from core.store.prompt_weights import SUMMARIES, ends
 from core.store.reader import Store
+from tests.fixtures.full_disk import file_size_limit
 from tests.fixtures.stores import hand_store, random_dense
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -220,16 +218,6 @@ def test_folder_that_cannot_be_written(root: Path) -> None:
     (root / "tiny" / "columns.lock").mkdir()  # is refused to root, too
     assert g(root) == G
     assert files(root) == []
-
-
-@contextmanager
-def file_size_limit(size: int) -> Iterator[None]:
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.mark.parametrize("size", [10, 150])  # within the header, within the numbers

@@ -18,8 +18,8 @@ from core.settings import ScoreSettings
 from core.store.reader import Store
 from core.store.shipped import META, find_shipped, write_shipped
 from core.text.prompts import reference_prompts
-from tests.core.training.conftest import file_size_limit
 from tests.fixtures.builds import CHUNK, refuse, run_build, tables, tiny_setup
+from tests.fixtures.full_disk import file_size_limit
 
 RESULT = pd.DataFrame({"share": [0.25, None], "token": ["a", "b"]})
 

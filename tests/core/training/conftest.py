@@ -1,10 +1,8 @@
 """Small corpora and a config that trains in a second on the tiny models."""
 
 import json
-import resource
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -80,17 +78,6 @@ def configure(qwen2_folder: Path) -> Configure:
         return AutoencoderConfig(**defaults | settings)
 
     return make
-
-
-@contextmanager
-def file_size_limit(size: int) -> Iterator[None]:
-    """No file grows beyond `size` bytes: writes fail as on a full disk, by the kernel's word."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from core.cli import main
 from core.training import autoencoders
-from tests.core.training.conftest import file_size_limit
+from tests.fixtures.full_disk import file_size_limit
 from tests.fixtures.language_models import write_qwen2
 
 CONFIG = """

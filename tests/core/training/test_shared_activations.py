@@ -17,7 +17,8 @@ from core.training.autoencoder_config import AutoencoderConfig
 from core.training.grid import Grid
 from core.training.grid_run import run_grid
 from core.training.shared_activations import KeptChunks, SharedActivations
-from tests.core.training.conftest import Configure, file_size_limit
+from tests.core.training.conftest import Configure
+from tests.fixtures.full_disk import file_size_limit
 
 ROOM = 2**20
 HOOK, EARLIER = "blocks.1.hook_resid_post", "blocks.0.hook_resid_post"
